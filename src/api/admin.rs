@@ -1,0 +1,209 @@
+//! Topics and offsets.
+
+use super::{ApiError, TopicPartition};
+use crate::model::{BrokerId, LeaderEpoch, LogBounds, Offset, PartitionId, Timestamp, TopicId, TopicName};
+
+/// Asks for topics and brokers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metadata {
+    /// These topics; not checked yet.
+    pub topics: Vec<String>,
+    /// All topics instead.
+    pub all: bool,
+}
+
+/// Topics and brokers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetadataAnswer {
+    /// Identity of the cluster.
+    pub cluster_id: String,
+    /// Its brokers.
+    pub brokers: Vec<BrokerInfo>,
+    /// One per topic asked for, in that order, with the name asked for.
+    pub topics: Vec<(String, Result<TopicMetadata, ApiError>)>,
+}
+
+/// A broker and where it listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokerInfo {
+    /// Its number.
+    pub id: BrokerId,
+    /// host:port.
+    pub address: String,
+}
+
+/// A topic and its partitions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicMetadata {
+    /// Its id.
+    pub id: TopicId,
+    /// Its partitions, from 0.
+    pub partitions: Vec<PartitionMetadata>,
+}
+
+/// A partition and its leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionMetadata {
+    /// Index.
+    pub partition: PartitionId,
+    /// Who sequences it.
+    pub leader: BrokerId,
+    /// Fencing number of the leader.
+    pub leader_epoch: LeaderEpoch,
+}
+
+/// A configuration entry, by its name in Kafka where there is one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigEntry {
+    /// Name.
+    pub name: String,
+    /// Value as text.
+    pub value: String,
+    /// True if the topic sets it, false if it is the default.
+    pub is_set: bool,
+}
+
+/// Makes a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreateTopic {
+    /// Name; not checked yet.
+    pub name: String,
+    /// How many partitions; 0: the default.
+    pub partitions: u32,
+    /// Names and values.
+    pub configs: Vec<(String, String)>,
+    /// An existing topic with as many partitions is success.
+    pub if_not_exists: bool,
+    /// Chosen by the client: becomes the topic's id, and a retry returns the first result.
+    pub operation_id: Option<TopicId>,
+}
+
+/// A topic that exists now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CreatedTopic {
+    /// Its id.
+    pub id: TopicId,
+    /// Its partitions.
+    pub partitions: u32,
+    /// False: it was there already.
+    pub created: bool,
+}
+
+/// Removes a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeleteTopic {
+    /// Its name; not checked yet.
+    pub name: String,
+    /// If given, must be the id of that name.
+    pub id: Option<TopicId>,
+}
+
+/// Asks for everything about a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DescribeTopic {
+    /// Its name; not checked yet.
+    pub name: String,
+}
+
+/// Everything about a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DescribedTopic {
+    /// Its name.
+    pub name: TopicName,
+    /// Its id.
+    pub id: TopicId,
+    /// When it was created.
+    pub created: Timestamp,
+    /// All configuration entries.
+    pub configs: Vec<ConfigEntry>,
+    /// Its partitions.
+    pub partitions: Vec<PartitionDescription>,
+}
+
+/// Everything about a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionDescription {
+    /// Index and leader.
+    pub metadata: PartitionMetadata,
+    /// Its marks.
+    pub bounds: LogBounds,
+    /// Bytes of batches.
+    pub size_bytes: u64,
+    /// Segment files.
+    pub segments: u32,
+    /// Idempotent producers remembered.
+    pub producers: u32,
+    /// Damaged ranges, last inclusive.
+    pub quarantined: Vec<(Offset, Offset)>,
+}
+
+/// Pages through the topics in the order of their names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListTopics {
+    /// Empty at first, then what came back.
+    pub cursor: String,
+    /// Most topics of the page.
+    pub count: u32,
+    /// Glob with `*` and `?`; empty: all.
+    pub matching: String,
+    /// Whether the broker's own topics are listed, too.
+    pub include_internal: bool,
+}
+
+/// A page of topics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedTopics {
+    /// The topics.
+    pub topics: Vec<TopicListing>,
+    /// Empty: the end.
+    pub cursor: String,
+}
+
+/// A topic in a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicListing {
+    /// Its name.
+    pub name: TopicName,
+    /// Its id.
+    pub id: TopicId,
+    /// Its partitions.
+    pub partitions: u32,
+    /// Visible records of all partitions.
+    pub records: u64,
+    /// Bytes of all partitions.
+    pub size_bytes: u64,
+}
+
+/// Which offset is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OffsetSpec {
+    /// Log start.
+    Earliest,
+    /// High watermark.
+    Latest,
+}
+
+/// Asks for offsets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListOffsets {
+    /// Of these partitions.
+    pub partitions: Vec<ListOffsetsPartition>,
+}
+
+/// One partition of [`ListOffsets`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListOffsetsPartition {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// Which offset.
+    pub spec: OffsetSpec,
+}
+
+/// An offset asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListedOffset {
+    /// The offset.
+    pub offset: Offset,
+    /// Epoch of the partition.
+    pub leader_epoch: LeaderEpoch,
+}

@@ -1,0 +1,32 @@
+//! The contract of the deterministic machines: metadata, later groups, deliveries and transactions.
+
+use crate::model::Timestamp;
+
+/// A deterministic machine whose history is a log of records.
+///
+/// A command is decided by [`handle`](Self::handle), which changes nothing; the records that come out are appended to
+/// the machine's internal partition, applied once they are sequenced, and the reply is sent once they are durable.
+/// Recovery is [`apply`](Self::apply) again.
+pub trait StateMachine {
+    /// What can be asked.
+    type Command;
+    /// What is stored.
+    type Record;
+    /// What is answered. A refusal is a reply.
+    type Reply;
+
+    /// Decides. Must not touch hard state.
+    fn handle(&self, now: Timestamp, command: Self::Command) -> Effects<Self::Record, Self::Reply>;
+
+    /// The only writer of hard state. Infallible: a record that was written must apply.
+    fn apply(&mut self, record: &Self::Record);
+}
+
+/// What a command brings about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effects<R, A> {
+    /// To be written in this order in one step; empty: nothing changes.
+    pub records: Vec<R>,
+    /// To be answered when the records, and whatever the reply shows, are durable.
+    pub reply: A,
+}

@@ -1,0 +1,23 @@
+//! The words of the field as types. Knows nothing else of the crate.
+
+mod error_code;
+mod ids;
+mod quantities;
+mod topic;
+
+pub use error_code::{ErrorClass, ErrorCode};
+pub use ids::{
+    BrokerId, LeaderEpoch, PartitionId, PartitionKey, ProducerEpoch, ProducerId, Sequence, TopicId,
+};
+pub use quantities::{ByteCount, DurableState, LogBounds, Lsn, Offset, Timestamp};
+pub use topic::{InvalidTopicName, TopicConfig, TopicName};
+
+/// How safe a produced batch must be before it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
+pub enum Acks {
+    /// On disk: its journal frame was synced.
+    #[default]
+    Fsync,
+    /// Sequenced in memory; a crash may lose it. Visible to consumers only once it is durable.
+    Memory,
+}

@@ -1,0 +1,307 @@
+//! The storage engine's face: ordering is synchronous, durability is asynchronous.
+//!
+//! Above this seam nobody sees paths, file positions or syncs, or assumes that the log end equals the high watermark.
+//! Design: `docs/architecture.md` and `docs/storage-format.md`.
+
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+use tokio::sync::{Notify, watch};
+
+use crate::model::{DurableState, LeaderEpoch, LogBounds, Lsn, Offset, PartitionKey, Timestamp, TopicId};
+use crate::record::{BatchHeader, SealedBatch};
+use crate::rt::BoxFuture;
+
+pub mod local;
+pub mod memory;
+
+/// On whose behalf something is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Users' records: may use seven eighths of every budget.
+    Produce,
+    /// Internal partitions, trims and deletions: may use all of it.
+    Internal,
+}
+
+/// Why there is no permit right now. Nothing has happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Backpressure {
+    /// Too much is waiting in memory or in the journal: wait for [`LogStore::permit_freed`].
+    #[error("the engine is busy with what was written before")]
+    Busy,
+    /// The disk is full; try again later.
+    #[error("the disk is full: {free_bytes} bytes are free, {reserve_bytes} are kept in reserve")]
+    StorageFull {
+        /// Free bytes less what is promised already.
+        free_bytes: u64,
+        /// What is kept for the broker itself.
+        reserve_bytes: u64,
+    },
+    /// The step is larger than a journal frame can be.
+    #[error("{bytes} bytes in one step, at most {max} fit into a journal frame")]
+    TooLarge {
+        /// What was asked for.
+        bytes: u64,
+        /// The limit.
+        max: u64,
+    },
+}
+
+/// Why a step was not taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// The engine is poisoned: the process is about to end.
+    #[error("the storage engine failed before; the broker is stopping")]
+    Poisoned,
+    /// The partition was deleted.
+    #[error("the partition does not exist any more")]
+    NotOwner,
+}
+
+/// Limits of an engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogCaps {
+    /// Most bytes of batches in one step.
+    pub step_bytes_max: u32,
+}
+
+/// Admission for so many bytes; given back when dropped unused.
+pub struct Permit {
+    bytes: u64,
+    give_back: Option<Box<dyn PermitOwner>>,
+}
+
+/// Who gave a permit out.
+pub trait PermitOwner: Send + Sync {
+    /// Takes back what was not used.
+    fn give_back(&self, bytes: u64);
+}
+
+impl Permit {
+    /// A permit for so many bytes.
+    pub fn new(bytes: u64, owner: Box<dyn PermitOwner>) -> Self {
+        Self {
+            bytes,
+            give_back: Some(owner),
+        }
+    }
+
+    /// How many bytes it allows.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Takes `bytes` out of this permit into one of their own, for one of several steps of a request.
+    ///
+    /// Returns `None`, and changes nothing, if it does not hold so many.
+    pub fn split(&mut self, bytes: u64, owner: Box<dyn PermitOwner>) -> Option<Self> {
+        self.bytes = self.bytes.checked_sub(bytes)?;
+        Some(Self::new(bytes, owner))
+    }
+
+    /// Uses the permit up; the engine now accounts for the bytes itself.
+    pub fn spend(mut self) -> u64 {
+        self.give_back = None;
+        self.bytes
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some(owner) = self.give_back.take() {
+            owner.give_back(self.bytes);
+        }
+    }
+}
+
+impl std::fmt::Debug for Permit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Permit")
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A stamped batch and where it goes.
+#[derive(Debug)]
+pub struct Placed<L> {
+    /// The partition.
+    pub log: Arc<L>,
+    /// Its offset; the engine checks that it is the log end.
+    pub base: Offset,
+    /// The batch, stamped with base offset and leader epoch.
+    pub batch: SealedBatch,
+}
+
+/// What becomes durable together, or not at all.
+#[derive(Debug)]
+pub struct Step<L> {
+    /// Batches, in order.
+    pub appends: SmallVec<[Placed<L>; 1]>,
+    /// Topics whose partitions cease to exist.
+    pub deletions: SmallVec<[TopicId; 1]>,
+}
+
+impl<L> Step<L> {
+    /// A step of one batch.
+    pub fn append(placed: Placed<L>) -> Self {
+        Self {
+            appends: SmallVec::from_buf([placed]),
+            deletions: SmallVec::new(),
+        }
+    }
+}
+
+/// How a partition's log is laid out. Applies to what is appended from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// A segment file is closed before it would grow above this.
+    pub segment_bytes: u32,
+    /// At least so many bytes between two entries of the offset index.
+    pub index_interval_bytes: u32,
+}
+
+/// What to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadSpec {
+    /// First offset wanted.
+    pub from: Offset,
+    /// Only what was durable at this LSN: loaded once for all partitions of a fetch.
+    pub durable: Lsn,
+    /// Most bytes; at least one batch comes if `min_one`.
+    pub max_bytes: u32,
+    /// Whether one batch comes even if it is larger than `max_bytes`.
+    pub min_one: bool,
+}
+
+/// Whole batches in offset order; the first may begin below the offset asked for.
+#[derive(Clone, Debug, Default)]
+pub struct ReadOut {
+    /// The bytes, in order.
+    pub extents: Vec<Bytes>,
+    /// Their total.
+    pub bytes: u64,
+    /// Where to read next; equals the offset asked for if there is nothing yet.
+    pub next: Offset,
+}
+
+/// Why nothing could be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The offset is below the log start or above the high watermark.
+    #[error("offset is outside of {} to {}", .0.log_start, .0.high_watermark)]
+    OutOfRange(LogBounds),
+    /// Acknowledged data is damaged.
+    #[error("offsets {first} to {last} are damaged")]
+    Corrupt {
+        /// First damaged offset at or behind the one asked for.
+        first: Offset,
+        /// Last damaged offset, inclusive.
+        last: Offset,
+    },
+    /// The partition was deleted.
+    #[error("the partition does not exist any more")]
+    NotOwner,
+    /// The read failed; another may not.
+    #[error("read failed: {0}")]
+    Io(String),
+}
+
+/// What a partition's log looks like from outside.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogStats {
+    /// Bytes of batches from log start to log end.
+    pub size_bytes: u64,
+    /// Segment files, with the active one.
+    pub segments: u32,
+    /// Damaged ranges: first and last offset, inclusive.
+    pub quarantined: Vec<(Offset, Offset)>,
+}
+
+/// A storage engine.
+pub trait LogStore: Send + Sync + 'static {
+    /// A partition's log.
+    type Log: PartitionLog;
+
+    /// Its limits.
+    fn caps(&self) -> LogCaps;
+
+    /// The epoch that is stamped into batches from now on; grows with every start.
+    fn leader_epoch(&self) -> LeaderEpoch;
+
+    /// Admission for `bytes` of batches, taken before any state is looked at. With it, [`submit`](Self::submit) fails
+    /// only if the engine is poisoned or the partition is gone.
+    ///
+    /// # Errors
+    /// Says what is short.
+    fn permit(&self, bytes: u64, class: Class) -> Result<Permit, Backpressure>;
+
+    /// Takes a part of a permit for one of several steps of a request. `None` if it does not hold so much.
+    fn split_permit(&self, permit: &mut Permit, bytes: u64) -> Option<Permit>;
+
+    /// Becomes ready when a permit that was refused as [`Backpressure::Busy`] may be had. Register before asking again.
+    fn permit_freed(&self) -> BoxFuture<'static, ()>;
+
+    /// Takes in a step: synchronous, ordered, all in one journal frame. Durable when [`durable`](Self::durable) reaches
+    /// the LSN that comes back. The caller holds the locks of all partitions of the step.
+    ///
+    /// # Errors
+    /// [`SubmitError`]; nothing of the step has happened.
+    fn submit(&self, permit: Permit, step: Step<Self::Log>) -> Result<Lsn, SubmitError>;
+
+    /// What is durable.
+    fn durable(&self) -> watch::Receiver<DurableState>;
+
+    /// The log of a partition, made on first use.
+    fn open(&self, key: PartitionKey, config: LogConfig) -> Arc<Self::Log>;
+}
+
+/// The log of one partition.
+pub trait PartitionLog: Send + Sync + std::fmt::Debug + 'static {
+    /// Which one.
+    fn key(&self) -> PartitionKey;
+
+    /// Its marks as of this durable LSN.
+    fn bounds(&self, durable: Lsn) -> LogBounds;
+
+    /// Size, segments, damage.
+    fn stats(&self) -> LogStats;
+
+    /// Reads if memory alone can answer; `None` if the disk must be asked.
+    fn try_read(&self, spec: &ReadSpec) -> Option<Result<ReadOut, ReadError>>;
+
+    /// Reads from memory or disk, on the engine's own threads.
+    fn read(self: Arc<Self>, spec: ReadSpec) -> BoxFuture<'static, Result<ReadOut, ReadError>>;
+
+    /// Notifies once when a batch becomes durable or the partition goes. Register, then check, then wait.
+    fn notify_on_append(&self, waiter: Weak<Notify>);
+}
+
+/// State kept above the engine for a partition, as stored in a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// It covers the batches below this offset; replay goes on from here.
+    pub covers: Offset,
+    /// Bytes that only their owner understands.
+    pub blob: Bytes,
+}
+
+/// Who can be asked for snapshots. Called by the checkpoint without any lock of the engine held.
+pub trait SnapshotSource: Send + Sync + 'static {
+    /// State of this partition together with the offset it covers, taken under one lock; `None`: nothing to keep.
+    fn snapshot(&self, key: PartitionKey) -> Option<Snapshot>;
+}
+
+/// Who listens to recovery. Snapshots come first, then batches and deletions in LSN order.
+pub trait Replay {
+    /// State from the checkpoint.
+    fn snapshot(&mut self, key: PartitionKey, snapshot: Snapshot);
+
+    /// A batch at or behind the snapshot's offset, with its bytes. `lsn` is durable.
+    fn batch(&mut self, key: PartitionKey, header: &BatchHeader, batch: &[u8], append_time: Timestamp);
+
+    /// A topic that was deleted.
+    fn topic_deleted(&mut self, topic: TopicId);
+}
