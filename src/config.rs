@@ -72,7 +72,9 @@ impl ConfigError {
                 "listen on 127.0.0.1, or add --insecure-no-auth if the network itself keeps strangers out"
             }
             Self::SameAddress(_) => "give them different ports",
-            Self::LogLevel(_) => "use error, warn, info, debug or trace, or directives as in warn,naru::storage=debug",
+            Self::LogLevel(_) => {
+                "use error, warn, info, debug or trace, or directives as in warn,naru::storage=debug"
+            }
         }
     }
 }

@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use naru::cli::{self, Invocation};
 use naru::config::Settings;
-use naru::rt::{Clock as _, SystemClock};
-use naru::telemetry::{self, LogTime};
 use naru::server;
 use tokio::runtime::{Builder, Runtime};
 
@@ -18,18 +16,6 @@ const RUNTIME_GRACE: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
     let invocation = cli::parse(std::env::args_os());
-    let log = match &invocation {
-        Invocation::Serve(settings) => settings.log.clone(),
-        Invocation::Command(command) => telemetry::Settings {
-            level: command.log_level().to_owned(),
-            ..telemetry::Settings::default()
-        },
-        Invocation::Done(code) => return *code,
-    };
-    let clock = SystemClock::new();
-    if let Err(error) = telemetry::init(&log, LogTime::new(move || clock.wall())) {
-        return cli::report(&cli::Failure::usage(error.to_string()), None);
-    }
     let runtime = match Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -50,9 +36,6 @@ fn main() -> ExitCode {
 fn serve(settings: Settings, runtime: &Runtime) -> ExitCode {
     match runtime.block_on(server::run(settings)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(event = "ended", error.message = %error, "the broker has ended");
-            ExitCode::from(error.exit_code())
-        }
+        Err(error) => ExitCode::from(error.exit_code()),
     }
 }

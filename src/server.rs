@@ -22,6 +22,7 @@ use crate::config::Settings;
 use crate::http;
 use crate::model::DurableState;
 use crate::rt::{Clock, SystemClock, Tasks};
+use crate::telemetry::{self, InvalidLevel, LogTime};
 use engine::Engine;
 use port_file::Addresses;
 use signals::Signals;
@@ -33,6 +34,9 @@ const POISON_GRACE: Duration = Duration::from_secs(1);
 /// Why the broker did not start, or ended before it was told to.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
+    /// The log cannot be set up.
+    #[error(transparent)]
+    LogLevel(#[from] InvalidLevel),
     /// Another broker uses the data directory.
     #[error("the data directory {} is in use{}", dir.display(), by_pid(*pid))]
     InUse {
@@ -91,6 +95,7 @@ impl ServeError {
     /// Exit code of the process, as listed by `naru --help`.
     pub const fn exit_code(&self) -> u8 {
         match self {
+            Self::LogLevel(_) => 2,
             Self::InUse { .. } => 4,
             Self::Poisoned => 74,
             Self::Forced => 130,
@@ -109,11 +114,20 @@ impl ServeError {
 /// # Errors
 /// See [`ServeError`]; the exit code follows from it.
 pub async fn run(settings: Settings) -> Result<(), ServeError> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let clock = SystemClock::new();
+    telemetry::init(&settings.log, LogTime::new(move || clock.wall()))?;
+    let ended = serve(&settings, Arc::new(clock)).await;
+    if let Err(error) = &ended {
+        error!(event = "ended", error.message = %error, "the broker has ended");
+    }
+    ended
+}
+
+async fn serve(settings: &Settings, clock: Arc<dyn Clock>) -> Result<(), ServeError> {
     let started = clock.mono();
     // First of all, so that no signal can end the process in the middle of the start without a word.
     let mut signals = Signals::install().map_err(ServeError::Signals)?;
-    warn_if_exposed(&settings);
+    warn_if_exposed(settings);
     let status = Arc::new(Status::new());
     let pages = Tasks::new();
     let http = listen(settings.http.listen).await?;
@@ -127,13 +141,13 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
             info!(event = "stopped", signal, "stopped before recovery was done");
             return Ok(());
         }
-        opened = engine::open(&settings, clock.clone()) => opened?,
+        opened = engine::open(settings, clock.clone()) => opened?,
     };
     let health = opened.health();
     status.watch_engine(move || health());
 
     let connections = Tasks::new();
-    let native = opened.listen(&settings, http_address, &connections).await?;
+    let native = opened.listen(settings, http_address, &connections).await?;
     let addresses = Addresses {
         native,
         http: http_address,
@@ -155,7 +169,10 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
         () = poisoned(&mut durable) => return Err(flush_and_fail(&connections).await),
         signal = signals.next() => signal,
     };
-    info!(event = "draining", signal, "stopping: no new connections, running requests are answered");
+    info!(
+        event = "draining",
+        signal, "stopping: no new connections, running requests are answered"
+    );
     status.enter(Phase::Draining);
     tokio::select! {
         biased;
@@ -182,14 +199,21 @@ async fn drain(
         left = connections.wait(at_most) => left,
     };
     if left > 0 {
-        warn!(event = "drain_timeout", connections = left, "connections were still open after the drain");
+        warn!(
+            event = "drain_timeout",
+            connections = left,
+            "connections were still open after the drain"
+        );
     }
     let closed = engine.close().await;
     if durable.borrow().poisoned {
         return Err(ServeError::Poisoned);
     }
     closed.map_err(ServeError::Checkpoint)?;
-    info!(event = "stopped", "the broker has stopped with a clean checkpoint");
+    info!(
+        event = "stopped",
+        "the broker has stopped with a clean checkpoint"
+    );
     Ok(())
 }
 

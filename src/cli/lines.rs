@@ -25,19 +25,17 @@ pub type Piece = io::Result<Vec<Bytes>>;
 /// The thread cannot be started.
 pub fn read_lines(source: impl Read + Send + 'static) -> io::Result<mpsc::Receiver<Piece>> {
     let (sender, receiver) = mpsc::channel(PIECES_WAITING);
-    thread::Builder::new()
-        .name("lines".to_owned())
-        .spawn(move || {
-            let mut reader = BufReader::with_capacity(PIECE_BYTES, source);
-            loop {
-                let piece = next_piece(&mut reader);
-                let last = !matches!(&piece, Ok(lines) if !lines.is_empty());
-                let nothing = matches!(&piece, Ok(lines) if lines.is_empty());
-                if nothing || sender.blocking_send(piece).is_err() || last {
-                    return;
-                }
+    thread::Builder::new().name("lines".to_owned()).spawn(move || {
+        let mut reader = BufReader::with_capacity(PIECE_BYTES, source);
+        loop {
+            let piece = next_piece(&mut reader);
+            let last = !matches!(&piece, Ok(lines) if !lines.is_empty());
+            let nothing = matches!(&piece, Ok(lines) if lines.is_empty());
+            if nothing || sender.blocking_send(piece).is_err() || last {
+                return;
             }
-        })?;
+        }
+    })?;
     Ok(receiver)
 }
 
@@ -116,7 +114,10 @@ mod tests {
     #[test]
     fn lines_are_cut_the_same_way_from_a_stream_and_from_memory() {
         for (text, expected) in CASES {
-            let expected: Vec<Bytes> = expected.iter().map(|l| Bytes::from_static(l.as_bytes())).collect();
+            let expected: Vec<Bytes> = expected
+                .iter()
+                .map(|l| Bytes::from_static(l.as_bytes()))
+                .collect();
             assert_eq!(split(&Bytes::from_static(text.as_bytes())), expected, "{text:?}");
             assert_eq!(read_all(text.as_bytes()).unwrap(), expected, "{text:?}");
         }

@@ -3,10 +3,19 @@
 //! Data goes to stdout, everything else to stderr. `-f` is a record format, `-o` an offset, `--format` the form of the
 //! output, everywhere. The broker is not started here: `serve` comes back to `main` as [`Invocation::Serve`].
 
+mod bench;
+mod consume;
+mod demo;
 mod failure;
+mod lines;
 mod output;
+mod produce;
+mod progress;
 mod record_format;
+mod record_output;
 mod serve;
+mod session;
+mod topic;
 mod version;
 
 use std::ffi::OsString;
@@ -20,6 +29,8 @@ pub use failure::{Exit, Failure, Outcome, Stopped};
 pub use output::{Format, Output};
 
 use crate::config::Settings;
+use crate::rt::{Clock as _, SystemClock};
+use crate::telemetry::{self, InvalidLevel, LogFormat, LogTime};
 use output::{Wishes, say};
 
 /// Where a broker is if nothing else is said.
@@ -78,6 +89,18 @@ struct Global {
 enum Command {
     /// Run the broker.
     Serve(serve::ServeArgs),
+    /// Create, list, describe and delete topics.
+    #[command(subcommand)]
+    Topic(topic::TopicCommand),
+    /// Write the lines of stdin to a topic.
+    Produce(produce::ProduceArgs),
+    /// Show that an acknowledged record survives a kill.
+    Demo(demo::DemoArgs),
+    /// Read a topic.
+    Consume(consume::ConsumeArgs),
+    /// Measure.
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
     /// Print version, revision and protocol range.
     Version,
 }
@@ -130,7 +153,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Invocation {
     });
     match cli.command {
         Command::Serve(args) => {
-            let level = global.log_level.unwrap_or_else(|| level_of(global.verbose, "info"));
+            let level = global
+                .log_level
+                .unwrap_or_else(|| level_of(global.verbose, "info"));
             match args.settings(&level) {
                 Ok(settings) => Invocation::Serve(Box::new(settings)),
                 Err(failure) => Invocation::Done(report(&failure, global.format)),
@@ -138,7 +163,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Invocation {
         }
         command => Invocation::Command(Box::new(CommandLine {
             command,
-            log_level: global.log_level.unwrap_or_else(|| level_of(global.verbose, "error")),
+            log_level: global
+                .log_level
+                .unwrap_or_else(|| level_of(global.verbose, "error")),
             context: Context {
                 server: global.server,
                 timeout: global.timeout,
@@ -150,13 +177,11 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Invocation {
 }
 
 impl CommandLine {
-    /// Level of the log while the command runs.
-    pub fn log_level(&self) -> &str {
-        &self.log_level
-    }
-
     /// Runs the command to its end, or until a signal.
     pub fn run(self, runtime: &Runtime) -> ExitCode {
+        if let Err(error) = start_log(&self.log_level) {
+            return report(&Failure::usage(error.to_string()), self.context.output.chosen);
+        }
         let output = self.context.output;
         let ended = runtime.block_on(async {
             tokio::select! {
@@ -169,14 +194,30 @@ impl CommandLine {
         match ended {
             Err(code) => ExitCode::from(code),
             Ok(Ok(()) | Err(Stopped::ReaderGone)) => ExitCode::SUCCESS,
-            Ok(Err(Stopped::Failed(failure))) => report(&failure, Some(output.format)),
+            Ok(Err(Stopped::Failed(failure))) => report(&failure, output.chosen),
         }
     }
+}
+
+/// A command logs as text: what it says is for whoever typed it.
+fn start_log(level: &str) -> Result<(), InvalidLevel> {
+    let clock = SystemClock::new();
+    let settings = telemetry::Settings {
+        level: level.to_owned(),
+        format: LogFormat::Text,
+        ..telemetry::Settings::default()
+    };
+    telemetry::init(&settings, LogTime::new(move || clock.wall()))
 }
 
 async fn dispatch(command: Command, context: &Context) -> Outcome {
     match command {
         Command::Serve(_) => Err(Failure::unexpected("serve is started by main").into()),
+        Command::Topic(command) => topic::run(command, context).await,
+        Command::Produce(args) => produce::run(args, context).await,
+        Command::Demo(args) => demo::run(args, context).await,
+        Command::Consume(args) => consume::run(args, context).await,
+        Command::Bench(command) => bench::run(command, context).await,
         Command::Version => version::run(context.output),
     }
 }
@@ -203,8 +244,8 @@ async fn interrupted() -> u8 {
 /// Tells about a failure in the form that the output has.
 pub fn report(failure: &Failure, format: Option<Format>) -> ExitCode {
     match format {
-        Some(Format::Json) => say(&failure.to_json()),
-        Some(Format::Table | Format::Ndjson) | None => say(&failure.to_string()),
+        Some(Format::Json | Format::Ndjson) => say(&failure.to_json()),
+        Some(Format::Table) | None => say(&failure.to_string()),
     }
     ExitCode::from(failure.exit.code())
 }
@@ -255,8 +296,17 @@ mod tests {
     #[test]
     fn serve_turns_flags_into_settings() {
         let invocation = parsed(&[
-            "serve", "--data-dir", "/x", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--port-file", "/y",
-            "--log-level", "warn",
+            "serve",
+            "--data-dir",
+            "/x",
+            "--listen",
+            "127.0.0.1:0",
+            "--http",
+            "127.0.0.1:0",
+            "--port-file",
+            "/y",
+            "--log-level",
+            "warn",
         ]);
         let Invocation::Serve(settings) = invocation else {
             panic!("{invocation:?}");

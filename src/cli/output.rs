@@ -21,12 +21,12 @@ pub enum Format {
 pub struct Output {
     /// The form.
     pub format: Format,
+    /// The form, if the command line names one.
+    pub chosen: Option<Format>,
     /// Say nothing that was not asked for.
     pub quiet: bool,
     /// Colours are wanted and can be shown.
     pub colours: bool,
-    /// The output is a terminal.
-    pub terminal: bool,
 }
 
 /// What the command line says about output.
@@ -47,15 +47,20 @@ impl Output {
         let default = if terminal { Format::Table } else { Format::Ndjson };
         Self {
             format: wishes.format.unwrap_or(default),
+            chosen: wishes.format,
             quiet: wishes.quiet,
             colours: terminal && !wishes.no_colours,
-            terminal,
         }
     }
 
     /// True if people read it.
     pub fn is_table(&self) -> bool {
         self.format == Format::Table
+    }
+
+    /// True if JSON was asked for by name: for commands whose output is a story, even in a pipe.
+    pub fn wants_json(&self) -> bool {
+        matches!(self.chosen, Some(Format::Json | Format::Ndjson))
     }
 
     /// Writes one JSON value in the form that was chosen.

@@ -176,7 +176,10 @@ impl Scanner<'_> {
         match byte {
             byte if Some(byte) == until => Ok(None),
             b'%' => match self.rest().chars().next() {
-                None => Err(Self::error(start, "a '%' at the end; write '%%' for a percent sign")),
+                None => Err(Self::error(
+                    start,
+                    "a '%' at the end; write '%%' for a percent sign",
+                )),
                 Some('%') => {
                     self.at += 1;
                     Ok(Some(Token::Byte(b'%')))
@@ -220,7 +223,10 @@ impl Scanner<'_> {
     /// The braces behind `%h`.
     fn header_format(&mut self, at: usize) -> Result<Vec<HeaderPart>, FormatError> {
         if self.byte() != Some(b'{') {
-            return Err(Self::error(at, "'%h' needs a format for each header: %h{%k=%v, }"));
+            return Err(Self::error(
+                at,
+                "'%h' needs a format for each header: %h{%k=%v, }",
+            ));
         }
         let mut parts = Vec::new();
         while let Some(token) = self.next(Some(b'}'))? {

@@ -147,7 +147,10 @@ mod tests {
 
     #[test]
     fn all_well_is_one_word() {
-        let good = [Check::new("listeners", None), Check::note("journal files", "4 of 4")];
+        let good = [
+            Check::new("listeners", None),
+            Check::note("journal files", "4 of 4"),
+        ];
         assert_eq!(verdict("livez", &good, &Query::default()).text, "ok\n");
     }
 

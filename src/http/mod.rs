@@ -225,7 +225,10 @@ mod tests {
         // The connection ends although the client neither finishes nor closes.
         let slow = exchange(address, "GET /livez HTTP/1.1\r\nHost: x\r\nX-Slow: ").await;
         assert!(!slow.contains("200 OK"), "{slow}");
-        let long = format!("GET /livez HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(HEAD_BYTES_MAX * 2));
+        let long = format!(
+            "GET /livez HTTP/1.1\r\nX: {}\r\n\r\n",
+            "x".repeat(HEAD_BYTES_MAX * 2)
+        );
         let refused = exchange(address, &long).await;
         assert!(!refused.contains("200 OK"), "{refused}");
         tasks.stop();
@@ -252,7 +255,10 @@ mod tests {
     async fn an_idle_connection_does_not_hold_up_the_end() {
         let (address, _probe, tasks) = start(Settings::default()).await;
         let mut socket = TcpStream::connect(address).await.unwrap();
-        socket.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        socket
+            .write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            .await
+            .unwrap();
         let mut first = [0; 12];
         socket.read_exact(&mut first).await.unwrap();
         assert_eq!(&first, b"HTTP/1.1 200");

@@ -156,7 +156,10 @@ mod tests {
             ..EngineHealth::default()
         });
         let (good, text) = ready(&status);
-        assert!(!good && text.contains("[-]storage failed: the disk is full"), "{text}");
+        assert!(
+            !good && text.contains("[-]storage failed: the disk is full"),
+            "{text}"
+        );
         assert!(verdict("livez", &status.liveness(), &Query::default()).good);
         status.watch_engine(|| EngineHealth {
             poisoned: true,

@@ -30,7 +30,10 @@ impl Ports {
     /// Any free ones.
     pub(crate) fn any() -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { native: any, http: any }
+        Self {
+            native: any,
+            http: any,
+        }
     }
 }
 
@@ -106,8 +109,9 @@ impl BrokerProcess {
         loop {
             // The broker renames the file into place, so what is there is whole.
             if let Ok(text) = fs::read(&path) {
-                return serde_json::from_slice(&text)
-                    .map_err(|e| Failure::unexpected(format!("the broker's port file is not readable: {e}")));
+                return serde_json::from_slice(&text).map_err(|e| {
+                    Failure::unexpected(format!("the broker's port file is not readable: {e}"))
+                });
             }
             if let Ok(Some(status)) = self.child.try_wait() {
                 return Err(self.failed(&format!("ended with {status}")));
@@ -120,7 +124,10 @@ impl BrokerProcess {
         let log = fs::read_to_string(self.dir.join("broker.log")).unwrap_or_default();
         let lines: Vec<&str> = log.lines().rev().take(LOG_LINES_SHOWN).collect();
         let tail: Vec<&str> = lines.into_iter().rev().collect();
-        Failure::unexpected(format!("the demo's broker {what}; end of its log:\n{}", tail.join("\n")))
+        Failure::unexpected(format!(
+            "the demo's broker {what}; end of its log:\n{}",
+            tail.join("\n")
+        ))
     }
 }
 

@@ -139,19 +139,45 @@ mod tests {
         type Count = fn(&Tally) -> usize;
         let cases: [(Vec<Found>, Count, &str); 6] = [
             (whole()[..2].to_vec(), |t| t.missing, "missing"),
-            ([whole(), vec![found(1, 1, 1)]].concat(), |t| t.duplicated, "duplicated"),
-            (vec![found(0, 0, 0), found(2, 0, 1), found(1, 2, 0)], |t| t.moved, "moved"),
             (
-                vec![Found { as_sent: false, ..found(0, 0, 0) }, found(2, 0, 1), found(1, 1, 0)],
+                [whole(), vec![found(1, 1, 1)]].concat(),
+                |t| t.duplicated,
+                "duplicated",
+            ),
+            (
+                vec![found(0, 0, 0), found(2, 0, 1), found(1, 2, 0)],
+                |t| t.moved,
+                "moved",
+            ),
+            (
+                vec![
+                    Found {
+                        as_sent: false,
+                        ..found(0, 0, 0)
+                    },
+                    found(2, 0, 1),
+                    found(1, 1, 0),
+                ],
                 |t| t.changed,
                 "changed",
             ),
             (
-                [whole(), vec![Found { number: None, ..found(9, 2, 0) }]].concat(),
+                [
+                    whole(),
+                    vec![Found {
+                        number: None,
+                        ..found(9, 2, 0)
+                    }],
+                ]
+                .concat(),
                 |t| t.changed,
                 "strange",
             ),
-            (vec![found(2, 0, 0), found(0, 0, 1), found(1, 1, 0)], |t| t.out_of_order, "order"),
+            (
+                vec![found(2, 0, 0), found(0, 0, 1), found(1, 1, 0)],
+                |t| t.out_of_order,
+                "order",
+            ),
         ];
         for (records, count, name) in cases {
             let tally = compare(&acknowledged(), &records);
