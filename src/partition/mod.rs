@@ -47,7 +47,10 @@ pub enum Decision {
         lsn: Lsn,
     },
     /// It was appended before the remembered batches; its place is forgotten.
-    DuplicateOld,
+    DuplicateOld {
+        /// It is durable when this group is: the one of the oldest batch that is remembered.
+        lsn: Lsn,
+    },
 }
 
 /// Why a batch is not taken.
@@ -100,6 +103,13 @@ impl PartitionState {
         self.leader_epoch
     }
 
+    /// The append time of a batch that is appended now.
+    ///
+    /// A clock that went back does not take the append times of a partition back with it.
+    pub fn append_time(&self, now: Timestamp) -> Timestamp {
+        now.max(self.last_append)
+    }
+
     /// How many producers are remembered.
     pub fn producers(&self) -> usize {
         self.producers.len()
@@ -110,8 +120,7 @@ impl PartitionState {
     /// # Errors
     /// The batch breaks the order of its producer.
     pub fn sequence(&mut self, now: Timestamp, header: &BatchHeader) -> Result<Decision, Refusal> {
-        // A clock that went back must not make the append times of a partition go back with it.
-        let append_time = now.max(self.last_append);
+        let append_time = self.append_time(now);
         self.producers.expire(append_time);
         let base = self.next;
         match self.producers.judge(header)? {
@@ -122,7 +131,7 @@ impl PartitionState {
                 append_time: original.append_time,
                 lsn: original.lsn,
             }),
-            Judgement::RepeatsForgotten => Ok(Decision::DuplicateOld),
+            Judgement::RepeatsForgotten { lsn } => Ok(Decision::DuplicateOld { lsn }),
         }
     }
 

@@ -85,8 +85,8 @@ pub(super) enum Judgement {
     Next,
     /// It is this one again.
     Repeats(Remembered),
-    /// It lies before the remembered ones.
-    RepeatsForgotten,
+    /// It lies before the remembered ones, in or before the group of the oldest of them.
+    RepeatsForgotten { lsn: Lsn },
 }
 
 /// All producers of one partition.
@@ -256,9 +256,11 @@ impl Producer {
         // and the oldest batch that is remembered was surely appended; an overlap is no duplicate.
         let begins = distance(first, next);
         let ends = begins.checked_sub(last_offset_delta.saturating_add(1));
-        let remembered = self.batches.first().map_or(0, |b| distance(b.first, next));
-        if begins <= self.known_records && ends.is_some_and(|e| e >= remembered) {
-            return Ok(Judgement::RepeatsForgotten);
+        if let Some(oldest) = self.batches.first()
+            && begins <= self.known_records
+            && ends.is_some_and(|ends| ends >= distance(oldest.first, next))
+        {
+            return Ok(Judgement::RepeatsForgotten { lsn: oldest.lsn });
         }
         Err(Refusal::OutOfOrder {
             expected: next,

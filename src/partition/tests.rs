@@ -119,7 +119,7 @@ fn a_duplicate_older_than_the_window_is_success_without_offset() {
     }
     assert_eq!(
         offer(&mut state, 0, 1, batch(7, 0, 0, 2)),
-        Ok(Decision::DuplicateOld)
+        Ok(Decision::DuplicateOld { lsn: Lsn(1) })
     );
     assert_eq!(
         offer(&mut state, 0, 1, batch(7, 0, 2, 2)),
@@ -144,7 +144,7 @@ fn what_lies_before_the_first_known_record_is_never_called_a_duplicate() {
     // Sequence 10 was appended here, sequence 5 was not, as far as anybody knows.
     assert_eq!(
         offer(&mut state, 0, 1, batch(7, 0, 10, 5)),
-        Ok(Decision::DuplicateOld)
+        Ok(Decision::DuplicateOld { lsn: Lsn(1) })
     );
     assert_eq!(offer(&mut state, 0, 1, batch(7, 0, 5, 5)), out_of_order(50, 5));
     assert_eq!(offer(&mut state, 0, 1, batch(7, 0, 5, 10)), out_of_order(50, 5));
@@ -200,7 +200,7 @@ fn sequences_wrap_behind_the_largest() {
     }
     assert_eq!(
         offer(&mut state, 0, 6, batch(7, 0, i32::MAX, 3)),
-        Ok(Decision::DuplicateOld)
+        Ok(Decision::DuplicateOld { lsn: Lsn(5) })
     );
 }
 
@@ -423,9 +423,14 @@ fn check(
             prop_assert_eq!(original.0.count, header.count);
             prop_assert_eq!((original.1, original.2), (append_time, lsn));
         }
-        Ok(Decision::DuplicateOld) => {
+        Ok(Decision::DuplicateOld { lsn }) => {
             for key in sequences(&header) {
-                prop_assert!(model.records.contains_key(&key), "{:?} was never appended", key);
+                let offset = model.records.get(&key);
+                prop_assert!(offset.is_some(), "{:?} was never appended", key);
+                let holds =
+                    |h: &BatchHeader| (h.base_offset.get()..=h.last_offset().get()).contains(offset.unwrap());
+                let original = model.log.iter().find(|(h, ..)| holds(h)).unwrap();
+                prop_assert!(original.2 <= lsn, "answered before {} is durable", original.2);
             }
         }
         Err(refusal) => prop_assert!(!is_next, "the next batch was refused: {}", refusal),
