@@ -10,9 +10,9 @@ use super::engine::Engine;
 use super::group::{Group, WrittenBatch, key_of};
 use super::journal::Round;
 use super::log::{LocalLog, SegmentMeta};
+use super::paths;
 use super::segment::{PIECE_BYTES, RunBatch, SegmentWriter};
 use super::trash::Trash;
-use super::paths;
 use crate::disk::AlignedBuf;
 use crate::model::{Lsn, Offset, PartitionKey, Timestamp, TopicId};
 use crate::storage::SnapshotSource;
@@ -94,12 +94,16 @@ impl Segments {
 
     fn insert(&mut self, key: PartitionKey, writer: SegmentWriter) -> io::Result<()> {
         if self.writers.len() >= self.writers_max && !self.writers.contains_key(&key) {
-            let oldest = self.writers.iter().min_by_key(|(_, (used, _))| *used).map(|(k, _)| *k);
+            let oldest = self
+                .writers
+                .iter()
+                .min_by_key(|(_, (used, _))| *used)
+                .map(|(k, _)| *k);
             if let Some(oldest) = oldest
                 && let Some((_, writer)) = self.writers.get_mut(&oldest)
             {
                 // Closed only when durable: a later sync through another handle could miss an error of this one.
-                writer.sync()?;
+                writer.seal()?;
                 self.partial_crcs.insert(oldest, writer.partial_crc());
                 self.writers.remove(&oldest);
             }
@@ -111,23 +115,38 @@ impl Segments {
 
     /// Ends the active segment, if any, and begins one at `base`.
     pub(super) fn start_segment(&mut self, log: &LocalLog, base: Offset) -> io::Result<()> {
-        let key = log.partition();
-        self.make_dirs(key)?;
         if let Some(active) = self.active(log)? {
             if active.base() == base && active.bytes() == 0 {
                 return Ok(());
             }
             active.seal()?;
         }
+        self.start_behind_damage(log, base)
+    }
+
+    /// Begins a segment at `base` without looking at the one before.
+    pub(super) fn start_behind_damage(&mut self, log: &LocalLog, base: Offset) -> io::Result<()> {
+        let key = log.partition();
+        self.make_dirs(key)?;
         let writer = SegmentWriter::create(&*self.disk, key, base)?;
         self.dirty_dirs.insert(paths::partition(key));
         self.insert(key, writer)?;
-        log.state().segments.push(SegmentMeta { base, end: base, bytes: 0 });
+        log.state().segments.push(SegmentMeta {
+            base,
+            end: base,
+            bytes: 0,
+        });
         Ok(())
     }
 
     /// Appends a run of batches to the active segment and shows them to readers.
-    pub(super) fn append(&mut self, log: &LocalLog, run: &[RunBatch<'_>], end: Offset, time: Timestamp) -> io::Result<()> {
+    pub(super) fn append(
+        &mut self,
+        log: &LocalLog,
+        run: &[RunBatch<'_>],
+        end: Offset,
+        time: Timestamp,
+    ) -> io::Result<()> {
         if run.is_empty() {
             return Ok(());
         }
@@ -172,7 +191,10 @@ impl Segments {
 
     /// CRC of the trusted bytes in a partition's last, partial block.
     pub(super) fn partial_crc(&self, key: PartitionKey) -> Option<u32> {
-        self.writers.get(&key).map(|(_, w)| w.partial_crc()).or_else(|| self.partial_crcs.get(&key).copied())
+        self.writers
+            .get(&key)
+            .map(|(_, w)| w.partial_crc())
+            .or_else(|| self.partial_crcs.get(&key).copied())
     }
 
     pub(super) fn note_partial_crc(&mut self, key: PartitionKey, crc: u32) {
@@ -200,11 +222,16 @@ impl Applier {
         let applied = self.engine.control().applied;
         let durable = self.engine.durable_lsn();
         let groups = self.engine.tail().range(applied, durable, ROUND_BYTES_MAX);
-        let Some(last) = groups.last().map(|g| g.lsn) else { return Ok(Round::Idle) };
+        let Some(last) = groups.last().map(|g| g.lsn) else {
+            return Ok(Round::Idle);
+        };
         let mut runs: BTreeMap<PartitionKey, Run<'_>> = BTreeMap::new();
         for group in &groups {
             for batch in &group.appends {
-                let run = runs.entry(key_of(batch)).or_insert_with(|| Run { log: &batch.log, batches: Vec::new() });
+                let run = runs.entry(key_of(batch)).or_insert_with(|| Run {
+                    log: &batch.log,
+                    batches: Vec::new(),
+                });
                 run.batches.push((group, batch));
             }
         }
@@ -224,7 +251,11 @@ impl Applier {
     fn apply_run(&mut self, run: &Run<'_>) -> io::Result<()> {
         // A round that failed half-way is repeated: what was done then is not done again.
         let done = run.log.state().segments.last().map(|s| s.end);
-        let mut batches = run.batches.iter().filter(|(_, b)| done.is_none_or(|end| b.base >= end)).peekable();
+        let mut batches = run
+            .batches
+            .iter()
+            .filter(|(_, b)| done.is_none_or(|end| b.base >= end))
+            .peekable();
         while let Some((_, first)) = batches.peek() {
             if first.starts_segment {
                 self.segments.start_segment(run.log, first.base)?;
@@ -232,7 +263,11 @@ impl Applier {
             let mut part = Vec::new();
             let (mut end, mut time) = (first.base, first.append_time);
             while let Some((group, batch)) = batches.next_if(|(_, b)| !b.starts_segment || part.is_empty()) {
-                part.push(RunBatch { base: batch.base, append_time: batch.append_time, bytes: group.batch_bytes(batch) });
+                part.push(RunBatch {
+                    base: batch.base,
+                    append_time: batch.append_time,
+                    bytes: group.batch_bytes(batch),
+                });
                 end = batch.last.next();
                 time = time.max(batch.append_time);
             }
@@ -246,7 +281,9 @@ impl Applier {
         self.engine.control().applied = last;
         let free = self.engine.disk.free_bytes().unwrap_or(0);
         self.engine.budget.applied(granted, free);
-        self.engine.tail().evict(last, self.engine.settings.memory_tail_bytes);
+        self.engine
+            .tail()
+            .evict(last, self.engine.settings.memory_tail_bytes);
     }
 
     /// Forgets a deleted topic; its files go behind the next checkpoint.
@@ -303,7 +340,12 @@ impl Applier {
     fn checkpoint_is_due(&self, asked: bool) -> bool {
         let applied = self.engine.control().applied;
         let frees_a_file = self.engine.files.oldest_full().is_some_and(|end| end <= applied);
-        let old = self.engine.clock.mono().saturating_sub(self.last_checkpoint) >= self.engine.settings.checkpoint_every;
-        asked || frees_a_file || (self.changed && old) || !self.deleted.is_empty()
+        let old = self.engine.clock.mono().saturating_sub(self.last_checkpoint)
+            >= self.engine.settings.checkpoint_every;
+        asked
+            || self.engine.files.is_short()
+            || frees_a_file
+            || (self.changed && old)
+            || !self.deleted.is_empty()
     }
 }

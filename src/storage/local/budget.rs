@@ -44,7 +44,13 @@ fn share(class: Class, total: u64) -> u64 {
 impl Budget {
     pub(super) fn new(memory_max: u64, reserve: u64, step_bytes_max: u32) -> Self {
         let inner = Mutex::new(Inner::default());
-        Self { inner, freed: Arc::new(Notify::new()), memory_max, reserve, step_bytes_max: u64::from(step_bytes_max) }
+        Self {
+            inner,
+            freed: Arc::new(Notify::new()),
+            memory_max,
+            reserve,
+            step_bytes_max: u64::from(step_bytes_max),
+        }
     }
 
     /// Bytes that a permit really takes: a batch in a group of its own fills a block of the journal, and one of its
@@ -56,7 +62,10 @@ impl Budget {
     /// Admits `bytes`, or says what is short.
     pub(super) fn permit(self: &Arc<Self>, bytes: u64, class: Class) -> Result<Permit, Backpressure> {
         if bytes > self.step_bytes_max {
-            return Err(Backpressure::TooLarge { bytes, max: self.step_bytes_max });
+            return Err(Backpressure::TooLarge {
+                bytes,
+                max: self.step_bytes_max,
+            });
         }
         let cost = Self::cost(bytes);
         let mut inner = self.inner.lock().expect("no panics while locked");
@@ -64,9 +73,15 @@ impl Budget {
             Class::Produce => self.reserve,
             Class::Internal => 0,
         };
-        let free_bytes = inner.disk_free.saturating_sub(inner.admitted).saturating_sub(inner.disk_claimed);
+        let free_bytes = inner
+            .disk_free
+            .saturating_sub(inner.admitted)
+            .saturating_sub(inner.disk_claimed);
         if free_bytes < cost.saturating_add(reserve_bytes) {
-            return Err(Backpressure::StorageFull { free_bytes, reserve_bytes });
+            return Err(Backpressure::StorageFull {
+                free_bytes,
+                reserve_bytes,
+            });
         }
         let kept = inner.journal_total - share(class, inner.journal_total);
         let journal_short = inner.unwritten + cost > inner.journal_free.saturating_sub(kept);
@@ -87,6 +102,11 @@ impl Budget {
         inner.admitted += after - before;
         inner.unwritten += after - before;
         Some(part)
+    }
+
+    /// What [`spend`](Self::spend) will return for this permit.
+    pub(super) fn cost_of(permit: &Permit) -> u64 {
+        Self::cost(permit.bytes())
     }
 
     /// A permit was used for a step; returns what is to be given back by `written` and `applied`.
@@ -138,7 +158,10 @@ impl Budget {
     /// Whether produce would be refused for want of disk.
     pub(super) fn storage_full(&self) -> bool {
         let inner = self.inner.lock().expect("no panics while locked");
-        let free = inner.disk_free.saturating_sub(inner.admitted).saturating_sub(inner.disk_claimed);
+        let free = inner
+            .disk_free
+            .saturating_sub(inner.admitted)
+            .saturating_sub(inner.disk_claimed);
         free < Self::cost(1) + self.reserve
     }
 
@@ -217,7 +240,13 @@ mod tests {
         let budget = budget();
         budget.set_disk_free(18 << 10);
         let refused = budget.permit(1, Class::Produce).unwrap_err();
-        assert_eq!(refused, Backpressure::StorageFull { free_bytes: 18 << 10, reserve_bytes: 16 << 10 });
+        assert_eq!(
+            refused,
+            Backpressure::StorageFull {
+                free_bytes: 18 << 10,
+                reserve_bytes: 16 << 10
+            }
+        );
         assert!(budget.storage_full());
         assert!(budget.permit(1, Class::Internal).is_ok());
     }
@@ -225,6 +254,12 @@ mod tests {
     #[test]
     fn step_that_no_frame_can_take_is_refused() {
         let error = budget().permit(33 << 10, Class::Internal).unwrap_err();
-        assert_eq!(error, Backpressure::TooLarge { bytes: 33 << 10, max: 32 << 10 });
+        assert_eq!(
+            error,
+            Backpressure::TooLarge {
+                bytes: 33 << 10,
+                max: 32 << 10
+            }
+        );
     }
 }

@@ -32,17 +32,27 @@ pub(super) struct Pair {
 impl Pair {
     /// Reads both files; one that is missing or damaged is an error value, never "nothing there".
     pub(super) fn read(disk: &dyn Disk, directory: DirectoryId) -> io::Result<Self> {
-        Ok(Self { files: [read_one(disk, 0, directory)?, read_one(disk, 1, directory)?] })
+        Ok(Self {
+            files: [read_one(disk, 0, directory)?, read_one(disk, 1, directory)?],
+        })
     }
 
     /// The newest valid record and the file it is in.
     pub(super) fn newest(&self) -> Option<(usize, &Checkpoint)> {
-        let valid = self.files.iter().enumerate().filter_map(|(i, f)| f.as_ref().ok().map(|c| (i, c)));
+        let valid = self
+            .files
+            .iter()
+            .enumerate()
+            .filter_map(|(i, f)| f.as_ref().ok().map(|c| (i, c)));
         valid.max_by_key(|(_, c)| c.seq)
     }
 }
 
-fn read_one(disk: &dyn Disk, which: usize, directory: DirectoryId) -> io::Result<Result<Checkpoint, FormatError>> {
+fn read_one(
+    disk: &dyn Disk,
+    which: usize,
+    directory: DirectoryId,
+) -> io::Result<Result<Checkpoint, FormatError>> {
     let file = match disk.open(paths::CHECKPOINTS[which], Mode::Buffered) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Err(FormatError::Truncated)),
@@ -60,11 +70,19 @@ fn read_one(disk: &dyn Disk, which: usize, directory: DirectoryId) -> io::Result
 impl CheckpointFiles {
     /// Goes on behind the newest record of the pair.
     pub(super) fn new(seq: u64, newest_in: usize) -> Self {
-        Self { seq, next: 1 - newest_in }
+        Self {
+            seq,
+            next: 1 - newest_in,
+        }
     }
 
     /// Writes a record over the older one. It is durable when this returns.
-    pub(super) fn write(&mut self, disk: &dyn Disk, record: &Checkpoint, directory: DirectoryId) -> io::Result<()> {
+    pub(super) fn write(
+        &mut self,
+        disk: &dyn Disk,
+        record: &Checkpoint,
+        directory: DirectoryId,
+    ) -> io::Result<()> {
         let path = paths::CHECKPOINTS[self.next];
         let file = match disk.open(path, Mode::Buffered) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -111,10 +129,12 @@ impl Applier {
             partitions,
             deleted: self.deleted.clone(),
         };
-        self.checkpoints.write(&*self.engine.disk, &record, self.engine.directory)?;
+        self.checkpoints
+            .write(&*self.engine.disk, &record, self.engine.directory)?;
         self.engine.files.checkpointed(record.seq, lsn);
         self.engine.account_journal();
-        self.trash.take_in(&*self.engine.disk, &std::mem::take(&mut self.deleted))?;
+        self.trash
+            .take_in(&*self.engine.disk, &std::mem::take(&mut self.deleted))?;
         self.changed = false;
         self.last_checkpoint = self.engine.clock.mono();
         Ok(())
@@ -133,7 +153,11 @@ impl Applier {
             return None;
         }
         let end = state.segments.last().map_or(state.log_start, |s| s.end);
-        let segment = |s: &super::log::SegmentMeta| SegmentCheckpoint { base: s.base, end: s.end, bytes: s.bytes };
+        let segment = |s: &super::log::SegmentMeta| SegmentCheckpoint {
+            base: s.base,
+            end: s.end,
+            bytes: s.bytes,
+        };
         Some(PartitionCheckpoint {
             key,
             log_start: state.log_start,
@@ -149,7 +173,13 @@ impl Applier {
 
 /// The first record of a new directory.
 pub(super) fn initial(disk: &dyn Disk, directory: DirectoryId) -> io::Result<()> {
-    let record =
-        Checkpoint { seq: 1, lsn: Lsn::ZERO, clean_end: None, incarnation: 0, partitions: Vec::new(), deleted: Vec::new() };
+    let record = Checkpoint {
+        seq: 1,
+        lsn: Lsn::ZERO,
+        clean_end: None,
+        incarnation: 0,
+        partitions: Vec::new(),
+        deleted: Vec::new(),
+    };
     CheckpointFiles::new(0, 1).write(disk, &record, directory)
 }

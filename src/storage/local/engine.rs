@@ -29,6 +29,8 @@ pub(super) struct Control {
     /// Free a journal file.
     pub(super) checkpoint_asked: bool,
     pub(super) stop: bool,
+    /// The applier waits for this group to be durable.
+    pub(super) awaits: Option<Lsn>,
     /// The applier found the disk full.
     pub(super) storage_full: bool,
     /// Why the engine is poisoned.
@@ -65,15 +67,25 @@ pub(super) struct Beginning {
 
 impl Engine {
     pub(super) fn new(disk: SharedDisk, clock: Arc<dyn Clock>, settings: Settings, begin: Beginning) -> Self {
-        let budget = Budget::new(settings.memory_tail_bytes, settings.reserve_bytes, settings.step_bytes_max);
+        let budget = Budget::new(
+            settings.memory_tail_bytes,
+            settings.reserve_bytes,
+            settings.step_bytes_max,
+        );
         let engine = Self {
             queue: Queue::new(begin.durable.next(), settings.group_bytes_max),
-            durable: watch::Sender::new(DurableState { lsn: begin.durable, poisoned: false }),
+            durable: watch::Sender::new(DurableState {
+                lsn: begin.durable,
+                poisoned: false,
+            }),
             reads: begin.reads,
             files: begin.files,
             budget: Arc::new(budget),
             logs: Mutex::new(begin.logs),
-            control: Mutex::new(Control { applied: begin.durable, ..Control::default() }),
+            control: Mutex::new(Control {
+                applied: begin.durable,
+                ..Control::default()
+            }),
             changed: Condvar::new(),
             directory: begin.directory,
             incarnation: begin.incarnation,
@@ -99,7 +111,11 @@ impl Engine {
 
     /// The partitions of a topic.
     pub(super) fn logs_of(&self, topic: TopicId) -> Vec<Arc<LocalLog>> {
-        self.logs().values().filter(|l| l.partition().topic == topic).cloned().collect()
+        self.logs()
+            .values()
+            .filter(|l| l.partition().topic == topic)
+            .cloned()
+            .collect()
     }
 
     pub(super) fn durable_lsn(&self) -> Lsn {
@@ -114,7 +130,9 @@ impl Engine {
     /// to end; a later success of the same file would prove nothing.
     pub(super) fn poison(&self, what: &str, error: &io::Error) {
         tracing::error!(event = "storage_failed", severity = "critical", error = %error, "{what}");
-        self.control().failure.get_or_insert_with(|| format!("{what}: {error}"));
+        self.control()
+            .failure
+            .get_or_insert_with(|| format!("{what}: {error}"));
         self.queue.poison();
         self.durable.send_modify(|state| state.poisoned = true);
         self.files.stop();
@@ -123,11 +141,38 @@ impl Engine {
 
     /// Tells the applier that there is more to apply, if it is worth it.
     pub(super) fn groups_changed(&self) {
-        let applied = self.control().applied;
+        let (applied, awaited) = {
+            let control = self.control();
+            (
+                control.applied,
+                control.awaits.is_some_and(|lsn| lsn <= self.durable_lsn()),
+            )
+        };
         self.tail().evict(applied, self.settings.memory_tail_bytes);
-        if self.budget.admitted() >= self.settings.apply_bytes {
+        if awaited || self.budget.admitted() >= self.settings.apply_bytes {
             self.changed.notify_all();
         }
+    }
+
+    /// Blocks the applier until a group is durable; false if it never will be.
+    pub(super) fn wait_durable(&self, lsn: Lsn) -> bool {
+        let mut control = self.control();
+        control.awaits = Some(lsn);
+        let reached = loop {
+            if self.is_poisoned() || control.failure.is_some() {
+                break false;
+            }
+            if self.durable_lsn() >= lsn {
+                break true;
+            }
+            if self.files.is_short() {
+                // The journal waits for a checkpoint and this checkpoint for the journal.
+                self.files.want_extra();
+            }
+            control = self.changed.wait(control).expect("no panics while locked");
+        };
+        control.awaits = None;
+        reached
     }
 
     /// Asks the applier for a checkpoint that frees a journal file.
@@ -147,6 +192,16 @@ impl Engine {
         self.changed.notify_all();
     }
 
+    /// Ends everything without finishing it.
+    pub(super) fn abandon(&self) {
+        self.control()
+            .failure
+            .get_or_insert_with(|| "abandoned".to_owned());
+        self.queue.poison();
+        self.files.stop();
+        self.changed.notify_all();
+    }
+
     pub(super) fn stop_applier(&self) {
         self.control().stop = true;
         self.changed.notify_all();
@@ -156,10 +211,14 @@ impl Engine {
     pub(super) fn wait_for_applier_work(&self, at_most: Duration) -> Control {
         let control = self.control();
         let idle = |c: &mut Control| {
-            let enough = self.budget.admitted() >= self.settings.apply_bytes && self.durable_lsn() > c.applied;
+            let enough =
+                self.budget.admitted() >= self.settings.apply_bytes && self.durable_lsn() > c.applied;
             !(c.stop || c.apply_asked || c.checkpoint_asked || c.failure.is_some() || enough)
         };
-        let (mut control, _) = self.changed.wait_timeout_while(control, at_most, idle).expect("no panics while locked");
+        let (mut control, _) = self
+            .changed
+            .wait_timeout_while(control, at_most, idle)
+            .expect("no panics while locked");
         let asked = control.clone();
         control.apply_asked = false;
         control.checkpoint_asked = false;

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::format::journal::{AppendEntry, ENTRY_BYTES, Entry, GROUP_HEADER_BYTES, GroupHeader, Place, chain_hash, group_bytes};
+use super::format::journal::{
+    AppendEntry, ENTRY_BYTES, Entry, GROUP_HEADER_BYTES, GroupHeader, Place, chain_hash, group_bytes,
+};
 use super::log::LocalLog;
 use crate::disk::{AlignedBuf, BLOCK_BYTES};
 use crate::model::{Lsn, Offset, PartitionKey, Timestamp, TopicId};
@@ -34,7 +36,13 @@ pub(super) struct OpenGroup {
 
 impl OpenGroup {
     pub(super) fn new(lsn: Lsn) -> Self {
-        Self { lsn, appends: Vec::new(), deletions: Vec::new(), payload_bytes: 0, granted: 0 }
+        Self {
+            lsn,
+            appends: Vec::new(),
+            deletions: Vec::new(),
+            payload_bytes: 0,
+            granted: 0,
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -156,7 +164,11 @@ pub(super) fn assemble(open: OpenGroup, framing: &Framing, pool: &Arc<BufferPool
     };
     header.encode_into(&mut buf[..payload_start], &framing.place);
     let hash = chain_hash(buf.first_chunk().expect("a group has a header"));
-    let bytes = Bytes::from_owner(PooledBuf { buf: Some(buf), len: total, pool: Arc::clone(pool) });
+    let bytes = Bytes::from_owner(PooledBuf {
+        buf: Some(buf),
+        len: total,
+        pool: Arc::clone(pool),
+    });
     Group {
         lsn: open.lsn,
         hash,
@@ -179,7 +191,10 @@ pub(super) struct BufferPool {
 
 impl BufferPool {
     pub(super) fn new(bytes_max: usize) -> Self {
-        Self { classes: Mutex::new((Vec::new(), 0)), bytes_max }
+        Self {
+            classes: Mutex::new((Vec::new(), 0)),
+            bytes_max,
+        }
     }
 
     fn class(len: usize) -> usize {

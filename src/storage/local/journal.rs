@@ -54,6 +54,20 @@ impl Journal {
         }
     }
 
+    /// Begins a new journal file, before anything is served.
+    pub(super) fn begin(&mut self, first_lsn: Lsn) -> io::Result<()> {
+        if self.rotate(first_lsn)? {
+            let ring = self.current.as_ref().expect("a file was taken");
+            self.engine
+                .files
+                .set_current(ring.bytes - GROUPS_START, ring.bytes - self.position);
+            return Ok(());
+        }
+        Err(io::Error::other(
+            "no journal file can be used again after recovery",
+        ))
+    }
+
     /// Whether a seal is due when nothing else comes.
     pub(super) fn wants_seal(&self) -> bool {
         !self.sealed
@@ -101,7 +115,11 @@ impl Journal {
             self.held = Some(open);
             return Ok(false);
         }
-        let place = Place { directory: self.engine.directory, generation: self.generation, position: self.position };
+        let place = Place {
+            directory: self.engine.directory,
+            generation: self.generation,
+            position: self.position,
+        };
         let framing = Framing {
             place,
             previous: self.previous,
@@ -111,20 +129,29 @@ impl Journal {
         };
         let group = assemble(open, &framing, &self.pool);
         let ring = self.current.as_mut().expect("a file was taken above");
-        assert!(self.position + total <= ring.bytes, "the largest group fits the smallest journal file");
+        assert!(
+            self.position + total <= ring.bytes,
+            "the largest group fits the smallest journal file"
+        );
         ring.file.write_all_at(&group.bytes, self.position)?;
         // The explicit sync is what an acknowledgement stands on.
         ring.file.sync_data()?;
         ring.last_lsn = group.lsn;
         self.position += total;
         self.previous = group.hash;
-        self.engine.files.set_current(ring.bytes - GROUPS_START, ring.bytes - self.position);
+        self.engine
+            .files
+            .set_current(ring.bytes - GROUPS_START, ring.bytes - self.position);
         self.publish(group);
         Ok(true)
     }
 
     fn rotate(&mut self, first_lsn: Lsn) -> io::Result<bool> {
-        match self.engine.files.rotate(self.current.take(), first_lsn, self.incarnation)? {
+        match self
+            .engine
+            .files
+            .rotate(self.current.take(), first_lsn, self.incarnation)?
+        {
             Ok(rotated) => {
                 self.current = Some(rotated.ring);
                 self.generation = rotated.generation;
@@ -144,7 +171,10 @@ impl Journal {
         let group = Arc::new(group);
         let engine = &self.engine;
         engine.tail().push(Arc::clone(&group));
-        engine.durable.send_replace(DurableState { lsn: group.lsn, poisoned: false });
+        engine.durable.send_replace(DurableState {
+            lsn: group.lsn,
+            poisoned: false,
+        });
         engine.account_written(group.granted);
         for batch in &group.appends {
             batch.log.wake();

@@ -41,7 +41,20 @@ struct Inner {
     /// Files of the ring that exist.
     made: u32,
     waiting: bool,
+    /// The checkpoint that would free a file waits for the journal itself: a file more must be made.
+    extra_wanted: bool,
     stop: bool,
+}
+
+/// What a wait for a file came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waited {
+    /// One may be free now.
+    MayBeFree,
+    /// None can become free before this group is written: make one more.
+    MakeExtra,
+    /// The engine stops.
+    Stop,
 }
 
 /// The ring.
@@ -74,7 +87,13 @@ pub(super) struct RingState {
 }
 
 impl JournalFiles {
-    pub(super) fn new(disk: SharedDisk, directory: DirectoryId, file_bytes: u64, files: u32, state: RingState) -> Self {
+    pub(super) fn new(
+        disk: SharedDisk,
+        directory: DirectoryId,
+        file_bytes: u64,
+        files: u32,
+        state: RingState,
+    ) -> Self {
         let made = u32::try_from(state.fresh.len() + state.full.len()).unwrap_or(u32::MAX);
         let inner = Inner {
             fresh: state.fresh,
@@ -86,9 +105,17 @@ impl JournalFiles {
             next_number: state.next_number,
             made,
             waiting: false,
+            extra_wanted: false,
             stop: false,
         };
-        Self { inner: Mutex::new(inner), changed: Condvar::new(), disk, directory, file_bytes, files }
+        Self {
+            inner: Mutex::new(inner),
+            changed: Condvar::new(),
+            disk,
+            directory,
+            file_bytes,
+            files,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -106,9 +133,18 @@ impl JournalFiles {
         let usable = |f: &RingFile| f.bytes - GROUPS_START;
         let fresh: u64 = inner.fresh.iter().map(usable).sum();
         let full: u64 = inner.full.iter().map(usable).sum();
-        let recyclable: u64 = inner.full.iter().take_while(|f| f.last_lsn <= inner.recyclable).map(usable).sum();
+        let recyclable: u64 = inner
+            .full
+            .iter()
+            .take_while(|f| f.last_lsn <= inner.recyclable)
+            .map(usable)
+            .sum();
         let claimed = u64::from(self.files.saturating_sub(inner.made)) * self.file_bytes;
-        (inner.current.1 + fresh + recyclable, inner.current.0 + fresh + full, claimed)
+        (
+            inner.current.1 + fresh + recyclable,
+            inner.current.0 + fresh + full,
+            claimed,
+        )
     }
 
     /// Notes what is left of the current file.
@@ -124,7 +160,11 @@ impl JournalFiles {
     /// The end of the oldest full file: a checkpoint above it will free a file.
     pub(super) fn oldest_full(&self) -> Option<Lsn> {
         let inner = self.lock();
-        inner.full.iter().find(|f| f.last_lsn > inner.newest_checkpoint.1).map(|f| f.last_lsn)
+        inner
+            .full
+            .iter()
+            .find(|f| f.last_lsn > inner.newest_checkpoint.1)
+            .map(|f| f.last_lsn)
     }
 
     /// A checkpoint is durable. Files below the one before it may be used again.
@@ -137,7 +177,12 @@ impl JournalFiles {
     }
 
     /// Puts the current file away and takes the next one; `None` if there is none now.
-    pub(super) fn rotate(&self, old: Option<RingFile>, first_lsn: Lsn, incarnation: u32) -> io::Result<Result<Rotated, Option<RingFile>>> {
+    pub(super) fn rotate(
+        &self,
+        old: Option<RingFile>,
+        first_lsn: Lsn,
+        incarnation: u32,
+    ) -> io::Result<Result<Rotated, Option<RingFile>>> {
         let (mut ring, header) = {
             let mut inner = self.lock();
             let ring = match inner.fresh.pop_front() {
@@ -170,21 +215,33 @@ impl JournalFiles {
         ring.file.write_all_at(&copies, 0)?;
         ring.file.sync_data()?;
         ring.last_lsn = Lsn::ZERO;
-        Ok(Ok(Rotated { ring, generation: header.generation }))
+        Ok(Ok(Rotated {
+            ring,
+            generation: header.generation,
+        }))
     }
 
-    /// Waits until a file may have become free. Returns false when stopping.
-    pub(super) fn wait(&self) -> bool {
-        let inner = self.lock();
-        if inner.stop {
-            return false;
+    /// Waits until a file may have become free.
+    pub(super) fn wait(&self) -> Waited {
+        let mut inner = self.lock();
+        loop {
+            let free =
+                !inner.fresh.is_empty() || inner.full.front().is_some_and(|f| f.last_lsn <= inner.recyclable);
+            if inner.stop {
+                return Waited::Stop;
+            } else if free {
+                return Waited::MayBeFree;
+            } else if std::mem::take(&mut inner.extra_wanted) && inner.made >= self.files {
+                return Waited::MakeExtra;
+            }
+            inner = self.changed.wait(inner).expect("no panics while locked");
         }
-        let free = !inner.fresh.is_empty() || inner.full.front().is_some_and(|f| f.last_lsn <= inner.recyclable);
-        if free {
-            return true;
-        }
-        let inner = self.changed.wait(inner).expect("no panics while locked");
-        !inner.stop
+    }
+
+    /// A checkpoint cannot be written before the journal goes on.
+    pub(super) fn want_extra(&self) {
+        self.lock().extra_wanted = true;
+        self.changed.notify_all();
     }
 
     /// Ends all waiting.
@@ -195,11 +252,16 @@ impl JournalFiles {
 
     /// Makes one file of the ring if any is missing: zeroed, synced, its name durable. Returns whether more are missing.
     pub(super) fn make_one(&self, paced: bool) -> io::Result<bool> {
+        if self.lock().made >= self.files {
+            return Ok(false);
+        }
+        self.make_extra(paced)
+    }
+
+    /// Makes one file, beyond the ring's number if need be. Returns whether more are missing.
+    pub(super) fn make_extra(&self, paced: bool) -> io::Result<bool> {
         let number = {
             let mut inner = self.lock();
-            if inner.made >= self.files || inner.stop {
-                return Ok(false);
-            }
             inner.next_number += 1;
             inner.next_number - 1
         };
@@ -214,7 +276,11 @@ impl JournalFiles {
             }
         };
         let mut inner = self.lock();
-        inner.fresh.push_back(RingFile { file, bytes: self.file_bytes, last_lsn: Lsn::ZERO });
+        inner.fresh.push_back(RingFile {
+            file,
+            bytes: self.file_bytes,
+            last_lsn: Lsn::ZERO,
+        });
         inner.made += 1;
         let more = inner.made < self.files;
         drop(inner);
@@ -228,7 +294,10 @@ impl JournalFiles {
         if inner.stop || inner.waiting {
             return !inner.stop;
         }
-        let (inner, _) = self.changed.wait_timeout(inner, ZERO_PAUSE).expect("no panics while locked");
+        let (inner, _) = self
+            .changed
+            .wait_timeout(inner, ZERO_PAUSE)
+            .expect("no panics while locked");
         !inner.stop
     }
 }

@@ -87,7 +87,12 @@ impl LocalLog {
     }
 
     /// A log as recovery found it.
-    pub(super) fn recovered(key: PartitionKey, config: LogConfig, reads: Arc<ReadSide>, found: Recovered) -> Self {
+    pub(super) fn recovered(
+        key: PartitionKey,
+        config: LogConfig,
+        reads: Arc<ReadSide>,
+        found: Recovered,
+    ) -> Self {
         let state = LogState {
             deleted: false,
             config,
@@ -100,7 +105,13 @@ impl LocalLog {
             tail: VecDeque::new(),
         };
         let has_waiters = AtomicBool::new(false);
-        Self { key, reads, state: Mutex::new(state), waiters: Mutex::new(Vec::new()), has_waiters }
+        Self {
+            key,
+            reads,
+            state: Mutex::new(state),
+            waiters: Mutex::new(Vec::new()),
+            has_waiters,
+        }
     }
 
     pub(super) fn partition(&self) -> PartitionKey {
@@ -120,8 +131,14 @@ impl LocalLog {
         let header = placed.batch.header();
         let length = placed.batch.total_bytes();
         let mut state = self.state();
-        assert_eq!(placed.base, state.end, "offsets are assigned in order, under the partition's lock");
-        assert_eq!(placed.base, header.base_offset, "the batch is stamped with its offset");
+        assert_eq!(
+            placed.base, state.end,
+            "offsets are assigned in order, under the partition's lock"
+        );
+        assert_eq!(
+            placed.base, header.base_offset,
+            "the batch is stamped with its offset"
+        );
         let segment_bytes = u64::from(state.config.segment_bytes);
         let (starts_segment, bytes) = match state.active_bytes {
             Some(bytes) if bytes + u64::from(length) <= segment_bytes => (false, bytes + u64::from(length)),
@@ -187,7 +204,12 @@ impl LocalLog {
             let state = self.state();
             match state.check(spec) {
                 Err(error) => return Some(Err(error)),
-                Ok(at_end) if at_end => return Some(Ok(ReadOut { next: spec.from, ..ReadOut::default() })),
+                Ok(at_end) if at_end => {
+                    return Some(Ok(ReadOut {
+                        next: spec.from,
+                        ..ReadOut::default()
+                    }));
+                }
                 Ok(_) => {}
             }
             if state.tail.front().is_none_or(|b| b.base > spec.from) {
@@ -196,14 +218,22 @@ impl LocalLog {
             let start = state.tail.partition_point(|b| b.last < spec.from);
             (state.choose(start, spec), spec.from)
         };
-        let mut out = ReadOut { next: start, ..ReadOut::default() };
+        let mut out = ReadOut {
+            next: start,
+            ..ReadOut::default()
+        };
         let mut group = None;
         let mut run: Option<(usize, usize)> = None;
         for batch in batches {
-            if group.as_ref().is_none_or(|g: &Arc<super::group::Group>| g.lsn != batch.lsn) {
+            if group
+                .as_ref()
+                .is_none_or(|g: &Arc<super::group::Group>| g.lsn != batch.lsn)
+            {
                 push_run(&mut out, group.as_deref(), run.take());
                 // Evicted meanwhile: it is in the segments, and so is everything before it.
-                let Some(found) = self.reads.tail().get(batch.lsn) else { break };
+                let Some(found) = self.reads.tail().get(batch.lsn) else {
+                    break;
+                };
                 group = Some(found);
             }
             let begin = group.as_ref().map_or(0, |g| g.payload_start) + batch.position;
@@ -217,16 +247,26 @@ impl LocalLog {
             out.next = batch.last.next();
         }
         push_run(&mut out, group.as_deref(), run);
-        if out.extents.is_empty() { None } else { Some(Ok(out)) }
+        if out.extents.is_empty() {
+            None
+        } else {
+            Some(Ok(out))
+        }
     }
 }
 
 /// Adds adjacent batches of one group as one extent.
 fn push_run(out: &mut ReadOut, group: Option<&super::group::Group>, run: Option<(usize, usize)>) {
-    let (Some(group), Some((from, to))) = (group, run) else { return };
+    let (Some(group), Some((from, to))) = (group, run) else {
+        return;
+    };
     let slice = group.bytes.slice(from..to);
     out.bytes += slice.len() as u64;
-    out.extents.push(if slice.len() < COPY_BELOW_BYTES { bytes::Bytes::copy_from_slice(&slice) } else { slice });
+    out.extents.push(if slice.len() < COPY_BELOW_BYTES {
+        bytes::Bytes::copy_from_slice(&slice)
+    } else {
+        slice
+    });
 }
 
 impl LogState {
@@ -237,7 +277,11 @@ impl LogState {
             Some(first_hidden) => first_hidden.base,
             None => self.end,
         };
-        LogBounds { log_start: self.log_start, high_watermark, log_end: self.end }
+        LogBounds {
+            log_start: self.log_start,
+            high_watermark,
+            log_end: self.end,
+        }
     }
 
     /// Whether there is anything to read: an error, or whether `from` is the high watermark.
@@ -252,8 +296,15 @@ impl LogState {
         if spec.from == bounds.high_watermark {
             return Ok(true);
         }
-        match self.quarantined.iter().find(|(first, last)| *first <= spec.from && spec.from <= *last) {
-            Some((_, last)) => Err(ReadError::Corrupt { first: spec.from, last: *last }),
+        match self
+            .quarantined
+            .iter()
+            .find(|(first, last)| *first <= spec.from && spec.from <= *last)
+        {
+            Some((_, last)) => Err(ReadError::Corrupt {
+                first: spec.from,
+                last: *last,
+            }),
             None => Ok(false),
         }
     }
@@ -287,7 +338,12 @@ impl PartitionLog for LocalLog {
         let state = self.state();
         let unapplied_from = state.segments.last().map_or(state.log_start, |s| s.end);
         let applied: u64 = state.segments.iter().map(|s| s.bytes).sum();
-        let unapplied: usize = state.tail.iter().filter(|b| b.base >= unapplied_from).map(|b| b.length).sum();
+        let unapplied: usize = state
+            .tail
+            .iter()
+            .filter(|b| b.base >= unapplied_from)
+            .map(|b| b.length)
+            .sum();
         LogStats {
             size_bytes: applied + unapplied as u64,
             segments: u32::try_from(state.segments.len()).unwrap_or(u32::MAX),
@@ -305,7 +361,11 @@ impl PartitionLog for LocalLog {
                 return found;
             }
             let reads = Arc::clone(&self.reads);
-            let _slot = reads.slots().acquire_owned().await.map_err(|_| ReadError::NotOwner)?;
+            let _slot = reads
+                .slots()
+                .acquire_owned()
+                .await
+                .map_err(|_| ReadError::NotOwner)?;
             let task = tokio::task::spawn_blocking(move || self.read_segments(&spec));
             task.await.map_err(|e| ReadError::Io(e.to_string()))?
         })

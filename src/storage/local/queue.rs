@@ -41,8 +41,17 @@ pub(super) struct Queue {
 impl Queue {
     /// A queue whose first group has this number.
     pub(super) fn new(next: Lsn, group_bytes_max: u32) -> Self {
-        let inner = Inner { groups: VecDeque::new(), next, poisoned: false, closed: false };
-        Self { inner: Mutex::new(inner), work: Condvar::new(), group_bytes_max: u64::from(group_bytes_max) }
+        let inner = Inner {
+            groups: VecDeque::new(),
+            next,
+            poisoned: false,
+            closed: false,
+        };
+        Self {
+            inner: Mutex::new(inner),
+            work: Condvar::new(),
+            group_bytes_max: u64::from(group_bytes_max),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -51,7 +60,11 @@ impl Queue {
 
     /// Takes a step in. Lock order: this queue, then the state of each log.
     pub(super) fn submit(&self, granted: u64, step: Step<LocalLog>) -> Result<Lsn, SubmitError> {
-        let bytes: u64 = step.appends.iter().map(|p| u64::from(p.batch.total_bytes())).sum();
+        let bytes: u64 = step
+            .appends
+            .iter()
+            .map(|p| u64::from(p.batch.total_bytes()))
+            .sum();
         let mut inner = self.lock();
         if inner.poisoned || inner.closed {
             return Err(SubmitError::Poisoned);
@@ -61,7 +74,10 @@ impl Queue {
         if step.appends.iter().any(|p| p.log.is_deleted()) {
             return Err(SubmitError::NotOwner);
         }
-        let fits = inner.groups.back().is_some_and(|g| g.is_empty() || g.payload_bytes + bytes <= self.group_bytes_max);
+        let fits = inner
+            .groups
+            .back()
+            .is_some_and(|g| g.is_empty() || g.payload_bytes + bytes <= self.group_bytes_max);
         if !fits {
             let group = OpenGroup::new(inner.next);
             inner.next = inner.next.next();
@@ -74,7 +90,12 @@ impl Queue {
             let starts_segment = placed.log.take_in(&placed, lsn, group.payload_bytes);
             group.payload_bytes += u64::from(placed.batch.total_bytes());
             let append_time = placed.append_time;
-            group.appends.push(PendingBatch { log: placed.log, batch: placed.batch, starts_segment, append_time });
+            group.appends.push(PendingBatch {
+                log: placed.log,
+                batch: placed.batch,
+                starts_segment,
+                append_time,
+            });
         }
         group.deletions.extend(step.deletions);
         drop(inner);
@@ -111,7 +132,10 @@ impl Queue {
             match at_most {
                 None => inner = self.work.wait(inner).expect("no panics while locked"),
                 Some(limit) => {
-                    let (guard, timeout) = self.work.wait_timeout(inner, limit).expect("no panics while locked");
+                    let (guard, timeout) = self
+                        .work
+                        .wait_timeout(inner, limit)
+                        .expect("no panics while locked");
                     inner = guard;
                     if timeout.timed_out() && inner.groups.is_empty() && !inner.closed {
                         return Work::Idle;

@@ -52,6 +52,10 @@ impl ReadSide {
         }
     }
 
+    pub(super) fn disk(&self) -> &SharedDisk {
+        &self.disk
+    }
+
     pub(super) fn tail(&self) -> &Tail {
         &self.tail
     }
@@ -76,11 +80,19 @@ impl ReadSide {
                 return Ok(Arc::clone(file));
             }
         }
-        let path = if index { paths::index(key, base) } else { paths::segment(key, base) };
+        let path = if index {
+            paths::index(key, base)
+        } else {
+            paths::segment(key, base)
+        };
         let file: Arc<dyn DiskFile> = Arc::from(self.disk.open(&path, Mode::Buffered)?);
         let mut cache = self.files.lock().expect("no panics while locked");
         while cache.files.len() >= self.files_max {
-            let oldest = cache.files.iter().min_by_key(|(_, (used, _))| *used).map(|(k, _)| *k);
+            let oldest = cache
+                .files
+                .iter()
+                .min_by_key(|(_, (used, _))| *used)
+                .map(|(k, _)| *k);
             if let Some(oldest) = oldest {
                 cache.files.remove(&oldest);
             }
@@ -92,17 +104,31 @@ impl ReadSide {
 
     /// Closes what is open of a topic's partitions that satisfy `of`.
     pub(super) fn close(&self, of: impl Fn(PartitionKey) -> bool) {
-        self.files.lock().expect("no panics while locked").files.retain(|(key, _, _), _| !of(*key));
+        self.files
+            .lock()
+            .expect("no panics while locked")
+            .files
+            .retain(|(key, _, _), _| !of(*key));
     }
 
     /// The last index entry at or below an offset.
-    fn entry_at_or_below(&self, key: PartitionKey, segment: Offset, offset: Offset) -> io::Result<Option<IndexEntry>> {
+    fn entry_at_or_below(
+        &self,
+        key: PartitionKey,
+        segment: Offset,
+        offset: Offset,
+    ) -> io::Result<Option<IndexEntry>> {
         let (before, _) = self.search(key, segment, offset)?;
         Ok(before)
     }
 
     /// The first index entry above an offset.
-    fn entry_above(&self, key: PartitionKey, segment: Offset, offset: Offset) -> io::Result<Option<IndexEntry>> {
+    fn entry_above(
+        &self,
+        key: PartitionKey,
+        segment: Offset,
+        offset: Offset,
+    ) -> io::Result<Option<IndexEntry>> {
         let (_, after) = self.search(key, segment, offset)?;
         Ok(after)
     }
@@ -199,12 +225,17 @@ impl Walk<'_> {
             return Ok(Step::End);
         }
         let bytes = self.fill(HEADER_BYTES)?;
-        let Ok(header) = BatchHeader::parse(&bytes) else { return Ok(Step::Damaged) };
-        let fits = self.position + header.total_bytes() <= self.segment.bytes && header.last_offset() < self.segment.end;
+        let Ok(header) = BatchHeader::parse(&bytes) else {
+            return Ok(Step::Damaged);
+        };
+        let fits = self.position + header.total_bytes() <= self.segment.bytes
+            && header.last_offset() < self.segment.end;
         if header.base_offset != expected || !fits {
             return Ok(Step::Damaged);
         }
-        let Ok(total) = usize::try_from(header.total_bytes()) else { return Ok(Step::Damaged) };
+        let Ok(total) = usize::try_from(header.total_bytes()) else {
+            return Ok(Step::Damaged);
+        };
         let bytes = self.fill(total)?;
         Ok(Step::Batch(header, bytes.slice(..total)))
     }
@@ -216,13 +247,23 @@ impl LocalLog {
         let (segment, end) = {
             let state = self.state();
             if state.check(spec)? {
-                return Ok(ReadOut { next: spec.from, ..ReadOut::default() });
+                return Ok(ReadOut {
+                    next: spec.from,
+                    ..ReadOut::default()
+                });
             }
             let at = state.segments.partition_point(|s| s.base <= spec.from);
             let Some(segment) = at.checked_sub(1).and_then(|i| state.segments.get(i)).copied() else {
-                return Err(ReadError::Io(format!("no segment of {} holds offset {}", self.partition(), spec.from)));
+                return Err(ReadError::Io(format!(
+                    "no segment of {} holds offset {}",
+                    self.partition(),
+                    spec.from
+                )));
             };
-            (segment, state.bounds(spec.durable).high_watermark.min(segment.end))
+            (
+                segment,
+                state.bounds(spec.durable).high_watermark.min(segment.end),
+            )
         };
         match self.walk(spec, segment, end) {
             Ok(found) => found,
@@ -235,7 +276,12 @@ impl LocalLog {
         }
     }
 
-    fn walk(&self, spec: &ReadSpec, segment: SegmentMeta, end: Offset) -> io::Result<Result<ReadOut, ReadError>> {
+    fn walk(
+        &self,
+        spec: &ReadSpec,
+        segment: SegmentMeta,
+        end: Offset,
+    ) -> io::Result<Result<ReadOut, ReadError>> {
         let key = self.partition();
         let file = self.reads().file(key, segment.base, false)?;
         let start = self.reads().entry_at_or_below(key, segment.base, spec.from)?;
@@ -249,7 +295,10 @@ impl LocalLog {
             piece_bytes: max_bytes.clamp(PIECE_BYTES, 1 << 20),
             position: start.map_or(0, |e| u64::from(e.position)),
         };
-        let mut out = ReadOut { next: spec.from, ..ReadOut::default() };
+        let mut out = ReadOut {
+            next: spec.from,
+            ..ReadOut::default()
+        };
         let mut runs = Runs::default();
         while expected < end {
             match walk.step(expected)? {
@@ -294,7 +343,9 @@ impl LocalLog {
 
     /// Jumps over damage that lies wholly below the offset asked for; returns the offset of the next batch.
     fn skip_damage(&self, walk: &mut Walk<'_>, from: Offset, expected: Offset) -> io::Result<Option<Offset>> {
-        let next = self.reads().entry_above(self.partition(), walk.segment.base, expected)?;
+        let next = self
+            .reads()
+            .entry_above(self.partition(), walk.segment.base, expected)?;
         Ok(next.filter(|e| e.base <= from).map(|e| {
             walk.position = u64::from(e.position);
             e.base
@@ -303,7 +354,9 @@ impl LocalLog {
 
     /// No batch can be made out where `expected` should stand: everything up to the next indexed one is damaged.
     fn damage_at(&self, segment: SegmentMeta, from: Offset, expected: Offset) -> Result<ReadOut, ReadError> {
-        let next = self.reads().entry_above(self.partition(), segment.base, expected.max(from));
+        let next = self
+            .reads()
+            .entry_above(self.partition(), segment.base, expected.max(from));
         let end = next.ok().flatten().map_or(segment.end, |e| e.base);
         self.damaged(expected, end)
     }

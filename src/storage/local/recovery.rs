@@ -21,7 +21,7 @@ use super::scan::{self, FoundGroup, ScannedFile};
 use super::settings::Settings;
 use super::trash::Trash;
 use crate::disk::{Disk, Mode, SharedDisk, read_exact_at};
-use crate::model::{Lsn, Offset, PartitionKey, TopicId};
+use crate::model::{Lsn, PartitionKey, TopicId};
 use crate::rt::{Clock, IdSource};
 use crate::storage::{LogConfig, Replay, Snapshot, SnapshotSource};
 
@@ -29,7 +29,9 @@ use crate::storage::{LogConfig, Replay, Snapshot, SnapshotSource};
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// There are files, but none that says that they are ours.
-    #[error("the data directory is not empty and has no FORMAT file: found {0}; give Naru a directory of its own")]
+    #[error(
+        "the data directory is not empty and has no FORMAT file: found {0}; give Naru a directory of its own"
+    )]
     NotOurs(String),
     /// `FORMAT` cannot be used.
     #[error("FORMAT: {0}")]
@@ -82,23 +84,50 @@ pub(super) fn open(
     let directory = identify(&*disk, &settings, ids)?;
     let pair = Pair::read(&*disk, directory)?;
     let Some((newest_in, newest)) = pair.newest() else {
-        let why: Vec<_> = pair.files.iter().filter_map(|f| f.as_ref().err()).map(ToString::to_string).collect();
-        return Err(OpenError::Refused(format!("no checkpoint can be read (checkpoint.0, checkpoint.1: {})", why.join(", "))));
+        let why: Vec<_> = pair
+            .files
+            .iter()
+            .filter_map(|f| f.as_ref().err())
+            .map(ToString::to_string)
+            .collect();
+        return Err(OpenError::Refused(format!(
+            "no checkpoint can be read (checkpoint.0, checkpoint.1: {})",
+            why.join(", ")
+        )));
     };
     let files = scan::open_files(&*disk, directory)?;
     let found = Survey::make(&files, newest, directory)?;
     let incarnations = files.iter().filter_map(|f| f.header).map(|h| h.incarnation);
     let incarnation = incarnations.fold(newest.incarnation, u32::max) + 1;
-    let reads = Arc::new(ReadSide::new(Arc::clone(&disk), settings.open_files_max, settings.reads_max));
-    let mut redo = Redo::new(Arc::clone(&reads), Segments::new(Arc::clone(&disk), settings.open_files_max), &found.deleted);
+    let reads = Arc::new(ReadSide::new(
+        Arc::clone(&disk),
+        settings.open_files_max,
+        settings.reads_max,
+    ));
+    let mut redo = Redo::new(
+        Arc::clone(&reads),
+        Segments::new(Arc::clone(&disk), settings.open_files_max),
+        &found.deleted,
+    );
     redo.begin(&*disk, newest, replay)?;
     let mut report = found.report(newest);
     for group in &found.groups {
         redo.group(&files, group, replay)?;
     }
-    redo.finish(&disk, &found, &mut report)?;
+    redo.finish(&found, &mut report, replay)?;
     salvage(&*disk, &found, redo.logs())?;
-    let opened = Conclusion { disk, settings, clock, directory, incarnation, newest_in, newest, found, files, report };
+    let opened = Conclusion {
+        disk,
+        settings,
+        clock,
+        directory,
+        incarnation,
+        newest_in,
+        newest,
+        found,
+        files,
+        report,
+    };
     opened.conclude(redo, reads, replay)
 }
 
@@ -118,13 +147,31 @@ fn identify(disk: &dyn Disk, settings: &Settings, ids: &dyn IdSource) -> Result<
 
 /// Makes a new directory. `FORMAT` comes last: without it, what is there was never used and is made anew.
 fn create(disk: &dyn Disk, settings: &Settings, id: DirectoryId) -> Result<DirectoryId, OpenError> {
-    const OURS: [&str; 8] =
-        [paths::LOCK, paths::JOURNAL, paths::TOPICS, paths::SALVAGE, paths::TRASH, "checkpoint.0", "checkpoint.1", "FORMAT.new"];
+    const OURS: [&str; 8] = [
+        paths::LOCK,
+        paths::JOURNAL,
+        paths::TOPICS,
+        paths::SALVAGE,
+        paths::TRASH,
+        "checkpoint.0",
+        "checkpoint.1",
+        "FORMAT.new",
+    ];
     let entries = disk.list("")?;
-    let topics = entries.iter().any(|e| e.name == paths::TOPICS && disk.list(paths::TOPICS).is_ok_and(|t| !t.is_empty()));
-    let foreign: Vec<_> = entries.iter().filter(|e| !OURS.contains(&e.name.as_str())).map(|e| e.name.clone()).collect();
+    let topics = entries
+        .iter()
+        .any(|e| e.name == paths::TOPICS && disk.list(paths::TOPICS).is_ok_and(|t| !t.is_empty()));
+    let foreign: Vec<_> = entries
+        .iter()
+        .filter(|e| !OURS.contains(&e.name.as_str()))
+        .map(|e| e.name.clone())
+        .collect();
     if topics || !foreign.is_empty() {
-        return Err(OpenError::NotOurs(if topics { "topics".to_owned() } else { foreign.join(", ") }));
+        return Err(OpenError::NotOurs(if topics {
+            "topics".to_owned()
+        } else {
+            foreign.join(", ")
+        }));
     }
     for dir in [paths::JOURNAL, paths::TOPICS, paths::SALVAGE, paths::TRASH] {
         disk.mkdir(dir)?;
@@ -132,7 +179,10 @@ fn create(disk: &dyn Disk, settings: &Settings, id: DirectoryId) -> Result<Direc
     for entry in disk.list(paths::JOURNAL)? {
         disk.unlink(&format!("{}/{}", paths::JOURNAL, entry.name))?;
     }
-    for file in entries.iter().filter(|e| e.name.starts_with("checkpoint.") || e.name == "FORMAT.new") {
+    for file in entries
+        .iter()
+        .filter(|e| e.name.starts_with("checkpoint.") || e.name == "FORMAT.new")
+    {
         disk.unlink(&file.name)?;
     }
     make_file(disk, 0, settings.journal_first_file_bytes, || true)?;
@@ -170,7 +220,9 @@ impl Survey {
         let mut groups = Vec::new();
         for index in needed {
             let later = files.iter().filter_map(|f| f.header).filter(|h| {
-                files[index].header.is_some_and(|own| h.generation > own.generation)
+                files[index]
+                    .header
+                    .is_some_and(|own| h.generation > own.generation)
             });
             // A later file began where the groups that counted had ended: what stands behind that here was unfinished.
             let before = later.map(|h| h.first_lsn).min().unwrap_or(Lsn(u64::MAX));
@@ -180,10 +232,24 @@ impl Survey {
         groups.sort_by_key(|g| g.lsn);
         let unfinished = drop_unfinished(files, &mut groups, newest)?;
         let lost = gaps(&groups, newest);
-        let end = groups.last().map_or(newest.lsn, |g| g.lsn).max(newest.clean_end.unwrap_or_default());
+        let end = groups
+            .last()
+            .map_or(newest.lsn, |g| g.lsn)
+            .max(newest.clean_end.unwrap_or_default());
         let dropped = |lsn: Lsn| groups.iter().any(|g| g.lsn == lsn);
-        let deleted = deletions.into_iter().filter(|(lsn, _)| dropped(*lsn)).map(|(_, topic)| topic).collect();
-        Ok(Self { deleted, end, hash: groups.last().map_or(0, |g| g.hash), lost, unfinished, groups })
+        let deleted = deletions
+            .into_iter()
+            .filter(|(lsn, _)| dropped(*lsn))
+            .map(|(_, topic)| topic)
+            .collect();
+        Ok(Self {
+            deleted,
+            end,
+            hash: groups.last().map_or(0, |g| g.hash),
+            lost,
+            unfinished,
+            groups,
+        })
     }
 
     fn report(&self, newest: &Checkpoint) -> RecoveryReport {
@@ -201,7 +267,11 @@ impl Survey {
 
 /// Refuses where a file of the journal says that checkpoints existed which cannot be read any more.
 fn check_headers(files: &[ScannedFile], newest: &Checkpoint) -> Result<(), OpenError> {
-    let named = files.iter().filter_map(|f| f.header).map(|h| (h.checkpoint_seq, h.checkpoint_lsn)).max();
+    let named = files
+        .iter()
+        .filter_map(|f| f.header)
+        .map(|h| (h.checkpoint_seq, h.checkpoint_lsn))
+        .max();
     // One record may be lost: files are used again only below the record before the newest.
     if let Some((seq, lsn)) = named.filter(|(seq, _)| *seq > newest.seq + 1) {
         return Err(OpenError::Refused(format!(
@@ -211,7 +281,11 @@ fn check_headers(files: &[ScannedFile], newest: &Checkpoint) -> Result<(), OpenE
         )));
     }
     if files.iter().all(|f| f.header.is_none()) && newest.seq > 1 {
-        let problem = if files.iter().any(|f| f.illegible) { "no journal file can be read" } else { "the journal files are missing" };
+        let problem = if files.iter().any(|f| f.illegible) {
+            "no journal file can be read"
+        } else {
+            "the journal files are missing"
+        };
         return Err(OpenError::Refused(problem.to_owned()));
     }
     Ok(())
@@ -219,7 +293,11 @@ fn check_headers(files: &[ScannedFile], newest: &Checkpoint) -> Result<(), OpenE
 
 /// Indexes of the files that may hold groups above the checkpoint, oldest first.
 fn needed_files(files: &[ScannedFile], newest: &Checkpoint) -> Result<Vec<usize>, OpenError> {
-    let mut order: Vec<_> = files.iter().enumerate().filter_map(|(i, f)| f.header.map(|h| (h, i))).collect();
+    let mut order: Vec<_> = files
+        .iter()
+        .enumerate()
+        .filter_map(|(i, f)| f.header.map(|h| (h, i)))
+        .collect();
     order.sort_by_key(|(h, _)| h.generation);
     let next = newest.lsn.next();
     let first_needed = order.iter().rposition(|(h, _)| h.first_lsn <= next);
@@ -240,7 +318,9 @@ fn drop_unfinished(
     groups: &mut Vec<FoundGroup>,
     newest: &Checkpoint,
 ) -> Result<Option<(Lsn, Vec<u8>)>, OpenError> {
-    let Some(last) = groups.last().copied() else { return Ok(None) };
+    let Some(last) = groups.last().copied() else {
+        return Ok(None);
+    };
     let bytes = scan::read_group(files, &last)?;
     let proven = newest.clean_end.is_some_and(|end| end >= last.lsn);
     if !proven && !scan::payload_holds(&bytes, &last.header) {
@@ -274,7 +354,11 @@ fn gaps(groups: &[FoundGroup], newest: &Checkpoint) -> Vec<(Lsn, Lsn)> {
 
 /// Puts aside what nobody names: bytes of the unfinished group, segments and topics that neither the checkpoint nor the
 /// replay knows.
-fn salvage(disk: &dyn Disk, found: &Survey, logs: &BTreeMap<PartitionKey, Arc<LocalLog>>) -> Result<(), OpenError> {
+fn salvage(
+    disk: &dyn Disk,
+    found: &Survey,
+    logs: &BTreeMap<PartitionKey, Arc<LocalLog>>,
+) -> Result<(), OpenError> {
     if let Some((lsn, bytes)) = &found.unfinished {
         let path = format!("{}/unfinished-{}.group", paths::SALVAGE, lsn);
         tracing::warn!(event = "unfinished_group", lsn = %lsn, bytes = bytes.len(), kept = %path, "the last group was not finished and never acknowledged");
@@ -285,7 +369,9 @@ fn salvage(disk: &dyn Disk, found: &Survey, logs: &BTreeMap<PartitionKey, Arc<Lo
             }
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             // The copy is for curiosity; a full disk must not keep the broker from starting.
-            Err(e) => tracing::warn!(event = "salvage_failed", error = %e, "the unfinished group could not be kept"),
+            Err(e) => {
+                tracing::warn!(event = "salvage_failed", error = %e, "the unfinished group could not be kept")
+            }
         }
     }
     let topics: BTreeSet<String> = logs.keys().map(|k| k.topic.to_string()).collect();
@@ -317,12 +403,22 @@ fn salvage_segments(disk: &dyn Disk, key: PartitionKey, log: &LocalLog) -> io::R
     };
     let known: BTreeSet<String> = {
         let state = log.state();
-        state.segments.iter().flat_map(|s| [paths::segment(key, s.base), paths::index(key, s.base)]).collect()
+        state
+            .segments
+            .iter()
+            .flat_map(|s| [paths::segment(key, s.base), paths::index(key, s.base)])
+            .collect()
     };
     for entry in entries {
         let path = format!("{dir}/{}", entry.name);
         if !known.contains(&path) {
-            let aside = format!("{}/{}-{}-{}", paths::SALVAGE, key.topic, key.partition, entry.name);
+            let aside = format!(
+                "{}/{}-{}-{}",
+                paths::SALVAGE,
+                key.topic,
+                key.partition,
+                entry.name
+            );
             tracing::warn!(event = "unknown_file", file = %path, kept = %aside, "a file that nobody names was put aside");
             disk.rename(&path, &aside)?;
         }
@@ -332,7 +428,11 @@ fn salvage_segments(disk: &dyn Disk, key: PartitionKey, log: &LocalLog) -> io::R
 
 /// The log of a partition as a checkpoint has it.
 pub(super) fn log_of(partition: &PartitionCheckpoint, reads: &Arc<ReadSide>) -> LocalLog {
-    let segment = |s: &super::format::checkpoint::SegmentCheckpoint| SegmentMeta { base: s.base, end: s.end, bytes: s.bytes };
+    let segment = |s: &super::format::checkpoint::SegmentCheckpoint| SegmentMeta {
+        base: s.base,
+        end: s.end,
+        bytes: s.bytes,
+    };
     let found = Recovered {
         log_start: partition.log_start,
         end: partition.end,
@@ -344,7 +444,10 @@ pub(super) fn log_of(partition: &PartitionCheckpoint, reads: &Arc<ReadSide>) -> 
 }
 
 /// Until the topic's own is known; replay keeps to the layout that the journal recorded.
-pub(super) const DEFAULT_CONFIG: LogConfig = LogConfig { segment_bytes: 256 << 20, index_interval_bytes: 4096 };
+pub(super) const DEFAULT_CONFIG: LogConfig = LogConfig {
+    segment_bytes: 256 << 20,
+    index_interval_bytes: 4096,
+};
 
 /// Asks the replayed state for the snapshots of the checkpoint that ends recovery.
 struct Replayed<'a>(&'a dyn Replay);
@@ -372,16 +475,39 @@ struct Conclusion<'a> {
 impl Conclusion<'_> {
     /// New checkpoint, new journal file.
     fn conclude(self, redo: Redo, reads: Arc<ReadSide>, replay: &dyn Replay) -> Result<Opened, OpenError> {
-        let named = self.files.iter().filter_map(|f| f.header).map(|h| h.checkpoint_seq).max().unwrap_or(0);
+        let named = self
+            .files
+            .iter()
+            .filter_map(|f| f.header)
+            .map(|h| h.checkpoint_seq)
+            .max()
+            .unwrap_or(0);
         let seq = self.newest.seq.max(named);
         let ring = ring_state(&*self.disk, self.files, self.newest, self.found.end)?;
         let file_bytes = self.settings.journal_file_bytes;
-        let files = JournalFiles::new(Arc::clone(&self.disk), self.directory, file_bytes, self.settings.journal_files, ring);
+        let files = JournalFiles::new(
+            Arc::clone(&self.disk),
+            self.directory,
+            file_bytes,
+            self.settings.journal_files,
+            ring,
+        );
         let (logs, segments, mut deleted) = redo.into_parts();
         deleted.extend(self.newest.deleted.iter().copied());
-        let begin =
-            Beginning { directory: self.directory, incarnation: self.incarnation, durable: self.found.end, files, reads, logs };
-        let engine = Arc::new(Engine::new(Arc::clone(&self.disk), self.clock, self.settings, begin));
+        let begin = Beginning {
+            directory: self.directory,
+            incarnation: self.incarnation,
+            durable: self.found.end,
+            files,
+            reads,
+            logs,
+        };
+        let engine = Arc::new(Engine::new(
+            Arc::clone(&self.disk),
+            self.clock,
+            self.settings,
+            begin,
+        ));
         let mut applier = Applier {
             segments,
             checkpoints: CheckpointFiles::new(seq, self.newest_in),
@@ -398,19 +524,38 @@ impl Conclusion<'_> {
         journal.begin(self.found.end.next())?;
         engine.refresh_disk_free();
         engine.account_journal();
-        Ok(Opened { engine, applier, journal, report: self.report })
+        Ok(Opened {
+            engine,
+            applier,
+            journal,
+            report: self.report,
+        })
     }
 }
 
 /// The ring as it is found: files with a header are full; others were never used, and are made anew.
-fn ring_state(disk: &dyn Disk, files: Vec<ScannedFile>, newest: &Checkpoint, end: Lsn) -> io::Result<RingState> {
+fn ring_state(
+    disk: &dyn Disk,
+    files: Vec<ScannedFile>,
+    newest: &Checkpoint,
+    end: Lsn,
+) -> io::Result<RingState> {
     let next_number = files.iter().map(|f| f.number + 1).max().unwrap_or(0);
-    let generation = files.iter().filter_map(|f| f.header).map(|h| h.generation).max().unwrap_or(0);
+    let generation = files
+        .iter()
+        .filter_map(|f| f.header)
+        .map(|h| h.generation)
+        .max()
+        .unwrap_or(0);
     let mut full = Vec::new();
     let mut fresh = VecDeque::new();
     let first_life = files.iter().all(|f| f.header.is_none());
     for scanned in files {
-        let ring = RingFile { file: scanned.file, bytes: scanned.bytes, last_lsn: end };
+        let ring = RingFile {
+            file: scanned.file,
+            bytes: scanned.bytes,
+            last_lsn: end,
+        };
         match scanned.header {
             Some(header) => full.push((header.generation, ring)),
             // The one file of a directory that was just made.
@@ -424,10 +569,12 @@ fn ring_state(disk: &dyn Disk, files: Vec<ScannedFile>, newest: &Checkpoint, end
     full.sort_by_key(|(generation, _)| *generation);
     let full = full.into_iter().map(|(_, ring)| ring).collect();
     let newest_checkpoint = (newest.seq, newest.lsn);
-    Ok(RingState { fresh, full, generation, next_number, newest_checkpoint, previous_checkpoint: Lsn::ZERO })
-}
-
-/// For messages: an inclusive range of offsets in front of `end`.
-pub(super) fn before(end: Offset) -> Offset {
-    Offset::new(end.get().saturating_sub(1)).unwrap_or(Offset::ZERO)
+    Ok(RingState {
+        fresh,
+        full,
+        generation,
+        next_number,
+        newest_checkpoint,
+        previous_checkpoint: Lsn::ZERO,
+    })
 }

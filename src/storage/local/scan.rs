@@ -3,7 +3,9 @@
 use std::io;
 
 use super::format::DirectoryId;
-use super::format::journal::{BLOCK, ENTRY_BYTES, Entry, FileHeader, GROUP_HEADER_BYTES, GROUPS_START, GroupHeader, Place, chain_hash};
+use super::format::journal::{
+    BLOCK, ENTRY_BYTES, Entry, FileHeader, GROUP_HEADER_BYTES, GROUPS_START, GroupHeader, Place, chain_hash,
+};
 use super::paths;
 use crate::disk::{AlignedBuf, Disk, DiskFile, Mode};
 use crate::model::{Lsn, TopicId};
@@ -40,7 +42,8 @@ pub(super) fn open_files(disk: &dyn Disk, directory: DirectoryId) -> io::Result<
     let mut files = Vec::new();
     for entry in disk.list(paths::JOURNAL)? {
         let number = entry.name.strip_suffix(".journal").and_then(|n| n.parse().ok());
-        let Some(number) = number.filter(|n| paths::journal(*n).ends_with(&entry.name) && !entry.is_dir) else {
+        let Some(number) = number.filter(|n| paths::journal(*n).ends_with(&entry.name) && !entry.is_dir)
+        else {
             tracing::warn!(event = "unknown_file", file = %entry.name, "ignored a file in the journal directory");
             continue;
         };
@@ -52,11 +55,21 @@ pub(super) fn open_files(disk: &dyn Disk, directory: DirectoryId) -> io::Result<
         for at in [0, BLOCK as u64] {
             let block = window.get(at, BLOCK)?;
             zeros &= block.iter().all(|b| *b == 0);
-            copies.extend(block.first_chunk().and_then(|b| FileHeader::decode(b, directory).ok()));
+            copies.extend(
+                block
+                    .first_chunk()
+                    .and_then(|b| FileHeader::decode(b, directory).ok()),
+            );
         }
         let header = copies.into_iter().max_by_key(|h| h.generation);
         let illegible = header.is_none() && !zeros;
-        files.push(ScannedFile { number, file, bytes, header, illegible });
+        files.push(ScannedFile {
+            number,
+            file,
+            bytes,
+            header,
+            illegible,
+        });
     }
     Ok(files)
 }
@@ -69,16 +82,28 @@ pub(super) fn scan(
     deletions: &mut Vec<(Lsn, TopicId)>,
 ) -> io::Result<Vec<FoundGroup>> {
     let scanned = &files[index];
-    let Some(file_header) = scanned.header else { return Ok(Vec::new()) };
+    let Some(file_header) = scanned.header else {
+        return Ok(Vec::new());
+    };
     let mut window = Window::new(&*scanned.file, scanned.bytes);
     let mut groups = Vec::new();
     let mut position = GROUPS_START;
     while position + BLOCK as u64 <= scanned.bytes {
-        let place = Place { directory, generation: file_header.generation, position };
+        let place = Place {
+            directory,
+            generation: file_header.generation,
+            position,
+        };
         match group_at(&mut window, scanned.bytes, &place)? {
             Some((header, hash, deleted)) => {
                 deletions.extend(deleted.into_iter().map(|topic| (header.lsn, topic)));
-                groups.push(FoundGroup { lsn: header.lsn, file: index, position, header, hash });
+                groups.push(FoundGroup {
+                    lsn: header.lsn,
+                    file: index,
+                    position,
+                    header,
+                    hash,
+                });
                 position += header.total_bytes();
             }
             // Bytes of an earlier lap, padding, or damage: groups begin on blocks, so look at the next one.
@@ -88,8 +113,14 @@ pub(super) fn scan(
     Ok(groups)
 }
 
-fn group_at(window: &mut Window<'_>, file_bytes: u64, place: &Place) -> io::Result<Option<(GroupHeader, u64, Vec<TopicId>)>> {
-    let Some(header) = peek_at(window, place.position)? else { return Ok(None) };
+fn group_at(
+    window: &mut Window<'_>,
+    file_bytes: u64,
+    place: &Place,
+) -> io::Result<Option<(GroupHeader, u64, Vec<TopicId>)>> {
+    let Some(header) = peek_at(window, place.position)? else {
+        return Ok(None);
+    };
     if header.total_bytes() > file_bytes - place.position {
         return Ok(None);
     }
@@ -100,7 +131,13 @@ fn group_at(window: &mut Window<'_>, file_bytes: u64, place: &Place) -> io::Resu
     }
     let hash = chain_hash(front.first_chunk().ok_or(io::ErrorKind::InvalidData)?);
     let entries = entries_of(front);
-    let deleted = entries.filter_map(|e| if let Ok(Entry::DeleteTopic(topic)) = e { Some(topic) } else { None });
+    let deleted = entries.filter_map(|e| {
+        if let Ok(Entry::DeleteTopic(topic)) = e {
+            Some(topic)
+        } else {
+            None
+        }
+    });
     Ok(Some((header, hash, deleted.collect())))
 }
 
@@ -110,7 +147,9 @@ fn peek_at(window: &mut Window<'_>, position: u64) -> io::Result<Option<GroupHea
 }
 
 /// The entries of a table that stands behind its group's header.
-pub(super) fn entries_of(front: &[u8]) -> impl Iterator<Item = Result<Entry, super::format::FormatError>> + '_ {
+pub(super) fn entries_of(
+    front: &[u8],
+) -> impl Iterator<Item = Result<Entry, super::format::FormatError>> + '_ {
     let table = front.get(GROUP_HEADER_BYTES..).unwrap_or_default();
     table.as_chunks::<ENTRY_BYTES>().0.iter().map(Entry::decode)
 }
@@ -119,18 +158,27 @@ pub(super) fn entries_of(front: &[u8]) -> impl Iterator<Item = Result<Entry, sup
 pub(super) fn read_group(files: &[ScannedFile], group: &FoundGroup) -> io::Result<Vec<u8>> {
     let scanned = &files[group.file];
     let total = usize::try_from(group.header.total_bytes()).map_err(|_| io::ErrorKind::InvalidData)?;
-    let mut window = Window { minimum: BLOCK, ..Window::new(&*scanned.file, scanned.bytes) };
+    let mut window = Window {
+        minimum: BLOCK,
+        ..Window::new(&*scanned.file, scanned.bytes)
+    };
     Ok(window.get(group.position, total)?.to_vec())
 }
 
 /// Whether the payload of a group is whole.
 pub(super) fn payload_holds(bytes: &[u8], header: &GroupHeader) -> bool {
-    let Ok(payload_start) = usize::try_from(header.payload_start()) else { return false };
-    let Some((front, payload)) = bytes.split_at_checked(payload_start) else { return false };
+    let Ok(payload_start) = usize::try_from(header.payload_start()) else {
+        return false;
+    };
+    let Some((front, payload)) = bytes.split_at_checked(payload_start) else {
+        return false;
+    };
     entries_of(front).all(|entry| match entry {
         Ok(Entry::Append(e)) => {
             let end = (e.position as usize).saturating_add(e.length as usize);
-            payload.get(e.position as usize..end).is_some_and(|batch| crc32c(batch) == e.crc)
+            payload
+                .get(e.position as usize..end)
+                .is_some_and(|batch| crc32c(batch) == e.crc)
         }
         Ok(Entry::DeleteTopic(_)) => true,
         Err(_) => false,
@@ -145,7 +193,9 @@ pub(super) fn unfinished_behind(files: &[ScannedFile], last: &FoundGroup) -> io:
         return Ok(None);
     }
     let mut window = Window::new(&*scanned.file, scanned.bytes);
-    let Some(header) = peek_at(&mut window, position)?.filter(|h| h.lsn == last.lsn.next()) else { return Ok(None) };
+    let Some(header) = peek_at(&mut window, position)?.filter(|h| h.lsn == last.lsn.next()) else {
+        return Ok(None);
+    };
     let len = header.total_bytes().min(scanned.bytes - position);
     let len = usize::try_from(len).map_err(|_| io::ErrorKind::InvalidData)?;
     Ok(Some(window.get(position, len)?.to_vec()))
@@ -163,7 +213,14 @@ struct Window<'a> {
 
 impl<'a> Window<'a> {
     fn new(file: &'a dyn DiskFile, bytes: u64) -> Self {
-        Self { file, bytes, buf: AlignedBuf::zeroed(0), at: 0, filled: 0, minimum: WINDOW_BYTES }
+        Self {
+            file,
+            bytes,
+            buf: AlignedBuf::zeroed(0),
+            at: 0,
+            filled: 0,
+            minimum: WINDOW_BYTES,
+        }
     }
 
     /// `len` bytes at a block boundary; zeros behind the end of the file.

@@ -121,7 +121,11 @@ impl SegmentWriter {
         let mut position = self.position;
         let mut last_indexed = self.last_indexed;
         let mut index = Vec::new();
-        let mut stage = Stage { at: position - self.partial.len() as u64, filled: self.partial.len(), buf: staging };
+        let mut stage = Stage {
+            at: position - self.partial.len() as u64,
+            filled: self.partial.len(),
+            buf: staging,
+        };
         stage.buf[..self.partial.len()].copy_from_slice(&self.partial);
         for batch in batches {
             if last_indexed.is_none_or(|at| position - at >= index_interval) {
@@ -138,15 +142,6 @@ impl SegmentWriter {
         self.last_indexed = last_indexed;
         self.index_bytes += index.len() as u64;
         Ok(())
-    }
-
-    /// Leaves a gap for bytes that are kept as they are on disk (recovery only).
-    pub(super) fn read_back(&self, at: u64, len: usize) -> io::Result<Vec<u8>> {
-        let start = at / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
-        let skip = usize::try_from(at - start).unwrap_or_default();
-        let mut buf = AlignedBuf::zeroed(skip + len);
-        read_up_to(&*self.file, &mut buf, start, skip + len)?;
-        Ok(buf[skip..skip + len].to_vec())
     }
 
     /// Makes everything written so far durable.
@@ -178,8 +173,12 @@ impl SegmentWriter {
         if run < PREALLOCATE_FROM_BYTES || end <= self.allocated {
             return Ok(());
         }
-        let ahead = (end + run).min(segment_bytes.next_multiple_of(BLOCK_BYTES as u64)).max(end);
-        let from = self.allocated.max(self.position / BLOCK_BYTES as u64 * BLOCK_BYTES as u64);
+        let ahead = (end + run)
+            .min(segment_bytes.next_multiple_of(BLOCK_BYTES as u64))
+            .max(end);
+        let from = self
+            .allocated
+            .max(self.position / BLOCK_BYTES as u64 * BLOCK_BYTES as u64);
         match self.file.allocate(from, ahead - from) {
             Ok(()) => self.allocated = ahead,
             // Only an optimisation: writing allocates as well.
@@ -191,7 +190,10 @@ impl SegmentWriter {
 }
 
 fn index_entry(batch: &RunBatch<'_>, position: u64) -> io::Result<IndexEntry> {
-    let outer = batch.bytes.first_chunk::<21>().ok_or(io::ErrorKind::InvalidData)?;
+    let outer = batch
+        .bytes
+        .first_chunk::<21>()
+        .ok_or(io::ErrorKind::InvalidData)?;
     Ok(IndexEntry {
         base: batch.base,
         append_time: batch.append_time,

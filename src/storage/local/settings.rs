@@ -69,7 +69,9 @@ impl Settings {
         self.journal_files = self.journal_files.max(3);
         // A table entry per batch comes on top of the batches: a quarter is more than the smallest batches need.
         let group = (self.journal_first_file_bytes - GROUPS_START - GROUP_HEADER_BYTES as u64) / 4 * 3;
-        let step = group.min(self.journal_first_file_bytes / 2).min(self.memory_tail_bytes / 4);
+        let step = group
+            .min(self.journal_first_file_bytes / 2)
+            .min(self.memory_tail_bytes / 4);
         self.step_bytes_max = self.step_bytes_max.min(u32::try_from(step).unwrap_or(u32::MAX));
         self.group_bytes_max = self.group_bytes_max.min(self.step_bytes_max);
         self.apply_bytes = self.apply_bytes.min(self.memory_tail_bytes / 4);

@@ -38,7 +38,12 @@ impl Tail {
         let inner = self.0.read().expect("no panics while locked");
         let mut bytes = 0;
         let mut out = Vec::new();
-        for group in inner.groups.iter().skip_while(|g| g.lsn <= after).take_while(|g| g.lsn <= upto) {
+        for group in inner
+            .groups
+            .iter()
+            .skip_while(|g| g.lsn <= after)
+            .take_while(|g| g.lsn <= upto)
+        {
             if bytes >= bytes_max {
                 break;
             }

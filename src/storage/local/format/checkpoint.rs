@@ -103,7 +103,9 @@ impl Checkpoint {
         let flags = buf.try_get_u32_le()?;
         let owner = take::<16>(&mut buf)?;
         let length = usize::try_from(buf.try_get_u64_le()?).map_err(|_| FormatError::Field("length"))?;
-        let covered = length.checked_add(PREFIX_BYTES).ok_or(FormatError::Field("length"))?;
+        let covered = length
+            .checked_add(PREFIX_BYTES)
+            .ok_or(FormatError::Field("length"))?;
         let (record, rest) = bytes.split_at_checked(covered).ok_or(FormatError::Truncated)?;
         let crc = rest.first_chunk::<4>().ok_or(FormatError::Truncated)?;
         if crc32c(record) != u32::from_le_bytes(*crc) {
@@ -137,7 +139,14 @@ impl Checkpoint {
         if !buf.is_empty() {
             return Err(FormatError::Field("length"));
         }
-        Ok(Self { seq, lsn, clean_end: clean.then_some(end), incarnation, partitions, deleted })
+        Ok(Self {
+            seq,
+            lsn,
+            clean_end: clean.then_some(end),
+            incarnation,
+            partitions,
+            deleted,
+        })
     }
 }
 
@@ -170,7 +179,10 @@ impl PartitionCheckpoint {
 
     fn decode(buf: &mut &[u8]) -> Result<Self, FormatError> {
         let topic = TopicId::from_bytes(take::<16>(buf)?);
-        let key = PartitionKey { topic, partition: PartitionId(buf.try_get_u32_le()?) };
+        let key = PartitionKey {
+            topic,
+            partition: PartitionId(buf.try_get_u32_le()?),
+        };
         let flags = buf.try_get_u32_le()?;
         let log_start = get_offset(buf)?;
         let end = get_offset(buf)?;
@@ -181,7 +193,11 @@ impl PartitionCheckpoint {
         let mut segments = Vec::new();
         for _ in 0..segment_count {
             let (base, end) = (get_offset(buf)?, get_offset(buf)?);
-            segments.push(SegmentCheckpoint { base, end, bytes: buf.try_get_u64_le()? });
+            segments.push(SegmentCheckpoint {
+                base,
+                end,
+                bytes: buf.try_get_u64_le()?,
+            });
         }
         let mut quarantined = Vec::new();
         for _ in 0..quarantined_count {
@@ -196,7 +212,16 @@ impl PartitionCheckpoint {
             *buf = rest;
             Some((covers, Bytes::copy_from_slice(blob)))
         };
-        Ok(Self { key, log_start, end, last_append, partial_crc, segments, quarantined, snapshot })
+        Ok(Self {
+            key,
+            log_start,
+            end,
+            last_append,
+            partial_crc,
+            segments,
+            quarantined,
+            snapshot,
+        })
     }
 }
 
@@ -229,19 +254,34 @@ mod tests {
                     end: offset(3),
                     last_append: Timestamp(1),
                     partial_crc: 2,
-                    segments: vec![SegmentCheckpoint { base: offset(0), end: offset(3), bytes: 300 }],
+                    segments: vec![SegmentCheckpoint {
+                        base: offset(0),
+                        end: offset(3),
+                        bytes: 300,
+                    }],
                     quarantined: vec![],
                     snapshot: Some((offset(2), Bytes::from_static(b"state"))),
                 },
                 PartitionCheckpoint {
-                    key: PartitionKey { topic: TopicId::from_bytes([9; 16]), partition: PartitionId(1) },
+                    key: PartitionKey {
+                        topic: TopicId::from_bytes([9; 16]),
+                        partition: PartitionId(1),
+                    },
                     log_start: offset(4),
                     end: offset(9),
                     last_append: Timestamp(7),
                     partial_crc: 8,
                     segments: vec![
-                        SegmentCheckpoint { base: offset(0), end: offset(5), bytes: 300 },
-                        SegmentCheckpoint { base: offset(5), end: offset(9), bytes: 200 },
+                        SegmentCheckpoint {
+                            base: offset(0),
+                            end: offset(5),
+                            bytes: 300,
+                        },
+                        SegmentCheckpoint {
+                            base: offset(5),
+                            end: offset(9),
+                            bytes: 200,
+                        },
                     ],
                     quarantined: vec![(offset(4), offset(4))],
                     snapshot: None,
@@ -257,7 +297,10 @@ mod tests {
         assert_eq!(Checkpoint::decode(&bytes, [7; 16]), Ok(example()));
         bytes.extend_from_slice(b"rest of an older record");
         assert_eq!(Checkpoint::decode(&bytes, [7; 16]), Ok(example()));
-        assert_eq!(Checkpoint::decode(&bytes, [8; 16]), Err(FormatError::OtherDirectory));
+        assert_eq!(
+            Checkpoint::decode(&bytes, [8; 16]),
+            Err(FormatError::OtherDirectory)
+        );
     }
 
     #[test]
@@ -267,7 +310,10 @@ mod tests {
             for bit in 0..8 {
                 let mut bad = bytes.clone();
                 bad[at] ^= 1 << bit;
-                assert!(Checkpoint::decode(&bad, [7; 16]).is_err(), "bit {bit} of byte {at}");
+                assert!(
+                    Checkpoint::decode(&bad, [7; 16]).is_err(),
+                    "bit {bit} of byte {at}"
+                );
             }
             assert!(Checkpoint::decode(&bytes[..at], [7; 16]).is_err(), "cut at {at}");
         }

@@ -10,7 +10,10 @@ pub const FORMAT_VERSION: u32 = 1;
 
 /// Text of `FORMAT`.
 pub fn encode(id: DirectoryId) -> String {
-    let body = format!("naru data directory, format {FORMAT_VERSION}\nid {}\n", Uuid::from_bytes(id));
+    let body = format!(
+        "naru data directory, format {FORMAT_VERSION}\nid {}\n",
+        Uuid::from_bytes(id)
+    );
     let crc = crc32c(body.as_bytes());
     format!("{body}crc32c {crc:08x}\n")
 }
@@ -21,20 +24,32 @@ pub fn encode(id: DirectoryId) -> String {
 /// `Version` for a newer one, otherwise what does not fit.
 pub fn decode(text: &[u8]) -> Result<DirectoryId, FormatError> {
     let text = std::str::from_utf8(text).map_err(|_| FormatError::Magic("FORMAT file"))?;
-    let (body, crc) = text.split_at_checked(text.rfind("crc32c ").ok_or(FormatError::Truncated)?).ok_or(FormatError::Truncated)?;
+    let (body, crc) = text
+        .split_at_checked(text.rfind("crc32c ").ok_or(FormatError::Truncated)?)
+        .ok_or(FormatError::Truncated)?;
     let mut lines = body.lines();
     let first = lines.next().unwrap_or_default();
-    let version = first.strip_prefix("naru data directory, format ").ok_or(FormatError::Magic("FORMAT file"))?;
+    let version = first
+        .strip_prefix("naru data directory, format ")
+        .ok_or(FormatError::Magic("FORMAT file"))?;
     let version: u32 = version.parse().map_err(|_| FormatError::Field("version"))?;
     if version > FORMAT_VERSION {
         return Err(FormatError::Version(version));
     }
-    let stored = crc.strip_prefix("crc32c ").map(str::trim_end).and_then(|c| u32::from_str_radix(c, 16).ok());
+    let stored = crc
+        .strip_prefix("crc32c ")
+        .map(str::trim_end)
+        .and_then(|c| u32::from_str_radix(c, 16).ok());
     if stored != Some(crc32c(body.as_bytes())) {
         return Err(FormatError::Checksum);
     }
-    let id = lines.next().and_then(|l| l.strip_prefix("id ")).ok_or(FormatError::Field("id"))?;
-    Uuid::parse_str(id).map(Uuid::into_bytes).map_err(|_| FormatError::Field("id"))
+    let id = lines
+        .next()
+        .and_then(|l| l.strip_prefix("id "))
+        .ok_or(FormatError::Field("id"))?;
+    Uuid::parse_str(id)
+        .map(Uuid::into_bytes)
+        .map_err(|_| FormatError::Field("id"))
 }
 
 #[cfg(test)]

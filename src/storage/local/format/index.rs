@@ -49,7 +49,12 @@ impl IndexEntry {
         let mut buf = body;
         let base = Offset::new(buf.try_get_i64_le()?).ok_or(FormatError::Field("base offset"))?;
         let append_time = Timestamp(buf.try_get_i64_le()?);
-        Ok(Self { base, append_time, position: buf.try_get_u32_le()?, outer_crc: buf.try_get_u32_le()? })
+        Ok(Self {
+            base,
+            append_time,
+            position: buf.try_get_u32_le()?,
+            outer_crc: buf.try_get_u32_le()?,
+        })
     }
 }
 

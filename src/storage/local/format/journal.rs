@@ -152,7 +152,9 @@ impl GroupHeader {
     ///
     /// `front` is header and table together.
     pub fn encode_into(&self, front: &mut [u8], place: &Place) {
-        let (header, table) = front.split_first_chunk_mut::<GROUP_HEADER_BYTES>().expect("a group has a header");
+        let (header, table) = front
+            .split_first_chunk_mut::<GROUP_HEADER_BYTES>()
+            .expect("a group has a header");
         *header = [0; GROUP_HEADER_BYTES];
         let mut buf = header.as_mut_slice();
         buf.put_u32_le(GROUP_MAGIC);
@@ -164,7 +166,9 @@ impl GroupHeader {
         buf.put_u32_le(self.payload_bytes);
         buf.put_u32_le(0);
         buf.put_i64_le(self.written.0);
-        let (body, crc) = header.split_last_chunk_mut::<4>().expect("a header has 128 bytes");
+        let (body, crc) = header
+            .split_last_chunk_mut::<4>()
+            .expect("a header has 128 bytes");
         *crc = crc32c_append(crc32c_append(place.seed(), body), table).to_le_bytes();
     }
 
@@ -183,13 +187,24 @@ impl GroupHeader {
         let payload_bytes = buf.try_get_u32_le().ok()?;
         buf.try_get_u32_le().ok()?;
         let written = Timestamp(buf.try_get_i64_le().ok()?);
-        Some(Self { lsn, previous, incarnation, entries, payload_bytes, written })
+        Some(Self {
+            lsn,
+            previous,
+            incarnation,
+            entries,
+            payload_bytes,
+            written,
+        })
     }
 
     /// Whether the checksum over header and table holds at this place.
     pub fn verify(front: &[u8], place: &Place) -> bool {
-        let Some((header, table)) = front.split_first_chunk::<GROUP_HEADER_BYTES>() else { return false };
-        let Some((body, crc)) = header.split_last_chunk::<4>() else { return false };
+        let Some((header, table)) = front.split_first_chunk::<GROUP_HEADER_BYTES>() else {
+            return false;
+        };
+        let Some((body, crc)) = header.split_last_chunk::<4>() else {
+            return false;
+        };
         crc32c_append(crc32c_append(place.seed(), body), table) == u32::from_le_bytes(*crc)
     }
 }
@@ -197,7 +212,9 @@ impl GroupHeader {
 /// Bytes of a group with so many entries and so much payload, padded to whole blocks.
 pub fn group_bytes(entries: u32, payload_bytes: u64) -> u64 {
     let table = u64::from(entries).saturating_mul(ENTRY_BYTES as u64);
-    let used = table.saturating_add(payload_bytes).saturating_add(GROUP_HEADER_BYTES as u64);
+    let used = table
+        .saturating_add(payload_bytes)
+        .saturating_add(GROUP_HEADER_BYTES as u64);
     used.checked_next_multiple_of(BLOCK as u64).unwrap_or(u64::MAX)
 }
 
@@ -291,7 +308,16 @@ impl Entry {
                 let crc = buf.try_get_u32_le()?;
                 let key = PartitionKey { topic, partition };
                 let starts_segment = flags & FLAG_STARTS_SEGMENT != 0;
-                Ok(Self::Append(AppendEntry { key, base, last, starts_segment, position, length, append_time, crc }))
+                Ok(Self::Append(AppendEntry {
+                    key,
+                    base,
+                    last,
+                    starts_segment,
+                    position,
+                    length,
+                    append_time,
+                    crc,
+                }))
             }
             KIND_DELETE_TOPIC => Ok(Self::DeleteTopic(topic)),
             _ => Err(FormatError::Field("kind of entry")),
@@ -306,12 +332,19 @@ mod tests {
     use super::*;
 
     fn place() -> Place {
-        Place { directory: [3; 16], generation: 9, position: 8192 }
+        Place {
+            directory: [3; 16],
+            generation: 9,
+            position: 8192,
+        }
     }
 
     fn append() -> Entry {
         Entry::Append(AppendEntry {
-            key: PartitionKey { topic: TopicId::from_bytes([5; 16]), partition: PartitionId(6) },
+            key: PartitionKey {
+                topic: TopicId::from_bytes([5; 16]),
+                partition: PartitionId(6),
+            },
             base: Offset::new(100).unwrap(),
             last: Offset::new(199).unwrap(),
             starts_segment: true,
@@ -334,7 +367,10 @@ mod tests {
         };
         let block = header.encode([1; 16]);
         assert_eq!(FileHeader::decode(&block, [1; 16]), Ok(header));
-        assert_eq!(FileHeader::decode(&block, [2; 16]), Err(FormatError::OtherDirectory));
+        assert_eq!(
+            FileHeader::decode(&block, [2; 16]),
+            Err(FormatError::OtherDirectory)
+        );
         for at in (0..FILE_HEADER_USED).chain([2000, BLOCK - 1]) {
             let mut bad = block;
             bad[at] ^= 0x10;
@@ -358,9 +394,27 @@ mod tests {
         header.encode_into(&mut front, &place());
         assert_eq!(GroupHeader::peek(front.first_chunk().unwrap()), Some(header));
         assert!(GroupHeader::verify(&front, &place()));
-        assert!(!GroupHeader::verify(&front, &Place { generation: 10, ..place() }));
-        assert!(!GroupHeader::verify(&front, &Place { position: 12288, ..place() }));
-        assert!(!GroupHeader::verify(&front, &Place { directory: [4; 16], ..place() }));
+        assert!(!GroupHeader::verify(
+            &front,
+            &Place {
+                generation: 10,
+                ..place()
+            }
+        ));
+        assert!(!GroupHeader::verify(
+            &front,
+            &Place {
+                position: 12288,
+                ..place()
+            }
+        ));
+        assert!(!GroupHeader::verify(
+            &front,
+            &Place {
+                directory: [4; 16],
+                ..place()
+            }
+        ));
         for at in 0..front.len() {
             let mut bad = front.clone();
             bad[at] ^= 1;
