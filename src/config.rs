@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::{http, telemetry};
+use crate::storage::local;
+use crate::{broker, http, net, telemetry};
 
 /// All settings of a broker.
 #[derive(Clone, Debug)]
@@ -24,6 +25,12 @@ pub struct Settings {
     pub insecure_no_auth: bool,
     /// How long connections may take to end when the broker stops.
     pub drain: Duration,
+    /// The engine on disk.
+    pub storage: local::Settings,
+    /// The broker.
+    pub broker: broker::Settings,
+    /// Limits of the native listener.
+    pub net: net::Settings,
     /// The HTTP listener.
     pub http: http::Settings,
     /// The log.
@@ -39,6 +46,9 @@ impl Default for Settings {
             port_file: None,
             insecure_no_auth: false,
             drain: Duration::from_secs(10),
+            storage: local::Settings::default(),
+            broker: broker::Settings::default(),
+            net: net::Settings::default(),
             http: http::Settings::default(),
             log: telemetry::Settings::default(),
         }

@@ -4,6 +4,7 @@
 //! engine, broker, native listener, port file. Order of the end: readiness, listeners, connections, engine, HTTP.
 
 mod engine;
+mod lock;
 mod port_file;
 mod signals;
 mod status;
@@ -21,6 +22,7 @@ use tracing::{error, info, warn};
 use crate::config::Settings;
 use crate::http;
 use crate::model::DurableState;
+use crate::net;
 use crate::rt::{Clock, SystemClock, Tasks};
 use crate::telemetry::{self, InvalidLevel, LogTime};
 use engine::Engine;
@@ -28,8 +30,8 @@ use port_file::Addresses;
 use signals::Signals;
 use status::{Phase, Status};
 
-/// How long answers may take to leave once the engine has failed.
-const POISON_GRACE: Duration = Duration::from_secs(1);
+/// How long answers may take to leave once the engine has failed, and open pages at the end.
+const FLUSH_GRACE: Duration = Duration::from_secs(1);
 
 /// Why the broker did not start, or ended before it was told to.
 #[derive(Debug, thiserror::Error)]
@@ -130,28 +132,28 @@ async fn serve(settings: &Settings, clock: Arc<dyn Clock>) -> Result<(), ServeEr
     warn_if_exposed(settings);
     let status = Arc::new(Status::new());
     let pages = Tasks::new();
-    let http = listen(settings.http.listen).await?;
-    let http_address = local_address(&http, settings.http.listen)?;
+    // Both ports are taken before recovery, so that a wrong address is known at once. Clients that come too early wait in
+    // the kernel's queue.
+    let (native, http) = (bind(settings.listen)?, bind(settings.http.listen)?);
+    let addresses = Addresses {
+        native: local_address(&native, settings.listen)?,
+        http: local_address(&http, settings.http.listen)?,
+    };
     http::serve(http, &settings.http, status.clone(), &pages);
 
-    let opened = tokio::select! {
+    let engine = tokio::select! {
         biased;
         // Recovery can be broken off at any point and done again.
         signal = signals.next() => {
             info!(event = "stopped", signal, "stopped before recovery was done");
             return Ok(());
         }
-        opened = engine::open(settings, clock.clone()) => opened?,
+        opened = engine::open(settings, addresses.native, &clock, &status) => opened?,
     };
-    let health = opened.health();
+    let health = Arc::clone(&engine.health);
     status.watch_engine(move || health());
-
     let connections = Tasks::new();
-    let native = opened.listen(settings, http_address, &connections).await?;
-    let addresses = Addresses {
-        native,
-        http: http_address,
-    };
+    engine::start_native(native, &engine, settings, addresses.http, &clock, &connections);
     status.enter(Phase::Serving);
     write_port_file(settings.port_file.as_deref(), addresses)?;
     info!(
@@ -162,11 +164,24 @@ async fn serve(settings: &Settings, clock: Arc<dyn Clock>) -> Result<(), ServeEr
         duration_ms = u64::try_from((clock.mono() - started).as_millis()).unwrap_or(u64::MAX),
         "the broker is ready"
     );
+    let ended = until_the_end(settings, engine, &mut signals, &status, &connections).await;
+    pages.stop();
+    pages.wait(FLUSH_GRACE).await;
+    ended
+}
 
-    let mut durable = opened.durable();
+/// Waits for a signal or the engine's failure, then ends what runs.
+async fn until_the_end(
+    settings: &Settings,
+    engine: Engine,
+    signals: &mut Signals,
+    status: &Status,
+    connections: &Tasks,
+) -> Result<(), ServeError> {
+    let mut durable = engine.durable.clone();
     let signal = tokio::select! {
         biased;
-        () = poisoned(&mut durable) => return Err(flush_and_fail(&connections).await),
+        () = poisoned(&mut durable) => return Err(flush_and_fail(connections).await),
         signal = signals.next() => signal,
     };
     info!(
@@ -177,17 +192,13 @@ async fn serve(settings: &Settings, clock: Arc<dyn Clock>) -> Result<(), ServeEr
     tokio::select! {
         biased;
         _ = signals.next() => Err(ServeError::Forced),
-        ended = drain(opened, &connections, &mut durable, settings.drain) => {
-            pages.stop();
-            pages.wait(POISON_GRACE).await;
-            ended
-        }
+        ended = drain(engine, connections, &mut durable, settings.drain) => ended,
     }
 }
 
 /// Connections first, then the engine: nobody is left to write when the checkpoint is made.
 async fn drain(
-    engine: Box<dyn Engine>,
+    engine: Engine,
     connections: &Tasks,
     durable: &mut watch::Receiver<DurableState>,
     at_most: Duration,
@@ -205,7 +216,7 @@ async fn drain(
             "connections were still open after the drain"
         );
     }
-    let closed = engine.close().await;
+    let closed = (engine.close)().await;
     if durable.borrow().poisoned {
         return Err(ServeError::Poisoned);
     }
@@ -232,7 +243,7 @@ async fn flush_and_fail(connections: &Tasks) -> ServeError {
         "a write or sync of the journal failed; the broker ends and recovers when it is started again"
     );
     connections.stop();
-    connections.wait(POISON_GRACE).await;
+    connections.wait(FLUSH_GRACE).await;
     ServeError::Poisoned
 }
 
@@ -247,10 +258,8 @@ fn warn_if_exposed(settings: &Settings) {
     }
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| ServeError::Listen { address, source })
+fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    net::bind(address).map_err(|source| ServeError::Listen { address, source })
 }
 
 fn local_address(listener: &TcpListener, address: SocketAddr) -> Result<SocketAddr, ServeError> {

@@ -23,8 +23,6 @@ pub(crate) struct EngineHealth {
     pub(crate) poisoned: bool,
     /// Why it takes no writes right now.
     pub(crate) read_only: Option<String>,
-    /// One of its threads makes no progress, and which.
-    pub(crate) stuck: Option<String>,
     /// Journal files that are ready, and how many there shall be.
     pub(crate) journal_files: Option<(u32, u32)>,
 }
@@ -33,6 +31,8 @@ type Engine = Box<dyn Fn() -> EngineHealth + Send + Sync>;
 
 struct State {
     phase: Phase,
+    /// What recovery waits for.
+    held_by: Option<&'static str>,
     engine: Option<Engine>,
 }
 
@@ -44,6 +44,7 @@ impl Status {
     pub(crate) fn new() -> Self {
         Self(Mutex::new(State {
             phase: Phase::Recovering,
+            held_by: None,
             engine: None,
         }))
     }
@@ -51,6 +52,11 @@ impl Status {
     /// The next phase.
     pub(crate) fn enter(&self, phase: Phase) {
         self.with(|state| state.phase = phase);
+    }
+
+    /// Recovery cannot go on until somebody does something about this.
+    pub(crate) fn hold_recovery(&self, why: &'static str) {
+        self.with(|state| state.held_by = Some(why));
     }
 
     /// From now on the engine can be asked.
@@ -63,10 +69,10 @@ impl Status {
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn look(&self) -> (Phase, EngineHealth) {
+    fn look(&self) -> (Phase, Option<&'static str>, EngineHealth) {
         self.with(|state| {
             let engine = state.engine.as_ref().map(|ask| ask());
-            (state.phase, engine.unwrap_or_default())
+            (state.phase, state.held_by, engine.unwrap_or_default())
         })
     }
 }
@@ -81,19 +87,20 @@ const POISONED: &str = "a write or sync of the journal failed; the broker is sto
 
 impl Probe for Status {
     fn liveness(&self) -> Vec<Check> {
-        let (_, engine) = self.look();
+        let (_, _, engine) = self.look();
         let failed = engine.poisoned.then(|| POISONED.to_owned());
-        vec![Check::new("engine", failed.or(engine.stuck))]
+        vec![Check::new("engine", failed)]
     }
 
     fn readiness(&self) -> Vec<Check> {
-        let (phase, engine) = self.look();
+        let (phase, held_by, engine) = self.look();
         let recovering = phase == Phase::Recovering;
         let not_yet = "waiting for recovery".to_owned();
+        let recovery = held_by.map_or("recovering".to_owned(), |why| format!("recovering: {why}"));
         let storage = engine.poisoned.then(|| POISONED.to_owned());
         let mut checks = vec![
-            Check::new("recovery", recovering.then(|| "recovering".to_owned())),
-            Check::new("storage", storage.or(engine.stuck).or(engine.read_only)),
+            Check::new("recovery", recovering.then_some(recovery)),
+            Check::new("storage", storage.or(engine.read_only)),
             Check::new("listeners", recovering.then_some(not_yet)),
             Check::new(
                 "draining",
