@@ -207,9 +207,17 @@ impl<S: LogStore> Broker<S> {
             .ok_or_else(|| errors::internal("a topic without partitions"))?;
         // All of them are locked while the deletion is ordered: no batch may follow it.
         let locks: Vec<_> = handle.partitions.iter().map(|p| p.lock()).collect();
-        self.commit(meta, permit, records, Some(topic.id))?;
-        for partition in &handle.partitions {
-            partition.gone.store(true, Ordering::Release);
+        let mark = |gone| {
+            for partition in &handle.partitions {
+                partition.gone.store(gone, Ordering::Release);
+            }
+        };
+        // Marked first: the engine wakes parked fetches while it takes the step in, and they wake only once.
+        mark(true);
+        let committed = self.commit(meta, permit, records, Some(topic.id));
+        if let Err(error) = committed {
+            mark(false);
+            return Err(error);
         }
         drop(locks);
         self.registry.remove(topic);
@@ -237,13 +245,19 @@ impl<S: LogStore> Broker<S> {
         let base = meta.state.next_offset();
         batch.stamp(base, meta.state.leader_epoch());
         let header = *batch.header();
-        let log = Arc::clone(&meta.log);
+        let append_time = meta.state.append_time(now);
+        let placed = Placed {
+            log: Arc::clone(&meta.log),
+            base,
+            batch,
+            append_time,
+        };
         let step = Step {
-            appends: SmallVec::from_buf([Placed { log, base, batch }]),
+            appends: SmallVec::from_buf([placed]),
             deletions: deletion.into_iter().collect(),
         };
         let lsn = self.store.submit(share, step).map_err(errors::submit)?;
-        meta.state.appended(&header, meta.state.append_time(now), lsn);
+        meta.state.appended(&header, append_time, lsn);
         for record in records {
             meta.machine.apply(record);
         }

@@ -67,7 +67,7 @@ impl<S: LogStore> Broker<S> {
         if let Some(round) = plan.read_memory()
             && (round.is_enough(plan.min_bytes) || plan.max_wait.is_zero())
         {
-            let lsn = round.waits_for(&plan.metadata_lsn);
+            let lsn = plan.waits_for(&round);
             let reply = plan.answer(round);
             return Outcome::AfterLsn { lsn, reply };
         }
@@ -139,7 +139,7 @@ impl<L: PartitionLog> Plan<L> {
                 () = &mut deadline => break round,
             }
         };
-        let lsn = round.waits_for(&self.metadata_lsn);
+        let lsn = self.waits_for(&round);
         let reply = self.answer(round);
         let reply = match durable.wait_for(|now| now.lsn >= lsn || now.poisoned).await {
             Ok(now) if now.lsn >= lsn => reply,
@@ -274,6 +274,18 @@ impl<L: PartitionLog> Plan<L> {
         }
     }
 
+    /// Records are durable by themselves; that a topic does not exist may have been decided a moment ago.
+    fn waits_for(&self, round: &Round) -> Lsn {
+        if !round.failed {
+            return Lsn::ZERO;
+        }
+        // Who deletes a topic holds its partitions until the LSN of the deletion is known.
+        for target in self.targets.iter().flatten() {
+            drop(target.partition.lock());
+        }
+        Lsn(self.metadata_lsn.load(Ordering::Acquire))
+    }
+
     fn answer(&self, round: Round) -> Reply {
         self.counters.fetched(round.records, round.bytes);
         Ok(Response::Fetch(Fetched {
@@ -293,15 +305,6 @@ impl Round {
 
     fn is_enough(&self, min_bytes: u64) -> bool {
         self.bytes >= min_bytes || self.full || self.failed
-    }
-
-    /// Records are durable by themselves; that a topic does not exist may have been decided a moment ago.
-    fn waits_for(&self, metadata_lsn: &AtomicU64) -> Lsn {
-        if self.failed {
-            Lsn(metadata_lsn.load(Ordering::Acquire))
-        } else {
-            Lsn::ZERO
-        }
     }
 }
 

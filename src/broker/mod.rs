@@ -73,7 +73,8 @@ struct TopicHandle<L> {
 struct Partition<L> {
     log: Arc<L>,
     max_message_bytes: u32,
-    /// The topic was deleted. Written under the lock of `state`.
+    /// The topic was deleted, or is just being. Written under the lock of `state`, which is held until the deletion has
+    /// its LSN.
     gone: AtomicBool,
     state: Mutex<PartitionState>,
 }
@@ -217,8 +218,9 @@ impl<S: LogStore> SnapshotSource for Broker<S> {
         let partition = handle.partitions.get(usize::try_from(key.partition.0).ok()?)?;
         let now = self.clock.wall();
         let mut state = partition.lock();
+        state.expire(now);
         let covers = state.next_offset();
-        let producers = state.snapshot(now)?;
+        let producers = state.snapshot()?;
         drop(state);
         Some(Snapshot {
             covers,

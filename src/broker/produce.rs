@@ -145,7 +145,12 @@ impl<S: LogStore> Broker<S> {
         batch.stamp(base, epoch);
         let (header, bytes) = (*batch.header(), batch.total_bytes());
         let log = std::sync::Arc::clone(&partition.log);
-        let step = Step::append(Placed { log, base, batch });
+        let step = Step::append(Placed {
+            log,
+            base,
+            batch,
+            append_time,
+        });
         let lsn = self.store.submit(permit, step).map_err(errors::submit)?;
         state.appended(&header, append_time, lsn);
         drop(state);

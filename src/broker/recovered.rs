@@ -156,6 +156,20 @@ impl Replay for Recovered {
         // The record in `__meta` tells the machine; here only the partitions go.
         self.partitions.retain(|key, _| key.topic != topic);
     }
+
+    fn replayed_snapshot(&self, key: PartitionKey) -> Option<Snapshot> {
+        if key == PartitionKey::META {
+            return Some(Snapshot {
+                covers: self.meta.next_offset(),
+                blob: self.machine.snapshot(),
+            });
+        }
+        let state = self.partitions.get(&key)?;
+        Some(Snapshot {
+            covers: state.next_offset(),
+            blob: encode_producers(&state.snapshot()?),
+        })
+    }
 }
 
 pub(super) fn encode_producers(producers: &ProducerSnapshot) -> Bytes {

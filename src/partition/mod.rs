@@ -115,6 +115,12 @@ impl PartitionState {
         self.producers.len()
     }
 
+    /// Forgets producers that have not appended for too long. Whoever appends does so, too; this is for quiet partitions.
+    pub fn expire(&mut self, now: Timestamp) {
+        let now = self.append_time(now);
+        self.producers.expire(now);
+    }
+
     /// Decides about a batch. Only forgets producers that were idle for too long; changes nothing else.
     ///
     /// # Errors

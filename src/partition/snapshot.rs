@@ -20,9 +20,8 @@ pub struct SnapshotError {
 }
 
 impl PartitionState {
-    /// The producers that are still remembered at `now`; `None` if there are none.
-    pub fn snapshot(&mut self, now: Timestamp) -> Option<ProducerSnapshot> {
-        self.producers.expire(now.max(self.last_append));
+    /// The producers that are remembered; `None` if there are none.
+    pub fn snapshot(&self) -> Option<ProducerSnapshot> {
         let producers: Vec<_> = self
             .producers
             .oldest_first()

@@ -240,7 +240,7 @@ fn beyond_the_count_the_producer_that_is_silent_for_longest_is_forgotten() {
 fn stored_producers_that_cannot_be_are_refused() {
     let mut good = state();
     assert!(offer(&mut good, 5, 1, batch(7, 2, 0, 2)).is_ok());
-    let good = good.snapshot(Timestamp(5)).unwrap();
+    let good = good.snapshot().unwrap();
     let restore = |change: fn(&mut crate::pb::internal::ProducerEntry)| {
         let mut snapshot = good.clone();
         change(&mut snapshot.producers[0]);
@@ -274,10 +274,11 @@ fn stored_producers_that_cannot_be_are_refused() {
 fn nothing_is_kept_of_a_partition_without_producers() {
     let mut state = state();
     assert!(offer(&mut state, 0, 1, anonymous(1)).is_ok());
-    assert_eq!(state.snapshot(Timestamp(0)), None);
+    assert_eq!(state.snapshot(), None);
     assert!(offer(&mut state, 0, 1, batch(7, 0, 0, 1)).is_ok());
-    assert!(state.snapshot(Timestamp(0)).is_some());
-    assert_eq!(state.snapshot(Timestamp(PRODUCER_IDLE_MS_MAX + 1)), None);
+    assert!(state.snapshot().is_some());
+    state.expire(Timestamp(PRODUCER_IDLE_MS_MAX + 1));
+    assert_eq!(state.snapshot(), None);
 }
 
 /// What a client, the network or a crash may do.
@@ -355,7 +356,7 @@ fn run(acts: Vec<Act>, start: i32) -> Result<(), TestCaseError> {
             }
             Act::Snapshot => {
                 let covers = state.next_offset();
-                model.snapshot = state.snapshot(Timestamp(at)).map(|s| (covers, s));
+                model.snapshot = state.snapshot().map(|s| (covers, s));
                 continue;
             }
             Act::Restart => {
