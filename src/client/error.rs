@@ -28,7 +28,7 @@ pub enum Error {
         may_have_taken_effect: bool,
     },
     /// No answer came in time.
-    #[error("{what} was not answered within {after:?}")]
+    #[error("{what} was not answered within {after:?}{}", because(.cause))]
     Timeout {
         /// The request.
         what: &'static str,
@@ -36,6 +36,8 @@ pub enum Error {
         after: Duration,
         /// True if the request may have reached the broker.
         may_have_taken_effect: bool,
+        /// Why the last attempt failed, if there were several.
+        cause: Option<Box<Error>>,
     },
     /// The broker answered with an error.
     #[error("{0}")]
@@ -60,6 +62,12 @@ pub enum Error {
         /// Size of the whole buffer.
         buffer_bytes: u32,
     },
+}
+
+fn because(cause: &Option<Box<Error>>) -> String {
+    cause
+        .as_ref()
+        .map_or_else(String::new, |cause| format!("; last: {cause}"))
 }
 
 /// An error answer of the broker.

@@ -1,10 +1,17 @@
 //! The client: connects to a broker, produces, reads, administers topics.
 
 mod admin;
+mod backoff;
+mod codec;
 mod config;
+mod connection;
 mod error;
+mod link;
+mod partitioner;
 mod producer;
 mod reader;
+
+use std::sync::Arc;
 
 pub use admin::{
     CreateTopicOptions, CreatedTopic, ListTopicsOptions, Metadata, MetadataTopics, OffsetSpec,
@@ -20,10 +27,12 @@ pub use reader::{ConsumedBatch, ConsumedRecord, PartitionReader, PartitionReader
 
 /// A connection to a broker that mends itself. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Client {}
+pub struct Client {
+    link: Arc<link::Link>,
+}
 
 /// What the broker said about itself in the handshake.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct BrokerInfo {
     /// `host:port` that is connected.
     pub address: String,
@@ -35,6 +44,19 @@ pub struct BrokerInfo {
     pub broker_id: u32,
     /// Its limits.
     pub limits: crate::pb::v1::Limits,
+}
+
+impl BrokerInfo {
+    fn of(connection: &connection::Connection) -> Self {
+        let info = connection.info();
+        Self {
+            address: connection.address().to_owned(),
+            server_version: info.server_version.clone(),
+            cluster_id: info.cluster_id.clone(),
+            broker_id: info.broker_id,
+            limits: connection.limits(),
+        }
+    }
 }
 
 impl Client {
@@ -52,13 +74,13 @@ impl Client {
     }
 
     async fn open(addresses: Vec<String>, config: config::ClientConfig) -> Result<Self, Error> {
-        let _ = (addresses, config);
-        unimplemented!()
+        let link = link::Link::open(addresses, config).await?;
+        Ok(Self { link })
     }
 
     /// What the broker that is connected now, or was connected last, said about itself.
     pub fn broker_info(&self) -> BrokerInfo {
-        unimplemented!()
+        self.link.info()
     }
 
     /// Builds a producer.
