@@ -118,7 +118,13 @@ impl FrameReader {
         };
         let earned = STEP_BYTES.max(there).max(self.recent_bytes).min(STEP_BYTES_MAX);
         let needed = missing.min(earned).max(ROOM_BYTES_MIN);
-        if self.buffer.capacity().saturating_sub(there) < needed {
+        // At its beginning a frame is moved to where it has room; later what room there is gets used up first.
+        let enough = if there < BUFFER_BYTES_MIN {
+            needed
+        } else {
+            ROOM_BYTES_MIN
+        };
+        if self.buffer.capacity().saturating_sub(there) < enough {
             // Several frames share one buffer, so that a partial frame at its end is seldom moved to the next.
             let several = self.recent_bytes.saturating_mul(4);
             self.buffer

@@ -36,8 +36,8 @@ pub(super) struct Limits {
 pub(super) const GREETING: Limits = Limits {
     depth: 4,
     elements: 32,
-    record_messages: 0,
-    record_fields: 0,
+    record_messages: 32,
+    record_fields: 32,
     unknown_bytes: 0,
 };
 
@@ -329,7 +329,7 @@ impl Cursor<'_> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
         for (index, byte) in rest.iter().enumerate().take(10) {
             // The tenth byte has room for one bit.
-            if index == 9 && *byte > 1 {
+            if index == 9 && *byte & 0x7f > 1 && *byte & 0x80 == 0 {
                 return Err(self.malformed("a varint is larger than 64 bits"));
             }
             value |= u64::from(byte & 0x7f) << shift;
