@@ -12,6 +12,8 @@ mod error;
 mod paths;
 pub mod real;
 pub mod sim;
+#[cfg(test)]
+mod tests;
 
 pub use aligned::{AlignedBuf, BLOCK_BYTES};
 pub use error::{DiskError, os_error};
