@@ -178,10 +178,16 @@ fn split_at(line: &Bytes, delimiter: &[u8]) -> (Option<Bytes>, Bytes) {
 async fn feed(producer: Producer, recipe: &Recipe, tickets: mpsc::Sender<Ticket>) -> Result<(), Failure> {
     let mut pieces =
         read_lines(io::stdin()).map_err(|e| Failure::unexpected(format!("cannot read stdin: {e}")))?;
+    let mut number = 0_u64;
     while let Some(piece) = pieces.recv().await {
         let piece = piece.map_err(|e| Failure::unexpected(format!("cannot read stdin: {e}")))?;
         for line in piece {
-            let ticket = producer.enqueue(recipe.record(line)).await?;
+            number += 1;
+            let ticket = producer.enqueue(recipe.record(line)).await.map_err(|error| {
+                let failure = Failure::from(error);
+                let message = format!("line {number} cannot be sent: {}", failure.message);
+                Failure { message, ..failure }
+            })?;
             // The counter hangs up after a failure: nothing more is to be sent then.
             if tickets.send(ticket).await.is_err() {
                 return Ok(());
