@@ -98,7 +98,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
 const PURE: &[&str] = &[
     "partition/",
     "partition.rs",
-    "metadata/machine",
+    "metadata/",
     "machine.rs",
     "record/",
     "model/",
@@ -138,6 +138,7 @@ const PACKAGES: &[(&str, &[&str])] = &[
             "http/",
             "client/",
             "server.rs",
+            "server/",
             "main.rs",
             "cli/",
         ],
@@ -152,6 +153,7 @@ const PACKAGES: &[(&str, &[&str])] = &[
             "http/",
             "client/",
             "server.rs",
+            "server/",
             "main.rs",
             "cli/",
         ],
@@ -160,8 +162,10 @@ const PACKAGES: &[(&str, &[&str])] = &[
     ("prost", &["pb/", "wire/", "client/", "metadata/", "partition/"]),
     ("dashmap", &["broker/mod.rs"]),
     ("clap", &["cli/"]),
-    ("axum", &["http/", "server.rs"]),
+    ("axum", &["http/", "server.rs", "server/"]),
     ("anyhow", &["cli/", "main.rs"]),
+    ("hyper", &["http/"]),
+    ("hyper_util", &["http/"]),
     ("comfy_table", &["cli/"]),
     ("indicatif", &["cli/"]),
     ("mimalloc", &["main.rs"]),
@@ -169,7 +173,14 @@ const PACKAGES: &[(&str, &[&str])] = &[
     // Everything else that is done to files goes through the trait `disk::Disk`, so that a simulation sees it.
     (
         "std::fs",
-        &["disk/real.rs", "cli/", "server.rs", "config.rs", "config/"],
+        &[
+            "disk/real.rs",
+            "cli/",
+            "server.rs",
+            "server/",
+            "config.rs",
+            "config/",
+        ],
     ),
 ];
 

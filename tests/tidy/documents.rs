@@ -10,6 +10,8 @@ use super::scan::{files, read, repository};
 /// Where the documents write the hash of what they describe.
 const PROTOCOL: &str = "docs/protocol.md";
 const STORAGE_FORMAT: &str = "docs/storage-format.md";
+/// Where each dependency has a line.
+const DEPENDENCIES: &str = "docs/adr/0005-dependencies.md";
 const HASH_MARK: &str = "<!-- hash: ";
 
 fn documents() -> Vec<String> {
@@ -162,6 +164,28 @@ fn missing_rows(text: &str) -> Vec<String> {
         .collect()
 }
 
+/// Packages of a manifest that no row of a table names in its first column.
+fn unexplained_dependencies(manifest: &str, document: &str) -> Vec<String> {
+    let mut named = Vec::new();
+    for row in document.lines().filter_map(|line| line.strip_prefix("| ")) {
+        let first = row.split('|').next().unwrap_or_default();
+        named.extend(first.split(',').map(str::trim));
+    }
+    let mut in_dependencies = false;
+    let mut unexplained = Vec::new();
+    for line in manifest.lines() {
+        if line.starts_with('[') {
+            in_dependencies = line.ends_with("dependencies]");
+        }
+        let name = line
+            .split_once(" =")
+            .map(|(name, _)| name)
+            .filter(|_| in_dependencies);
+        unexplained.extend(name.filter(|name| !named.contains(name)).map(str::to_owned));
+    }
+    unexplained
+}
+
 /// Lines that wait to be written.
 fn unwritten(text: &str) -> Vec<usize> {
     let marks = text
@@ -171,15 +195,18 @@ fn unwritten(text: &str) -> Vec<usize> {
     marks.map(|(index, _)| index + 1).collect()
 }
 
+/// The files with what counts of their contents.
+fn contents(paths: Vec<String>) -> Vec<(String, String)> {
+    let with_text = |path: String| {
+        let text = read(&path);
+        (path, before_tests(&text).to_owned())
+    };
+    paths.into_iter().map(with_text).collect()
+}
+
 #[test]
 fn protocol_document_describes_the_protocol_files() {
-    let described: Vec<_> = files("proto", ".proto")
-        .into_iter()
-        .map(|path| {
-            let text = read(&path);
-            (path, text)
-        })
-        .collect();
+    let described = contents(files("proto/naru/v1", ".proto"));
     assert!(described.len() > 5, "the protocol files are found");
     let complaint = hash_complaint(PROTOCOL, &read(PROTOCOL), &hash(&described));
     assert_eq!(complaint, None);
@@ -187,25 +214,26 @@ fn protocol_document_describes_the_protocol_files() {
 
 #[test]
 fn storage_format_document_describes_the_format_code() {
-    let files_there = files("src/storage/local", ".rs");
-    let format_files = format_files();
-    if format_files.is_empty() {
+    let mut described = format_files();
+    if described.is_empty() {
         assert_eq!(
-            files_there,
+            files("src/storage/local", ".rs"),
             ["src/storage/local/mod.rs"],
             "the byte layouts belong into src/storage/local/format.rs or format/, which {STORAGE_FORMAT} describes"
         );
-        return;
     }
-    let described: Vec<_> = format_files
-        .into_iter()
-        .map(|path| {
-            let text = before_tests(&read(&path)).to_owned();
-            (path, text)
-        })
-        .collect();
-    let complaint = hash_complaint(STORAGE_FORMAT, &read(STORAGE_FORMAT), &hash(&described));
+    described.extend(files("proto/naru/internal", ".proto"));
+    let complaint = hash_complaint(STORAGE_FORMAT, &read(STORAGE_FORMAT), &hash(&contents(described)));
     assert_eq!(complaint, None);
+}
+
+#[test]
+fn every_dependency_has_its_reason() {
+    let unexplained = unexplained_dependencies(&read("Cargo.toml"), &read(DEPENDENCIES));
+    assert!(
+        unexplained.is_empty(),
+        "{DEPENDENCIES} has no line for {unexplained:?}"
+    );
 }
 
 #[test]
@@ -272,12 +300,17 @@ fn a_dead_link_is_found() {
 }
 
 #[test]
-fn a_missing_error_row_and_an_unwritten_line_are_found() {
+fn a_missing_row_and_an_unwritten_line_are_found() {
     let all: Vec<String> = ErrorCode::ALL
         .iter()
         .map(|code| error_row(*code) + " text |")
         .collect();
     assert_eq!(missing_rows(&all.join("\n")), Vec::<String>::new());
     assert_eq!(missing_rows(&all[1..].join("\n")), [error_row(ErrorCode::ALL[0])]);
+    let manifest = "[package]\nname = \"x\"\n[dependencies]\na = \"1\"\nb = { version = \"1\" }\n[dev-dependencies]\nc = \"1\"";
+    assert_eq!(
+        unexplained_dependencies(manifest, "| crate | what |\n| a, b | d |"),
+        ["c"]
+    );
     assert_eq!(unwritten(&format!("a\n{}LAYOUT", concat!("TO", "DO-"))), [2]);
 }
