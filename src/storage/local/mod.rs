@@ -134,6 +134,11 @@ impl LocalStore {
             .shutdown(&self.engine)
     }
 
+    /// Identity of the data directory, made with it.
+    pub fn directory_id(&self) -> [u8; 16] {
+        self.engine.directory
+    }
+
     /// What opening came to.
     pub fn report(&self) -> &RecoveryReport {
         &self.report
