@@ -1,4 +1,32 @@
 //! The client: connects to a broker, produces, reads, administers topics.
+//!
+//! ```no_run
+//! use naru::client::{Client, CreateTopicOptions, ProducerRecord, Start};
+//!
+//! # async fn example() -> Result<(), naru::client::Error> {
+//! let client = Client::connect("naru://localhost:9640").await?; // a clone is cheap
+//! let options = CreateTopicOptions { partitions: 6, if_not_exists: true, ..Default::default() };
+//! client.create_topic("orders", options).await?;
+//!
+//! let producer = client.producer().build().await?;
+//! let stored = producer.send(ProducerRecord::to("orders").key("o-1").value("42")).await?; // on disk
+//!
+//! // Pipelined: `enqueue` waits for room in the buffer only, the ticket for the acknowledgement.
+//! let ticket = producer.enqueue(ProducerRecord::to("orders").value("43").header("source", "web")).await?;
+//! ticket.await?;
+//! producer.close().await?;
+//!
+//! let mut reader = client.reader("orders", stored.partition.0, Start::Earliest).build().await?;
+//! while let Some(record) = reader.next().await {
+//!     let record = record?;
+//!     println!("{}: {:?}", record.offset, record.value);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Every error says whether a retry may help ([`Error::is_retriable`]) and whether the broker may have done what was asked
+//! ([`Error::may_have_taken_effect`]). Retries that are safe happen inside. Needs a tokio runtime with time and I/O.
 
 mod admin;
 mod backoff;
@@ -6,6 +34,7 @@ mod codec;
 mod config;
 mod connection;
 mod error;
+mod fetcher;
 mod link;
 mod partitioner;
 mod producer;
@@ -85,7 +114,7 @@ impl Client {
 
     /// Builds a producer.
     pub fn producer(&self) -> ProducerBuilder {
-        ProducerBuilder::new(self.clone())
+        ProducerBuilder::new(self)
     }
 
     /// Builds a reader of one partition.

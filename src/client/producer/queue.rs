@@ -179,7 +179,10 @@ impl<B> PartitionQueue<B> {
             return None;
         }
         match self.identity {
-            None => Some(IdentityNeed { above: 0, new_id: false }),
+            None => Some(IdentityNeed {
+                above: 0,
+                new_id: false,
+            }),
             Some(identity) if self.gap && !self.has_unknown() => Some(IdentityNeed {
                 above: identity.generation,
                 new_id: self.new_id,
@@ -200,27 +203,19 @@ impl<B> PartitionQueue<B> {
         self.new_id = false;
         self.proven = false;
         for entry in &mut self.entries {
-            debug_assert_eq!(entry.fate, Fate::NotWritten, "only what was not written gets another number");
+            debug_assert_eq!(
+                entry.fate,
+                Fate::NotWritten,
+                "only what was not written gets another number"
+            );
             entry.sequence = None;
         }
     }
 
     /// The batch to be sent now, which counts as in flight from here on.
     pub(super) fn next_to_send(&mut self, now: Duration) -> Option<Sending<'_, B>> {
-        if self.in_flight == 0 {
-            self.settling = false;
-        }
-        if now.saturating_sub(self.last_success) > PROBE_AFTER_IDLE && self.entries.len() == 1 {
-            self.proven = false;
-        }
-        if self.settling || now < self.not_before {
-            return None;
-        }
-        let at = if self.gap { self.next_to_resolve()? } else { self.next_in_window()? };
+        let at = self.find_to_send(now)?;
         let identity = self.identity;
-        if self.options.idempotent && identity.is_none() {
-            return None;
-        }
         let entry = &mut self.entries[at];
         let producer = identity.map(|identity| {
             let base_sequence = *entry.sequence.get_or_insert_with(|| {
@@ -242,6 +237,35 @@ impl<B> PartitionQueue<B> {
             batch,
             producer,
         })
+    }
+
+    /// The batch that [`next_to_send`](Self::next_to_send) would return.
+    pub(super) fn peek_to_send(&mut self, now: Duration) -> Option<&B> {
+        let at = self.find_to_send(now)?;
+        self.entries[at].batch.as_ref()
+    }
+
+    /// A batch without an answer.
+    pub(super) fn get(&self, no: BatchNo) -> Option<&B> {
+        let at = self.entries.binary_search_by_key(&no, |entry| entry.no).ok()?;
+        self.entries[at].batch.as_ref()
+    }
+
+    fn find_to_send(&mut self, now: Duration) -> Option<usize> {
+        if self.in_flight == 0 {
+            self.settling = false;
+            // The broker may have forgotten a producer that was quiet.
+            self.proven &= now.saturating_sub(self.last_success) <= PROBE_AFTER_IDLE;
+        }
+        let nameless = self.options.idempotent && self.identity.is_none();
+        if self.settling || nameless || now < self.not_before {
+            return None;
+        }
+        if self.gap {
+            self.next_to_resolve()
+        } else {
+            self.next_in_window()
+        }
     }
 
     /// With a gap: batches of unknown fate, one by one, under their old numbers.
@@ -421,7 +445,11 @@ impl<B> PartitionQueue<B> {
     }
 
     fn drop_done(&mut self) {
-        while self.entries.front().is_some_and(|entry| entry.state == State::Done) {
+        while self
+            .entries
+            .front()
+            .is_some_and(|entry| entry.state == State::Done)
+        {
             self.entries.pop_front();
         }
     }

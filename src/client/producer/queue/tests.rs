@@ -73,13 +73,19 @@ fn lost() -> Error {
 fn send_all(queue: &mut PartitionQueue<u32>, now: Duration) -> Vec<(BatchNo, u32, i32)> {
     std::iter::from_fn(|| {
         let sending = queue.next_to_send(now)?;
-        Some((sending.no, *sending.batch, sending.producer.unwrap().base_sequence.0))
+        Some((
+            sending.no,
+            *sending.batch,
+            sending.producer.unwrap().base_sequence.0,
+        ))
     })
     .collect()
 }
 
 fn shape(sent: &[(BatchNo, u32, i32)]) -> Vec<(u32, i32)> {
-    sent.iter().map(|(_, batch, sequence)| (*batch, *sequence)).collect()
+    sent.iter()
+        .map(|(_, batch, sequence)| (*batch, *sequence))
+        .collect()
 }
 
 #[test]
@@ -89,7 +95,13 @@ fn the_first_batch_of_an_identity_goes_alone_and_then_five_are_in_flight() {
         queue.push(batch, RECORDS, secs(120));
     }
     assert!(queue.next_to_send(secs(0)).is_none(), "there is no identity yet");
-    assert_eq!(queue.needs_identity(), Some(IdentityNeed { above: 0, new_id: false }));
+    assert_eq!(
+        queue.needs_identity(),
+        Some(IdentityNeed {
+            above: 0,
+            new_id: false
+        })
+    );
     queue.on_identity(identity(1, 7, 0));
     let first = send_all(&mut queue, secs(0));
     assert_eq!(shape(&first), [(0, 0)]);
@@ -146,7 +158,10 @@ fn a_lost_connection_repeats_all_in_order_with_their_sequences() {
     let sent = send_all(&mut queue, secs(0));
     // Failures may be reported in any order.
     for at in [2, 0, 1] {
-        assert_eq!(queue.on_failure(sent[at].0, lost(), secs(0)), Some(Failure::Again));
+        assert_eq!(
+            queue.on_failure(sent[at].0, lost(), secs(0)),
+            Some(Failure::Again)
+        );
     }
     let alone = send_all(&mut queue, secs(9));
     assert_eq!(shape(&alone), [(1, 3)]);
@@ -171,7 +186,13 @@ fn behind_a_batch_that_is_given_up_all_are_numbered_anew_in_a_new_epoch() {
         queue.on_failure(*no, broker_error(ErrorCode::OutOfOrderSequence), secs(0));
     }
     assert!(queue.next_to_send(secs(9)).is_none());
-    assert_eq!(queue.needs_identity(), Some(IdentityNeed { above: 1, new_id: false }));
+    assert_eq!(
+        queue.needs_identity(),
+        Some(IdentityNeed {
+            above: 1,
+            new_id: false
+        })
+    );
     queue.on_identity(identity(1, 7, 0));
     assert!(queue.needs_identity().is_some(), "the old identity does not help");
     queue.on_identity(identity(2, 7, 1));
@@ -194,11 +215,21 @@ fn a_batch_of_unknown_fate_is_resolved_before_anything_is_numbered_anew() {
     assert_eq!(queue.needs_identity(), None);
     let resolving = send_all(&mut queue, secs(9));
     assert_eq!(shape(&resolving), [(2, 6)], "under its old number");
-    queue.on_failure(resolving[0].0, broker_error(ErrorCode::OutOfOrderSequence), secs(9));
+    queue.on_failure(
+        resolving[0].0,
+        broker_error(ErrorCode::OutOfOrderSequence),
+        secs(9),
+    );
     let resolving = send_all(&mut queue, secs(19));
     assert_eq!(shape(&resolving), [(3, 9)]);
     assert_eq!(queue.on_success(resolving[0].0, secs(19)), None.or(Some(3)));
-    assert_eq!(queue.needs_identity(), Some(IdentityNeed { above: 1, new_id: false }));
+    assert_eq!(
+        queue.needs_identity(),
+        Some(IdentityNeed {
+            above: 1,
+            new_id: false
+        })
+    );
 }
 
 #[test]
@@ -207,7 +238,10 @@ fn a_broker_that_has_forgotten_acknowledged_batches_gets_the_rest_in_a_new_epoch
     queue.push(1, RECORDS, secs(120));
     let sent = send_all(&mut queue, secs(0));
     let out_of_order = broker_error(ErrorCode::OutOfOrderSequence);
-    assert_eq!(queue.on_failure(sent[0].0, out_of_order, secs(0)), Some(Failure::Forgotten));
+    assert_eq!(
+        queue.on_failure(sent[0].0, out_of_order, secs(0)),
+        Some(Failure::Forgotten)
+    );
     queue.on_identity(identity(2, 7, 1));
     assert_eq!(shape(&send_all(&mut queue, secs(9))), [(1, 0)]);
 }
@@ -218,7 +252,13 @@ fn an_unknown_producer_id_asks_for_a_new_one() {
     queue.push(1, RECORDS, secs(120));
     let sent = send_all(&mut queue, secs(0));
     queue.on_failure(sent[0].0, broker_error(ErrorCode::UnknownProducerId), secs(0));
-    assert_eq!(queue.needs_identity(), Some(IdentityNeed { above: 1, new_id: true }));
+    assert_eq!(
+        queue.needs_identity(),
+        Some(IdentityNeed {
+            above: 1,
+            new_id: true
+        })
+    );
 }
 
 #[test]
@@ -234,16 +274,32 @@ fn a_batch_that_expires_says_whether_it_may_have_been_written() {
     queue.on_failure(sent[2].0, broker_error(ErrorCode::OutOfOrderSequence), secs(0));
     assert_eq!(queue.wakes_at(secs(5)), Some(secs(10)));
     let expired = queue.expire(secs(10));
-    let facts: Vec<_> = expired.iter().map(|(b, e)| (*b, e.may_have_taken_effect())).collect();
+    let facts: Vec<_> = expired
+        .iter()
+        .map(|(b, e)| (*b, e.may_have_taken_effect()))
+        .collect();
     assert_eq!(facts, [(1, true), (2, false)]);
-    assert!(expired.iter().all(|(_, e)| matches!(e, Error::Timeout { .. })), "{expired:?}");
-    assert_eq!(queue.needs_identity(), Some(IdentityNeed { above: 1, new_id: false }));
+    assert!(
+        expired.iter().all(|(_, e)| matches!(e, Error::Timeout { .. })),
+        "{expired:?}"
+    );
+    assert_eq!(
+        queue.needs_identity(),
+        Some(IdentityNeed {
+            above: 1,
+            new_id: false
+        })
+    );
 }
 
 #[test]
 fn without_sequences_one_batch_is_in_flight_if_retries_are_on() {
     for (retries, sent) in [(true, 1), (false, 5)] {
-        let mut queue = PartitionQueue::new(QueueOptions { idempotent: false, retries, ..options() });
+        let mut queue = PartitionQueue::new(QueueOptions {
+            idempotent: false,
+            retries,
+            ..options()
+        });
         for batch in 0..8 {
             queue.push(batch, RECORDS, secs(120));
         }
@@ -259,11 +315,17 @@ fn without_sequences_one_batch_is_in_flight_if_retries_are_on() {
 
 #[test]
 fn without_retries_the_first_failure_is_final() {
-    let mut queue = PartitionQueue::new(QueueOptions { retries: false, ..options() });
+    let mut queue = PartitionQueue::new(QueueOptions {
+        retries: false,
+        ..options()
+    });
     queue.push(1, RECORDS, secs(120));
     queue.on_identity(identity(1, 7, 0));
     let sent = send_all(&mut queue, secs(0));
-    assert_eq!(queue.on_failure(sent[0].0, lost(), secs(0)), Some(Failure::Final(1, lost())));
+    assert_eq!(
+        queue.on_failure(sent[0].0, lost(), secs(0)),
+        Some(Failure::Final(1, lost()))
+    );
 }
 
 /// A batch on the wire.
@@ -403,7 +465,8 @@ impl World {
         match result {
             Ok(()) => {
                 let batch = self.queue.on_success(no, self.now);
-                self.acknowledged.push(batch.expect("an answer belongs to a batch in flight"));
+                self.acknowledged
+                    .push(batch.expect("an answer belongs to a batch in flight"));
             }
             Err(error) => {
                 let failure = self.queue.on_failure(no, error, self.now);
@@ -469,14 +532,24 @@ impl World {
         let log = &self.broker.log;
         assert!(log.is_sorted_by(|a, b| a < b), "order or duplicates: {log:?}");
         for batch in &self.acknowledged {
-            assert!(log.binary_search(batch).is_ok(), "{batch} was acknowledged and is not in {log:?}");
+            assert!(
+                log.binary_search(batch).is_ok(),
+                "{batch} was acknowledged and is not in {log:?}"
+            );
         }
         for (batch, error) in &self.failed {
             let there = log.binary_search(batch).is_ok();
-            assert!(!there || error.may_have_taken_effect(), "{batch} is there in spite of {error:?}");
+            assert!(
+                !there || error.may_have_taken_effect(),
+                "{batch} is there in spite of {error:?}"
+            );
         }
         let answered = self.acknowledged.len() + self.failed.len();
-        assert_eq!(answered, usize::try_from(self.next_batch).unwrap(), "one answer for each");
+        assert_eq!(
+            answered,
+            usize::try_from(self.next_batch).unwrap(),
+            "one answer for each"
+        );
     }
 }
 
