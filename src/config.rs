@@ -69,6 +69,14 @@ pub enum ConfigError {
     /// Both listeners have the same address.
     #[error("--listen and --http are both {0}")]
     SameAddress(SocketAddr),
+    /// A journal file must hold at least a few groups.
+    #[error("a journal file of {bytes} bytes is too small, the least is {min}")]
+    JournalFile {
+        /// What was asked for.
+        bytes: u64,
+        /// The least.
+        min: u64,
+    },
     /// The log level is not one.
     #[error(transparent)]
     LogLevel(#[from] telemetry::InvalidLevel),
@@ -82,6 +90,7 @@ impl ConfigError {
                 "listen on 127.0.0.1, or add --insecure-no-auth if the network itself keeps strangers out"
             }
             Self::SameAddress(_) => "give them different ports",
+            Self::JournalFile { .. } => "16MiB and more suit a busy broker; smaller ones are for tests",
             Self::LogLevel(_) => {
                 "use error, warn, info, debug or trace, or directives as in warn,naru::storage=debug"
             }
@@ -103,6 +112,13 @@ impl Settings {
         }
         if self.listen == self.http.listen && self.listen.port() != 0 {
             return Err(ConfigError::SameAddress(self.listen));
+        }
+        let (bytes, min) = (
+            self.storage.journal_file_bytes,
+            local::Settings::JOURNAL_FILE_BYTES_MIN,
+        );
+        if bytes < min {
+            return Err(ConfigError::JournalFile { bytes, min });
         }
         Ok(())
     }
@@ -164,6 +180,20 @@ mod tests {
         let error = listening("127.0.0.1:7", "127.0.0.1:7").check().unwrap_err();
         assert_eq!(error, ConfigError::SameAddress("127.0.0.1:7".parse().unwrap()));
         assert_eq!(listening("127.0.0.1:0", "127.0.0.1:0").check(), Ok(()));
+    }
+
+    #[test]
+    fn a_tiny_journal_file_is_refused() {
+        let mut settings = Settings::default();
+        settings.storage.journal_file_bytes = 100;
+        let error = settings.check().unwrap_err();
+        assert_eq!(
+            error,
+            ConfigError::JournalFile {
+                bytes: 100,
+                min: 65_536
+            }
+        );
     }
 
     #[test]

@@ -88,7 +88,7 @@ impl Exit {
 }
 
 /// Text for `naru --help`.
-pub const EXIT_CODES_HELP: &str = "\
+pub(crate) const EXIT_CODES_HELP: &str = "\
 Exit codes:
   0  success
   1  unexpected failure (bug, I/O)

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 /// Longest line: what a request to the broker can hold.
-pub const LINE_BYTES_MAX: usize = 8 << 20;
+pub(crate) const LINE_BYTES_MAX: usize = 8 << 20;
 /// Lines go over in pieces of about so many bytes.
 const PIECE_BYTES: usize = 64 << 10;
 /// And of at most so many lines.
@@ -16,14 +16,14 @@ const PIECE_LINES: usize = 4096;
 const PIECES_WAITING: usize = 8;
 
 /// Lines that were read together.
-pub type Piece = io::Result<Vec<Bytes>>;
+pub(crate) type Piece = io::Result<Vec<Bytes>>;
 
 /// Reads lines on a thread of their own, because reading stdin blocks. The thread ends with the stream, or when nobody
 /// takes its lines any more; the process does not wait for it.
 ///
 /// # Errors
 /// The thread cannot be started.
-pub fn read_lines(source: impl Read + Send + 'static) -> io::Result<mpsc::Receiver<Piece>> {
+pub(crate) fn read_lines(source: impl Read + Send + 'static) -> io::Result<mpsc::Receiver<Piece>> {
     let (sender, receiver) = mpsc::channel(PIECES_WAITING);
     thread::Builder::new().name("lines".to_owned()).spawn(move || {
         let mut reader = BufReader::with_capacity(PIECE_BYTES, source);
@@ -73,7 +73,7 @@ fn next_line<R: Read>(reader: &mut BufReader<R>) -> io::Result<Option<Bytes>> {
 }
 
 /// The lines of a text that is in memory; slices, nothing is copied.
-pub fn split(text: &Bytes) -> Vec<Bytes> {
+pub(crate) fn split(text: &Bytes) -> Vec<Bytes> {
     let mut lines = Vec::new();
     let mut start = 0;
     for (at, byte) in text.iter().enumerate() {

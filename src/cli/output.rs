@@ -31,7 +31,7 @@ pub struct Output {
 
 /// What the command line says about output.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Wishes {
+pub(crate) struct Wishes {
     /// A form, if one was named.
     pub format: Option<Format>,
     /// `-q`.
@@ -42,7 +42,7 @@ pub struct Wishes {
 
 impl Output {
     /// Fills in what was not said: a table on a terminal, one JSON value per line in a pipe.
-    pub fn new(wishes: Wishes) -> Self {
+    pub(crate) fn new(wishes: Wishes) -> Self {
         let terminal = io::stdout().is_terminal();
         let default = if terminal { Format::Table } else { Format::Ndjson };
         Self {
@@ -54,12 +54,12 @@ impl Output {
     }
 
     /// True if people read it.
-    pub fn is_table(&self) -> bool {
+    pub(crate) fn is_table(&self) -> bool {
         self.format == Format::Table
     }
 
     /// True if JSON was asked for by name: for commands whose output is a story, even in a pipe.
-    pub fn wants_json(&self) -> bool {
+    pub(crate) fn wants_json(&self) -> bool {
         matches!(self.chosen, Some(Format::Json | Format::Ndjson))
     }
 
@@ -67,7 +67,7 @@ impl Output {
     ///
     /// # Errors
     /// Whatever stdout says.
-    pub fn json(&self, value: &serde_json::Value) -> io::Result<()> {
+    pub(crate) fn json(&self, value: &serde_json::Value) -> io::Result<()> {
         match self.format {
             Format::Ndjson => line(&value.to_string()),
             Format::Table | Format::Json => line(&format!("{value:#}")),
@@ -78,7 +78,7 @@ impl Output {
     ///
     /// # Errors
     /// Whatever stdout says.
-    pub fn json_all(&self, values: Vec<serde_json::Value>) -> io::Result<()> {
+    pub(crate) fn json_all(&self, values: Vec<serde_json::Value>) -> io::Result<()> {
         match self.format {
             Format::Ndjson => values.iter().try_for_each(|value| line(&value.to_string())),
             Format::Table | Format::Json => self.json(&serde_json::Value::Array(values)),
@@ -86,7 +86,7 @@ impl Output {
     }
 
     /// Tells people what was done and what may come next, on stderr.
-    pub fn tell(&self, text: &str) {
+    pub(crate) fn tell(&self, text: &str) {
         if !self.quiet {
             say(text);
         }
@@ -97,7 +97,7 @@ impl Output {
 ///
 /// # Errors
 /// Whatever stdout says.
-pub fn line(text: &str) -> io::Result<()> {
+pub(crate) fn line(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.write_all(b"\n")?;
@@ -105,12 +105,12 @@ pub fn line(text: &str) -> io::Result<()> {
 }
 
 /// Writes a line to stderr; there is nobody left to tell if that fails.
-pub fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// Aligned columns without lines around them. Columns named in `right` are aligned to the right.
-pub fn table(header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) -> String {
+pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) -> String {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
@@ -133,7 +133,7 @@ pub fn table(header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) -> String
 }
 
 /// Bytes for people: `3.1 GiB`.
-pub fn bytes_text(bytes: u64) -> String {
+pub(crate) fn bytes_text(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
 }
 

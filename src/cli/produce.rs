@@ -403,6 +403,7 @@ mod tests {
             what: "Produce",
             after: std::time::Duration::from_secs(1),
             may_have_taken_effect: true,
+            cause: None,
         };
         let exit = |tally: Tally, fed| {
             let args = args();

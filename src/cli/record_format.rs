@@ -11,7 +11,7 @@ use crate::record::Record;
 
 /// A record and where it stands.
 #[derive(Clone, Copy, Debug)]
-pub struct Located<'a> {
+pub(crate) struct Located<'a> {
     /// Its topic.
     pub topic: &'a str,
     /// Its partition.
@@ -26,7 +26,7 @@ pub struct Located<'a> {
 
 /// A parsed format.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RecordFormat {
+pub(crate) struct RecordFormat {
     parts: Vec<Part>,
 }
 
@@ -56,7 +56,7 @@ enum HeaderPart {
 /// A format that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("format, byte {at}: {what}")]
-pub struct FormatError {
+pub(crate) struct FormatError {
     /// Where, in bytes from 0.
     pub at: usize,
     /// What is wrong.
@@ -68,7 +68,7 @@ impl RecordFormat {
     ///
     /// # Errors
     /// Says what is wrong and where.
-    pub fn parse(text: &str) -> Result<Self, FormatError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, FormatError> {
         let mut scanner = Scanner { text, at: 0 };
         let mut parts = Vec::new();
         while let Some(token) = scanner.next(None)? {
@@ -102,7 +102,7 @@ impl RecordFormat {
     ///
     /// # Errors
     /// Whatever the output says.
-    pub fn write(&self, out: &mut impl Write, located: &Located<'_>) -> io::Result<()> {
+    pub(crate) fn write(&self, out: &mut impl Write, located: &Located<'_>) -> io::Result<()> {
         let record = located.record;
         for part in &self.parts {
             match part {

@@ -18,7 +18,7 @@ use crate::telemetry::LogFormat;
 
 Ends on SIGTERM or SIGINT: stops accepting, answers what is in flight for at most 10 s, and leaves a clean checkpoint.
 A second signal ends it at once; nothing that was acknowledged is lost.")]
-pub struct ServeArgs {
+pub(crate) struct ServeArgs {
     /// Where the records are kept; made if it is missing.
     #[arg(long, value_name = "DIR", default_value = "naru-data")]
     pub data_dir: PathBuf,
@@ -37,6 +37,9 @@ pub struct ServeArgs {
     /// Keeps everything in memory: nothing survives the end of the process.
     #[arg(long, conflicts_with = "data_dir")]
     pub in_memory: bool,
+    /// Size of a journal file; there are four of them, and the first of a new directory is at most 16MiB.
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
+    pub journal_file_bytes: u64,
     /// Form of the log lines; text on a terminal, otherwise JSON.
     #[arg(long, value_name = "FORMAT", value_parser = ["json", "text"])]
     pub log_format: Option<String>,
@@ -47,7 +50,7 @@ impl ServeArgs {
     ///
     /// # Errors
     /// They do not fit together.
-    pub fn settings(self, log_level: &str) -> Result<Settings, Failure> {
+    pub(crate) fn settings(self, log_level: &str) -> Result<Settings, Failure> {
         let mut settings = Settings {
             data_dir: self.data_dir,
             in_memory: self.in_memory,
@@ -57,6 +60,8 @@ impl ServeArgs {
         };
         settings.listen = self.listen;
         settings.http.listen = self.http;
+        settings.storage.journal_file_bytes = self.journal_file_bytes;
+        settings.log.node = settings.broker.broker_id.0;
         settings.log.level = log_level.to_owned();
         settings.log.format = match self.log_format.as_deref() {
             Some("json") => LogFormat::Json,
@@ -68,7 +73,40 @@ impl ServeArgs {
     }
 }
 
+/// Reads `256MiB`, `64KiB`, `1GiB` or a bare number of bytes.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let shift = match unit {
+        "" | "B" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        _ => return Err("use a number with KiB, MiB or GiB".to_owned()),
+    };
+    let number: u64 = number
+        .parse()
+        .map_err(|_| "use a number, as in 256MiB".to_owned())?;
+    number
+        .checked_mul(1 << shift)
+        .ok_or_else(|| "the number is too large".to_owned())
+}
+
 fn refused(error: ConfigError) -> Failure {
     let hint = error.hint();
     Failure::usage(error.to_string()).hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_binary_units() {
+        assert_eq!(parse_size("64KiB"), Ok(65_536));
+        assert_eq!(parse_size("1GiB"), Ok(1 << 30));
+        assert_eq!(parse_size("12"), Ok(12));
+        for bad in ["", "MiB", "1MB", "1.5GiB", "-1", "99999999999GiB"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -313,9 +313,10 @@ async fn confirm(question: &str) -> Result<(), Stopped> {
             // Nobody waits any more if the command was interrupted.
             let _ = sender.send(read.map(|_| answer));
         })?;
-    let answer = receiver
-        .await
-        .map_or_else(|_| Ok(String::new()), |answer| answer)?;
+    let answer = match receiver.await {
+        Ok(answer) => answer?,
+        Err(_) => String::new(),
+    };
     if matches!(answer.trim(), "y" | "Y" | "yes") {
         Ok(())
     } else {

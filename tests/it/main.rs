@@ -1,9 +1,4 @@
-//! Behaviour across modules, seen from outside of the crate.
-#![expect(missing_docs, reason = "tests document themselves by their names")]
+//! Tests from outside: over TCP on the loopback interface, or through the binary.
 
-#[cfg(test)]
 mod bad_input;
-#[cfg(test)]
-mod connections;
-#[cfg(test)]
-mod peer;
+mod cli;

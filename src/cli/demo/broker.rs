@@ -14,6 +14,8 @@ use crate::cli::failure::Failure;
 const READY_WITHIN: Duration = Duration::from_secs(30);
 /// How often the port file is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// A temporary directory need not hold the gigabyte of a busy broker's journal.
+const JOURNAL_FILE: &str = "64MiB";
 /// Lines of the broker's log that are shown when it fails.
 const LOG_LINES_SHOWN: usize = 5;
 
@@ -69,6 +71,7 @@ impl BrokerProcess {
             .args(["--http", &ports.http.to_string()])
             .arg("--port-file")
             .arg(&port_file)
+            .args(["--journal-file-bytes", JOURNAL_FILE])
             .args(["--log-format", "json", "--log-level", "info"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -79,6 +82,11 @@ impl BrokerProcess {
             child,
             dir: dir.to_owned(),
         })
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Waits until it is ready.

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use super::Context;
 use super::failure::{Exit, Failure, Outcome, Stopped};
 use super::lines;
-use super::output::line;
+use super::output::{Output, line};
 use super::progress;
 use crate::client::{Client, CreateTopicOptions, OffsetSpec, Producer, ProducerRecord, Start, Ticket};
 use crate::model::{Offset, PartitionId};
@@ -60,6 +60,11 @@ pub(crate) async fn run(args: DemoArgs, context: &Context) -> Outcome {
         .map_err(|e| Failure::unexpected(format!("cannot make a temporary directory: {e}")))?;
     let clock = SystemClock::new();
     let mut broker = BrokerProcess::start(dir.path(), Ports::any())?;
+    context.output.tell(&format!(
+        "started a broker in {}, process id {}",
+        dir.path().display(),
+        broker.id()
+    ));
     let ports = broker.ready().await?;
     let client = connect(ports).await?;
     let options = CreateTopicOptions {
@@ -76,10 +81,11 @@ pub(crate) async fn run(args: DemoArgs, context: &Context) -> Outcome {
         ports,
         bar: &bar,
         clock: &clock,
+        output: context.output,
     };
     let (broker, run) = show.run(&client, broker).await?;
     let produced_in = clock.mono() - started;
-    bar.set_message("reading back");
+    show.tell("reading everything back");
     let found = read_back(&client, &inputs).await?;
     bar.finish_and_clear();
     drop(broker);
@@ -144,6 +150,7 @@ struct Show<'a> {
     ports: Ports,
     bar: &'a ProgressBar,
     clock: &'a SystemClock,
+    output: Output,
 }
 
 /// What happened while producing.
@@ -185,6 +192,11 @@ impl Show<'_> {
             first_error,
         };
         Ok((broker, produced))
+    }
+
+    /// Tells what happens, above the bar if there is one.
+    fn tell(&self, text: &str) {
+        self.bar.suspend(|| self.output.tell(text));
     }
 
     /// Sends all records in order. The last quarter waits until the broker was killed: whatever the size of the buffers
@@ -260,10 +272,13 @@ impl Show<'_> {
         let killed = self.clock.mono();
         broker.kill()?;
         open.send_replace(true);
+        self.tell(&format!(
+            "killed it with SIGKILL after {at_kill} acknowledged records, starting it again"
+        ));
         let mut broker = BrokerProcess::start(self.dir, self.ports)?;
         broker.ready().await?;
         let restart = self.clock.mono() - killed;
-        self.bar.set_message("the broker is back");
+        self.tell(&format!("ready again after {} ms", restart.as_millis()));
         Ok((broker, at_kill, restart))
     }
 }
