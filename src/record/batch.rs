@@ -8,6 +8,7 @@ use crate::model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, Tim
 
 /// Bytes of a batch before its records.
 pub const HEADER_BYTES: usize = 61;
+const HEADER_BYTES_U32: u32 = 61;
 
 /// Bytes of a batch up to the end of its length field, which counts what follows.
 pub(super) const LENGTH_END: u32 = 12;
@@ -152,6 +153,20 @@ impl SealedBatch {
         self.header.leader_epoch = epoch;
         self.head[..8].copy_from_slice(&base.get().to_be_bytes());
         self.head[12..16].copy_from_slice(&epoch.0.to_be_bytes());
+    }
+
+    /// Writes the producer fields into the header and mends the CRC, which covers them, without walking the body.
+    pub fn stamp_producer(&mut self, producer: super::ProducerFields) {
+        let before = crc32c(&self.head[OUTER_BYTES..]);
+        self.head[43..51].copy_from_slice(&producer.id.0.to_be_bytes());
+        self.head[51..53].copy_from_slice(&producer.epoch.0.to_be_bytes());
+        self.head[53..57].copy_from_slice(&producer.base_sequence.0.to_be_bytes());
+        let after = crc32c(&self.head[OUTER_BYTES..]);
+        // A CRC is linear: the change of the header's CRC, moved over the body, is the change of the whole one.
+        let body_bytes = self.total_bytes().saturating_sub(HEADER_BYTES_U32);
+        self.header.crc = combine(before ^ after, self.header.crc, body_bytes);
+        self.head[17..21].copy_from_slice(&self.header.crc.to_be_bytes());
+        self.header.producer = Some((producer.id, producer.epoch, producer.base_sequence));
     }
 
     /// CRC-32C of all bytes, header as stamped: combined from the first 21 bytes and the batch's own CRC, so the body is

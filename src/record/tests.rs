@@ -225,6 +225,29 @@ proptest! {
 }
 
 #[test]
+fn a_batch_stamped_with_a_producer_equals_one_built_with_it() {
+    for records in [1, 2, 700] {
+        let build = || {
+            let mut builder = BatchBuilder::new();
+            for i in 0..records {
+                builder.push(Timestamp(i), Some(b"key"), Some(b"some value"), &[]);
+            }
+            builder
+        };
+        let mut stamped = build().seal(None);
+        for (id, epoch, sequence) in [(7, 0, 0), (i64::MAX, i16::MAX, i32::MAX), (8, 1, 2)] {
+            let fields = ProducerFields {
+                id: ProducerId(id),
+                epoch: ProducerEpoch(epoch),
+                base_sequence: Sequence(sequence),
+            };
+            stamped.stamp_producer(fields);
+            assert_eq!(stamped, build().seal(Some(fields)));
+        }
+    }
+}
+
+#[test]
 fn every_flipped_bit_is_refused_or_harmless() {
     let good = small_batch();
     let sealed = validate(good.clone(), u32::MAX).unwrap();

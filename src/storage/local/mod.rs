@@ -28,6 +28,8 @@ mod scan;
 mod segment;
 mod settings;
 mod tail;
+#[cfg(test)]
+mod tests;
 mod threads;
 mod trash;
 
@@ -130,6 +132,11 @@ impl LocalStore {
             .lock()
             .expect("no panics while locked")
             .shutdown(&self.engine)
+    }
+
+    /// Identity of the data directory, made with it.
+    pub fn directory_id(&self) -> [u8; 16] {
+        self.engine.directory
     }
 
     /// What opening came to.

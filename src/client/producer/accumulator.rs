@@ -1,0 +1,430 @@
+//! Where records wait to become batches. Knows nothing of sending: the sender takes what is ready.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use super::ticket::{BatchTicket, Completion, Ticket};
+use super::{PreparedBatch, ProducerRecord};
+use crate::client::Error;
+use crate::client::partitioner::partition_for_key;
+use crate::model::{Timestamp, TopicId};
+use crate::record::{BatchBuilder, SealedBatch};
+
+/// What a producer knows about a topic.
+#[derive(Debug)]
+pub(super) struct Topic {
+    pub(super) name: Arc<str>,
+    pub(super) id: TopicId,
+    pub(super) partitions: u32,
+    /// No batch may be larger.
+    pub(super) batch_bytes_max: u32,
+    /// A batch of this size is closed.
+    pub(super) batch_bytes: usize,
+    /// Slot of partition 0; the others follow.
+    pub(super) first_slot: usize,
+    /// Partition of records without a key, until its batch is closed.
+    pub(super) sticky: AtomicU32,
+}
+
+/// A batch that is closed.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) sealed: SealedBatch,
+    pub(super) records: u32,
+    /// Bytes that it holds of the producer's buffer.
+    pub(super) buffered: u32,
+    pub(super) number: u64,
+    pub(super) completion: Arc<Completion>,
+    pub(super) since: Duration,
+}
+
+/// A batch that takes more records.
+#[derive(Debug)]
+struct OpenBatch {
+    builder: BatchBuilder,
+    buffered: u32,
+    number: u64,
+    completion: Arc<Completion>,
+    since: Duration,
+}
+
+impl OpenBatch {
+    fn close(self) -> Batch {
+        Batch {
+            records: self.builder.count(),
+            sealed: self.builder.seal(None),
+            buffered: self.buffered,
+            number: self.number,
+            completion: self.completion,
+            since: self.since,
+        }
+    }
+}
+
+/// One partition.
+#[derive(Debug)]
+struct Slot {
+    topic: Arc<Topic>,
+    open: Option<OpenBatch>,
+    closed: Vec<Batch>,
+}
+
+/// All partitions that this producer has sent to.
+// Invariant: `active` are the slots with an open or a closed batch; `unanswered` has every batch without an answer.
+#[derive(Debug, Default)]
+pub(super) struct Accumulator {
+    slots: Vec<Slot>,
+    active: BTreeSet<usize>,
+    unanswered: BTreeMap<u64, Arc<Completion>>,
+    next_number: u64,
+    flush: bool,
+    ended: bool,
+}
+
+/// A record with its place and its share of the buffer.
+#[derive(Debug)]
+pub(super) struct Accepted<'a> {
+    pub(super) topic: &'a Topic,
+    pub(super) record: &'a ProducerRecord,
+    pub(super) timestamp: Timestamp,
+    pub(super) buffered: u32,
+    pub(super) now: Duration,
+}
+
+/// A ticket, and whether the sender has something new to look at.
+#[derive(Debug)]
+pub(super) struct Added<T> {
+    pub(super) ticket: T,
+    pub(super) wake: bool,
+}
+
+impl Accumulator {
+    /// Makes room for a topic's partitions.
+    pub(super) fn add_topic(&mut self, describe: impl FnOnce(usize) -> Topic) -> Arc<Topic> {
+        let topic = Arc::new(describe(self.slots.len()));
+        for _ in 0..topic.partitions {
+            self.slots.push(Slot {
+                topic: topic.clone(),
+                open: None,
+                closed: Vec::new(),
+            });
+        }
+        topic
+    }
+
+    /// Which topic and partition a slot is.
+    pub(super) fn place(&self, slot: usize) -> (Arc<Topic>, u32) {
+        let topic = &self.slots[slot].topic;
+        let partition = u32::try_from(slot - topic.first_slot).unwrap_or(u32::MAX);
+        (topic.clone(), partition)
+    }
+
+    /// Number of slots.
+    pub(super) fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Adds a record to the open batch of its partition.
+    pub(super) fn add(&mut self, accepted: &Accepted<'_>) -> Result<Added<Ticket>, Error> {
+        self.check_not_ended()?;
+        let Accepted {
+            topic,
+            record,
+            timestamp,
+            buffered,
+            now,
+        } = *accepted;
+        let sticky = record.partition.is_none() && record.key.is_none();
+        let mut at = topic.first_slot + index(partition_of(topic, record));
+        let (key, value) = (record.key.as_deref(), record.value.as_deref());
+        let mut wake = false;
+        if let Some(open) = &self.slots[at].open {
+            let bytes = open
+                .builder
+                .encoded_bytes_with(timestamp, key, value, &record.headers);
+            if bytes > topic.batch_bytes {
+                self.close(at);
+                wake = true;
+                if sticky {
+                    at = topic.first_slot + index(topic.sticky.load(Ordering::Relaxed));
+                }
+            }
+        }
+        if self.slots[at].open.is_none() {
+            wake = true;
+            let (number, completion) = self.new_completion();
+            // A new topic's first batches are often single records, so room for a whole batch is not taken at once.
+            self.slots[at].open = Some(OpenBatch {
+                builder: BatchBuilder::new(),
+                buffered: 0,
+                number,
+                completion,
+                since: now,
+            });
+            self.active.insert(at);
+        }
+        let open = self.slots[at]
+            .open
+            .as_mut()
+            .expect("made above if there was none");
+        open.builder.push(timestamp, key, value, &record.headers);
+        open.buffered = open.buffered.saturating_add(buffered);
+        let ticket = Ticket::new(open.completion.clone(), open.builder.count() - 1);
+        if open.builder.encoded_bytes() >= topic.batch_bytes {
+            self.close(at);
+            wake = true;
+        }
+        Ok(Added { ticket, wake })
+    }
+
+    /// Adds a whole batch behind everything that its partition has.
+    pub(super) fn add_batch(
+        &mut self,
+        topic: &Topic,
+        partition: u32,
+        batch: PreparedBatch,
+        buffered: u32,
+        now: Duration,
+    ) -> Result<Added<BatchTicket>, Error> {
+        self.check_not_ended()?;
+        let at = topic.first_slot + index(partition);
+        self.close(at);
+        let (number, completion) = self.new_completion();
+        let ticket = BatchTicket::new(completion.clone());
+        self.slots[at].closed.push(Batch {
+            records: batch.sealed.header().count,
+            sealed: batch.sealed,
+            buffered,
+            number,
+            completion,
+            since: now,
+        });
+        self.active.insert(at);
+        Ok(Added { ticket, wake: true })
+    }
+
+    /// Everything that has no answer yet; what is open is to be sent without waiting for more.
+    pub(super) fn begin_flush(&mut self) -> Vec<Arc<Completion>> {
+        self.flush = true;
+        self.unanswered.values().cloned().collect()
+    }
+
+    /// No more records are taken.
+    pub(super) fn end(&mut self) {
+        self.ended = true;
+        self.flush = true;
+    }
+
+    /// True once nothing comes any more and everything has its answer.
+    pub(super) fn is_finished(&self) -> bool {
+        self.ended && self.unanswered.is_empty()
+    }
+
+    /// A batch has its answer.
+    pub(super) fn answered(&mut self, number: u64) {
+        self.unanswered.remove(&number);
+    }
+
+    /// Takes the batches that are to be sent now. `wants` says of a slot whether its partition could send another batch,
+    /// `idle` whether nothing at all is in flight, in which case nothing waits for more. Returns when the next open batch
+    /// has waited long enough.
+    pub(super) fn take_ready(
+        &mut self,
+        now: Duration,
+        linger: Duration,
+        idle: bool,
+        wants: impl Fn(usize) -> bool,
+        mut take: impl FnMut(usize, Batch),
+    ) -> Option<Duration> {
+        let mut wakes_at = None;
+        for at in self.active.clone() {
+            if let Some(open) = &self.slots[at].open {
+                let ripe = open.since + linger;
+                if self.flush || (wants(at) && (idle || ripe <= now)) {
+                    self.close(at);
+                } else if ripe > now {
+                    wakes_at = Some(wakes_at.map_or(ripe, |t: Duration| t.min(ripe)));
+                }
+            }
+            let slot = &mut self.slots[at];
+            for batch in slot.closed.drain(..) {
+                take(at, batch);
+            }
+            if slot.open.is_none() {
+                self.active.remove(&at);
+            }
+        }
+        self.flush = false;
+        wakes_at
+    }
+
+    fn close(&mut self, at: usize) {
+        let slot = &mut self.slots[at];
+        let Some(open) = slot.open.take() else { return };
+        slot.closed.push(open.close());
+        let (topic, sticky) = (&slot.topic, &slot.topic.sticky);
+        let partition = u32::try_from(at - topic.first_slot).unwrap_or(0);
+        // Records without a key go on to the next partition when their batch is closed.
+        let next = (partition + 1) % topic.partitions.max(1);
+        let _ = sticky.compare_exchange(partition, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    fn new_completion(&mut self) -> (u64, Arc<Completion>) {
+        let number = self.next_number;
+        self.next_number += 1;
+        let completion = Arc::new(Completion::default());
+        self.unanswered.insert(number, completion.clone());
+        (number, completion)
+    }
+
+    fn check_not_ended(&self) -> Result<(), Error> {
+        if self.ended {
+            return Err(Error::Usage("the producer is closed".into()));
+        }
+        Ok(())
+    }
+}
+
+fn partition_of(topic: &Topic, record: &ProducerRecord) -> u32 {
+    match (record.partition, &record.key) {
+        (Some(partition), _) => partition,
+        (None, Some(key)) => partition_for_key(key, topic.partitions),
+        (None, None) => topic.sticky.load(Ordering::Relaxed),
+    }
+}
+
+fn index(partition: u32) -> usize {
+    usize::try_from(partition).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accumulator(partitions: u32, batch_bytes: usize) -> (Accumulator, Arc<Topic>) {
+        let mut accumulator = Accumulator::default();
+        let topic = accumulator.add_topic(|first_slot| Topic {
+            name: "orders".into(),
+            id: TopicId::from_bytes([9; 16]),
+            partitions,
+            batch_bytes_max: 1 << 20,
+            batch_bytes,
+            first_slot,
+            sticky: AtomicU32::new(0),
+        });
+        (accumulator, topic)
+    }
+
+    fn add(accumulator: &mut Accumulator, topic: &Topic, record: &ProducerRecord) -> bool {
+        let accepted = Accepted {
+            topic,
+            record,
+            timestamp: Timestamp(1),
+            buffered: 10,
+            now: Duration::ZERO,
+        };
+        accumulator.add(&accepted).unwrap().wake
+    }
+
+    fn ready(accumulator: &mut Accumulator, now_ms: u64, idle: bool) -> Vec<(usize, u32)> {
+        let mut taken = Vec::new();
+        let now = Duration::from_millis(now_ms);
+        let linger = Duration::from_millis(5);
+        accumulator.take_ready(
+            now,
+            linger,
+            idle,
+            |_| true,
+            |at, batch| taken.push((at, batch.records)),
+        );
+        taken
+    }
+
+    #[test]
+    fn a_lone_record_does_not_wait_for_more() {
+        let (mut accumulator, topic) = accumulator(1, 1_000);
+        assert!(add(
+            &mut accumulator,
+            &topic,
+            &ProducerRecord::to("orders").value("a")
+        ));
+        assert_eq!(ready(&mut accumulator, 0, true), [(0, 1)]);
+    }
+
+    #[test]
+    fn while_something_is_in_flight_a_batch_waits_for_the_linger_time() {
+        let (mut accumulator, topic) = accumulator(1, 1_000);
+        add(&mut accumulator, &topic, &ProducerRecord::to("orders").value("a"));
+        assert!(!add(
+            &mut accumulator,
+            &topic,
+            &ProducerRecord::to("orders").value("b")
+        ));
+        assert_eq!(ready(&mut accumulator, 4, false), []);
+        assert_eq!(ready(&mut accumulator, 5, false), [(0, 2)]);
+    }
+
+    #[test]
+    fn records_without_a_key_fill_one_partition_and_go_on_to_the_next() {
+        let (mut accumulator, topic) = accumulator(3, 200);
+        for _ in 0..7 {
+            add(
+                &mut accumulator,
+                &topic,
+                &ProducerRecord::to("orders").value(vec![0; 40]),
+            );
+        }
+        // 61 bytes of header and 47 a record: two fit 200 bytes.
+        assert_eq!(
+            ready(&mut accumulator, 9, false),
+            [(0, 2), (0, 1), (1, 2), (2, 2)]
+        );
+    }
+
+    #[test]
+    fn a_flush_takes_everything_and_waits_for_all_that_has_no_answer() {
+        let (mut accumulator, topic) = accumulator(2, 1_000);
+        add(
+            &mut accumulator,
+            &topic,
+            &ProducerRecord::to("orders").partition(0).value("a"),
+        );
+        add(
+            &mut accumulator,
+            &topic,
+            &ProducerRecord::to("orders").partition(1).value("b"),
+        );
+        assert_eq!(accumulator.begin_flush().len(), 2);
+        assert_eq!(ready(&mut accumulator, 0, false), [(0, 1), (1, 1)]);
+        accumulator.answered(0);
+        assert_eq!(accumulator.begin_flush().len(), 1);
+        accumulator.end();
+        assert!(!accumulator.is_finished());
+        accumulator.answered(1);
+        assert!(accumulator.is_finished());
+        let record = ProducerRecord::to("orders");
+        let accepted = Accepted {
+            topic: &topic,
+            record: &record,
+            timestamp: Timestamp(1),
+            buffered: 0,
+            now: Duration::ZERO,
+        };
+        assert!(matches!(accumulator.add(&accepted), Err(Error::Usage(_))));
+    }
+
+    #[test]
+    fn a_whole_batch_comes_behind_the_records_before_it() {
+        let (mut accumulator, topic) = accumulator(1, 1_000);
+        add(&mut accumulator, &topic, &ProducerRecord::to("orders").value("a"));
+        let mut builder = BatchBuilder::new();
+        for i in 0..7 {
+            builder.push(Timestamp(i), None, None, &[]);
+        }
+        let added = accumulator.add_batch(&topic, 0, builder.into(), 10, Duration::ZERO);
+        assert!(added.unwrap().wake);
+        assert_eq!(ready(&mut accumulator, 0, false), [(0, 1), (0, 7)]);
+    }
+}

@@ -1,0 +1,182 @@
+//! What the connections count instead of logging it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::model::ErrorCode;
+
+/// Lowest and highest number of the codes for bad input.
+const BAD_INPUT_FIRST: u32 = 20;
+const BAD_INPUT_COUNT: usize = 12;
+
+/// Why the broker ended a connection by itself, other than for bad input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hangup {
+    /// No Hello in time, or too much before it.
+    Greeting,
+    /// A frame was started and not continued.
+    SlowFrame,
+    /// Replies were not taken.
+    SlowReader,
+    /// No request for too long.
+    Idle,
+}
+
+impl Hangup {
+    /// All reasons.
+    pub const ALL: [Self; 4] = [Self::Greeting, Self::SlowFrame, Self::SlowReader, Self::Idle];
+
+    /// Name for metrics and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Greeting => "greeting",
+            Self::SlowFrame => "slow_frame",
+            Self::SlowReader => "slow_reader",
+            Self::Idle => "idle",
+        }
+    }
+
+    const fn index(self) -> usize {
+        match self {
+            Self::Greeting => 0,
+            Self::SlowFrame => 1,
+            Self::SlowReader => 2,
+            Self::Idle => 3,
+        }
+    }
+}
+
+/// Counters of a listener and all its connections. All but [`open`](Self::open) only grow.
+#[derive(Debug, Default)]
+pub struct Counters {
+    accepted: AtomicU64,
+    accept_errors: AtomicU64,
+    closed: AtomicU64,
+    requests: AtomicU64,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+    bad_input: [AtomicU64; BAD_INPUT_COUNT],
+    hangups: [AtomicU64; Hangup::ALL.len()],
+}
+
+impl Counters {
+    /// Connections accepted.
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Failed accepts.
+    pub fn accept_errors(&self) -> u64 {
+        self.accept_errors.load(Ordering::Relaxed)
+    }
+
+    /// Connections closed, by whomever.
+    pub fn closed(&self) -> u64 {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Connections open now.
+    pub fn open(&self) -> u64 {
+        // Closed first: read the other way round, the difference could be negative.
+        let closed = self.closed();
+        self.accepted().saturating_sub(closed)
+    }
+
+    /// Requests handed to the broker.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Bytes read.
+    pub fn bytes_in(&self) -> u64 {
+        self.bytes_in.load(Ordering::Relaxed)
+    }
+
+    /// Bytes written.
+    pub fn bytes_out(&self) -> u64 {
+        self.bytes_out.load(Ordering::Relaxed)
+    }
+
+    /// Frames refused with this code; 0 for codes that are not about bad input.
+    pub fn bad_input(&self, code: ErrorCode) -> u64 {
+        self.bad_input_of(code)
+            .map_or(0, |counter| counter.load(Ordering::Relaxed))
+    }
+
+    /// Connections ended for this reason.
+    pub fn hangups(&self, reason: Hangup) -> u64 {
+        self.hangups
+            .get(reason.index())
+            .map_or(0, |counter| counter.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn count_accepted(&self) {
+        add(&self.accepted, 1);
+    }
+
+    pub(super) fn count_accept_error(&self) {
+        add(&self.accept_errors, 1);
+    }
+
+    pub(super) fn count_closed(&self) {
+        add(&self.closed, 1);
+    }
+
+    pub(super) fn count_request(&self) {
+        add(&self.requests, 1);
+    }
+
+    pub(super) fn count_bytes_in(&self, bytes: usize) {
+        add(&self.bytes_in, bytes as u64);
+    }
+
+    pub(super) fn count_bytes_out(&self, bytes: usize) {
+        add(&self.bytes_out, bytes as u64);
+    }
+
+    pub(super) fn count_bad_input(&self, code: ErrorCode) {
+        if let Some(counter) = self.bad_input_of(code) {
+            add(counter, 1);
+        }
+    }
+
+    pub(super) fn count_hangup(&self, reason: Hangup) {
+        if let Some(counter) = self.hangups.get(reason.index()) {
+            add(counter, 1);
+        }
+    }
+
+    fn bad_input_of(&self, code: ErrorCode) -> Option<&AtomicU64> {
+        let index = code.number().checked_sub(BAD_INPUT_FIRST)?;
+        self.bad_input.get(usize::try_from(index).ok()?)
+    }
+}
+
+fn add(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_for_bad_input_has_its_own_counter() {
+        let counters = Counters::default();
+        for code in ErrorCode::ALL {
+            counters.count_bad_input(*code);
+        }
+        for code in ErrorCode::ALL {
+            let expected = u64::from((20..=31).contains(&code.number()));
+            assert_eq!(counters.bad_input(*code), expected, "{}", code.name());
+        }
+    }
+
+    #[test]
+    fn open_is_what_was_accepted_and_not_closed() {
+        let counters = Counters::default();
+        counters.count_accepted();
+        counters.count_accepted();
+        counters.count_closed();
+        assert_eq!((counters.open(), counters.closed()), (1, 1));
+    }
+}

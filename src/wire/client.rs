@@ -1,0 +1,132 @@
+//! The client's side of the protocol: requests out, responses in.
+
+use bytes::Bytes;
+use prost::{DecodeError, Message};
+
+use super::payload::{self, Part};
+use crate::net::frame::FrameOut;
+use crate::pb::v1;
+use crate::pb::v1::produce_partition::Payload;
+use crate::pb::v1::request::Body;
+
+const PRODUCE_TAG: u32 = 19;
+const PARTITIONS_TAG: u32 = 15;
+const RAW_TAG: u32 = 14;
+
+/// Encodes a request. Raw batches of a produce are shared, not copied.
+///
+/// Returns `None` if the request is larger than any frame; the broker's own limit (`Limits.request_bytes_max`) is
+/// the caller's to keep.
+pub fn encode_request(request_id: u64, deadline_ms: u32, body: Body) -> Option<FrameOut> {
+    let envelope = |body| v1::Request {
+        request_id,
+        deadline_ms,
+        body,
+    };
+    match body {
+        Body::Produce(mut produce) => {
+            let parts: Vec<Part> = std::mem::take(&mut produce.partitions)
+                .into_iter()
+                .map(part)
+                .collect();
+            payload::frame(&envelope(None), PRODUCE_TAG, &produce, PARTITIONS_TAG, &parts)
+        }
+        other => payload::whole(&envelope(Some(other))),
+    }
+}
+
+fn part(mut partition: v1::ProducePartition) -> Part {
+    match partition.payload.take() {
+        Some(Payload::Raw(batch)) => Part::with_payload(&partition, RAW_TAG, vec![batch]),
+        other => {
+            partition.payload = other;
+            Part::plain(&partition)
+        }
+    }
+}
+
+/// Decodes the payload of a response frame; fetched batches are slices of it.
+///
+/// # Errors
+/// The broker sent something else: nothing on this connection can be trusted any more.
+pub fn decode_response(frame: Bytes) -> Result<v1::Response, DecodeError> {
+    v1::Response::decode(frame)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn partition(index: u32, payload: Option<Payload>) -> v1::ProducePartition {
+        v1::ProducePartition {
+            partition: Some(v1::TopicPartition {
+                topic: "orders".to_owned(),
+                topic_id: Bytes::new(),
+                partition: index,
+            }),
+            leader_epoch: Some(3),
+            producer_id: None,
+            producer_epoch: None,
+            base_sequence: None,
+            payload,
+        }
+    }
+
+    #[test]
+    fn produce_by_hand_is_what_prost_writes() {
+        let structured = Payload::Structured(v1::Records {
+            records: vec![v1::Record {
+                value: Some(Bytes::from_static(b"v")),
+                ..v1::Record::default()
+            }],
+        });
+        let large = Bytes::from(vec![7; 200_000]);
+        for partitions in [
+            vec![],
+            vec![partition(0, Some(Payload::Raw(large.clone())))],
+            vec![
+                partition(0, Some(Payload::Raw(Bytes::from_static(b"small")))),
+                partition(1, Some(structured)),
+                partition(2, None),
+                partition(3, Some(Payload::Raw(Bytes::new()))),
+                partition(4, Some(Payload::Raw(large.clone()))),
+            ],
+        ] {
+            for (request_id, deadline_ms) in [(0, 0), (u64::MAX, 30_000)] {
+                let body = Body::Produce(v1::ProduceRequest {
+                    acks: 2,
+                    partitions: partitions.clone(),
+                });
+                let frame = encode_request(request_id, deadline_ms, body.clone()).unwrap();
+                let prost = v1::Request {
+                    request_id,
+                    deadline_ms,
+                    body: Some(body),
+                };
+                assert_eq!(frame.bytes(), 4 + prost.encoded_len());
+                assert_eq!(frame.to_bytes()[4..], prost.encode_to_vec());
+            }
+        }
+    }
+
+    #[test]
+    fn raw_batches_are_not_copied() {
+        let batch = Bytes::from(vec![7; 5000]);
+        let body = Body::Produce(v1::ProduceRequest {
+            acks: 0,
+            partitions: vec![partition(0, Some(Payload::Raw(batch.clone())))],
+        });
+        let chunks = encode_request(1, 0, body).unwrap().into_chunks();
+        assert_eq!(chunks.last().map(|chunk| chunk.as_ptr()), Some(batch.as_ptr()));
+    }
+
+    #[test]
+    fn other_requests_are_whole_messages() {
+        let body = Body::Ping(v1::PingRequest {
+            payload: Bytes::from_static(b"hi"),
+        });
+        let frame = encode_request(7, 0, body.clone()).unwrap().to_bytes();
+        let request = v1::Request::decode(frame.slice(4..)).unwrap();
+        assert_eq!((request.request_id, request.body), (7, Some(body)));
+    }
+}

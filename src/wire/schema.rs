@@ -1,0 +1,192 @@
+//! Messages and fields of a request, as the guard needs them. A test compares this with the .proto files.
+
+/// Type of a field.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    /// `uint64`.
+    U64,
+    /// `int64`.
+    I64,
+    /// `uint32`.
+    U32,
+    /// `int32`.
+    I32,
+    /// `bool`.
+    Bool,
+    /// An enum.
+    Enum,
+    /// `string`.
+    String,
+    /// `bytes`.
+    Bytes,
+    /// A message.
+    Message(&'static Message),
+}
+
+/// A field of a message.
+#[derive(Debug)]
+pub(super) struct Field {
+    pub(super) number: u64,
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+}
+
+/// A message.
+#[derive(Debug)]
+pub(super) struct Message {
+    pub(super) name: &'static str,
+    fields: &'static [Field],
+}
+
+impl Message {
+    /// The field with this number. Messages have a dozen fields at most, so the first match is found soonest by walking.
+    pub(super) fn field(&self, number: u64) -> Option<&'static Field> {
+        self.fields.iter().find(|field| field.number == number)
+    }
+
+    #[cfg(test)]
+    pub(super) fn fields(&self) -> &'static [Field] {
+        self.fields
+    }
+}
+
+macro_rules! message {
+    ($ident:ident = $name:literal { $($field:ident = $number:literal: $kind:expr,)* }) => {
+        pub(super) static $ident: Message = Message {
+            name: $name,
+            fields: &[$(Field { number: $number, name: stringify!($field), kind: $kind },)*],
+        };
+    };
+}
+
+message!(REQUEST = "Request" {
+    request_id = 1: Kind::U64,
+    deadline_ms = 2: Kind::U32,
+    produce = 19: Kind::Message(&PRODUCE),
+    fetch = 20: Kind::Message(&FETCH),
+    hello = 10: Kind::Message(&HELLO),
+    ping = 11: Kind::Message(&PING),
+    metadata = 12: Kind::Message(&METADATA),
+    create_topic = 13: Kind::Message(&CREATE_TOPIC),
+    delete_topic = 14: Kind::Message(&DELETE_TOPIC),
+    describe_topic = 15: Kind::Message(&DESCRIBE_TOPIC),
+    list_topics = 16: Kind::Message(&LIST_TOPICS),
+    list_offsets = 17: Kind::Message(&LIST_OFFSETS),
+    init_producer = 18: Kind::Message(&INIT_PRODUCER),
+});
+
+message!(HELLO = "HelloRequest" {
+    version_min = 1: Kind::U32,
+    version_max = 2: Kind::U32,
+    client_name = 3: Kind::String,
+    client_version = 4: Kind::String,
+    client_id = 5: Kind::String,
+    features = 6: Kind::String,
+    expected_cluster_id = 7: Kind::String,
+});
+
+message!(PING = "PingRequest" {
+    payload = 1: Kind::Bytes,
+});
+
+message!(METADATA = "MetadataRequest" {
+    topics = 1: Kind::String,
+    all = 2: Kind::Bool,
+});
+
+message!(CREATE_TOPIC = "CreateTopicRequest" {
+    name = 1: Kind::String,
+    partitions = 2: Kind::U32,
+    configs = 3: Kind::Message(&CONFIG_ENTRY),
+    if_not_exists = 4: Kind::Bool,
+    operation_id = 5: Kind::Bytes,
+});
+
+message!(CONFIG_ENTRY = "ConfigEntry" {
+    name = 1: Kind::String,
+    value = 2: Kind::String,
+    source = 3: Kind::String,
+});
+
+message!(DELETE_TOPIC = "DeleteTopicRequest" {
+    name = 1: Kind::String,
+    topic_id = 2: Kind::Bytes,
+});
+
+message!(DESCRIBE_TOPIC = "DescribeTopicRequest" {
+    name = 1: Kind::String,
+});
+
+message!(LIST_TOPICS = "ListTopicsRequest" {
+    cursor = 1: Kind::String,
+    count = 2: Kind::U32,
+    match = 3: Kind::String,
+    include_internal = 4: Kind::Bool,
+});
+
+message!(LIST_OFFSETS = "ListOffsetsRequest" {
+    partitions = 1: Kind::Message(&LIST_OFFSETS_PARTITION),
+});
+
+message!(LIST_OFFSETS_PARTITION = "ListOffsetsPartition" {
+    partition = 1: Kind::Message(&TOPIC_PARTITION),
+    spec = 2: Kind::Enum,
+});
+
+message!(TOPIC_PARTITION = "TopicPartition" {
+    topic = 1: Kind::String,
+    topic_id = 2: Kind::Bytes,
+    partition = 3: Kind::U32,
+});
+
+message!(INIT_PRODUCER = "InitProducerRequest" {
+    producer_id = 1: Kind::I64,
+    producer_epoch = 2: Kind::I32,
+});
+
+message!(PRODUCE = "ProduceRequest" {
+    acks = 1: Kind::Enum,
+    partitions = 15: Kind::Message(&PRODUCE_PARTITION),
+});
+
+message!(PRODUCE_PARTITION = "ProducePartition" {
+    partition = 1: Kind::Message(&TOPIC_PARTITION),
+    leader_epoch = 2: Kind::I32,
+    producer_id = 3: Kind::I64,
+    producer_epoch = 4: Kind::I32,
+    base_sequence = 5: Kind::I32,
+    raw = 14: Kind::Bytes,
+    structured = 15: Kind::Message(&RECORDS),
+});
+
+message!(RECORDS = "Records" {
+    records = 1: Kind::Message(&RECORD),
+});
+
+message!(RECORD = "Record" {
+    key = 1: Kind::Bytes,
+    value = 2: Kind::Bytes,
+    headers = 3: Kind::Message(&HEADER),
+    timestamp = 4: Kind::I64,
+    offset = 5: Kind::I64,
+});
+
+message!(HEADER = "Header" {
+    key = 1: Kind::String,
+    value = 2: Kind::Bytes,
+});
+
+message!(FETCH = "FetchRequest" {
+    max_wait_ms = 1: Kind::U32,
+    min_bytes = 2: Kind::U32,
+    max_bytes = 3: Kind::U32,
+    form = 4: Kind::Enum,
+    partitions = 15: Kind::Message(&FETCH_PARTITION),
+});
+
+message!(FETCH_PARTITION = "FetchPartition" {
+    partition = 1: Kind::Message(&TOPIC_PARTITION),
+    offset = 2: Kind::I64,
+    max_bytes = 3: Kind::U32,
+    leader_epoch = 4: Kind::I32,
+});
