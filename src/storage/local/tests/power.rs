@@ -74,7 +74,7 @@ fn run(rig: &mut Rig, done: &Mutex<Done>) {
         let fill = u8::try_from(i).unwrap();
         let chosen: Vec<_> = keys
             .iter()
-            .filter(|k| (i + k.partition.0 as usize + usize::from(k.topic.as_bytes()[0])) % 3 != 0)
+            .filter(|k| !(i + k.partition.0 as usize + usize::from(k.topic.as_bytes()[0])).is_multiple_of(3))
             .collect();
         let chosen: Vec<_> = chosen
             .into_iter()
