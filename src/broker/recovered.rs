@@ -83,7 +83,7 @@ impl Recovered {
         }
     }
 
-    #[expect(clippy::type_complexity, reason = "taken apart at once by the one caller")]
+    /// The machine, where `__meta` ends, and the partitions with state.
     pub(super) fn finish(
         self,
     ) -> Result<(Machine, PartitionState, BTreeMap<PartitionKey, PartitionState>), RecoverError> {

@@ -80,6 +80,10 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
 }
 
 /// An open file. All methods take `&self`: concurrent reads are fine, the engine has one writer per file.
+#[expect(
+    clippy::len_without_is_empty,
+    reason = "the length is a system call that can fail, not a property"
+)]
 pub trait DiskFile: Send + Sync + fmt::Debug {
     /// Length in bytes.
     fn len(&self) -> io::Result<u64>;

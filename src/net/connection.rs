@@ -176,10 +176,15 @@ impl<'a, P: Protocol> Open<'a, P> {
         let mut stopped = std::pin::pin!(stop.cancelled());
         loop {
             let now = self.shared.parts.clock.mono();
-            let next = self.take_requests(now);
-            self.release_due();
-            if self.outbound.flush()? > 0 || self.outbound.is_empty() {
+            let mut next = self.take_requests(now);
+            let released = self.release_due();
+            let written = self.outbound.flush()?;
+            if written > 0 || self.outbound.is_empty() {
                 self.written_at = now;
+            }
+            if next == Next::Relief && (released || written > 0) {
+                // The relief has come already; nothing else would wake us.
+                next = Next::Turn;
             }
             if self.is_done(next) {
                 return Ok(());
@@ -310,13 +315,12 @@ impl<'a, P: Protocol> Open<'a, P> {
                 None
             }
             Admission::None => {
-                let memory = Arc::clone(&self.shared.request_memory);
-                let all = u32::try_from(self.settings.request_memory_bytes_max).unwrap_or(u32::MAX);
+                let (memory, all) = self.shared.request_memory.of(bytes > ADMIT_LATE_BYTES_MAX);
                 let share = bytes.min(all);
-                if let Ok(permit) = Arc::clone(&memory).try_acquire_many_owned(share) {
+                if let Ok(permit) = Arc::clone(memory).try_acquire_many_owned(share) {
                     return Some(permit);
                 }
-                self.admission = Admission::Waiting(Box::pin(acquire(memory, share)));
+                self.admission = Admission::Waiting(Box::pin(acquire(Arc::clone(memory), share)));
                 None
             }
         }
@@ -401,15 +405,17 @@ impl<'a, P: Protocol> Open<'a, P> {
         self.outbound.push(self.shared.parts.protocol.encode(id, reply));
     }
 
-    /// Moves replies that have become due to the output.
-    fn release_due(&mut self) {
+    /// Moves replies that have become due to the output. Returns whether there were any.
+    fn release_due(&mut self) -> bool {
         if self.held.is_empty() {
-            return;
+            return false;
         }
+        let mut released = false;
         let state = *self.durable.borrow_and_update();
         while let Some((id, reply)) = self.held.pop_due(state.lsn) {
             self.in_flight.remove(id);
             self.outbound.push(reply);
+            released = true;
         }
         if state.poisoned || self.engine_gone {
             for id in self.held.give_up() {
@@ -418,6 +424,7 @@ impl<'a, P: Protocol> Open<'a, P> {
             self.give_up_waiting();
             self.input = Input::Refused;
         }
+        released
     }
 
     /// Takes nothing more in and answers what only waits.

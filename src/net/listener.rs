@@ -57,7 +57,34 @@ impl<P> std::fmt::Debug for Parts<P> {
 /// What all connections of a listener share.
 pub(super) struct Shared<P> {
     pub(super) parts: Parts<P>,
-    pub(super) request_memory: Arc<Semaphore>,
+    pub(super) request_memory: RequestMemory,
+}
+
+/// The memory that all connections have for unanswered requests. A quarter of it is for small ones alone: who begins
+/// many large requests and sends them slowly must not hold up everybody's pings, fetches and short batches.
+pub(super) struct RequestMemory {
+    large: (Arc<Semaphore>, u32),
+    small: (Arc<Semaphore>, u32),
+}
+
+impl RequestMemory {
+    fn new(bytes: usize) -> Self {
+        let share = |bytes: usize| {
+            let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).max(1);
+            (Arc::new(Semaphore::new(bytes as usize)), bytes)
+        };
+        let small = bytes / 4;
+        Self {
+            large: share(bytes - small),
+            small: share(small),
+        }
+    }
+
+    /// The part for large or small requests, and how many bytes it has in all.
+    pub(super) fn of(&self, large: bool) -> (&Arc<Semaphore>, u32) {
+        let (semaphore, bytes) = if large { &self.large } else { &self.small };
+        (semaphore, *bytes)
+    }
 }
 
 /// Opens a listening socket. Must be called inside a runtime.
@@ -99,12 +126,8 @@ async fn accept_loop<P: Protocol>(
     let limit = connection_limit(parts.settings.connections_max);
     let slots = Arc::new(Semaphore::new(limit));
     let ungreeted = Arc::new(Semaphore::new(parts.settings.ungreeted_max));
-    let memory = parts
-        .settings
-        .request_memory_bytes_max
-        .min(Semaphore::MAX_PERMITS);
     let shared = Arc::new(Shared {
-        request_memory: Arc::new(Semaphore::new(memory)),
+        request_memory: RequestMemory::new(parts.settings.request_memory_bytes_max),
         parts,
     });
     loop {

@@ -29,7 +29,8 @@ pub struct Settings {
     pub connection_request_bytes_max: u64,
     /// Bytes of replies that one connection has not taken yet, above which its requests are not read.
     pub connection_reply_bytes_max: usize,
-    /// Bytes of unanswered requests of all connections. Taken for the declared length before a body is read.
+    /// Bytes of unanswered requests of all connections. Taken for the declared length before a body is read; a
+    /// quarter is for requests up to 64 KiB alone.
     pub request_memory_bytes_max: usize,
     /// A started frame must end, or make [`progress_bytes`](Self::progress_bytes), in each window of this length.
     pub progress_window: Duration,

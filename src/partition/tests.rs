@@ -334,7 +334,7 @@ fn run(acts: Vec<Act>, start: i32) -> Result<(), TestCaseError> {
         let header = match act {
             Act::Next { producer, count } => {
                 let (epoch, first) = model.next[producer];
-                batch(producer as i64, epoch, first, count)
+                batch(id_of(producer), epoch, first, count)
             }
             Act::Again { nth } => match model.sent.len() {
                 0 => continue,
@@ -347,7 +347,7 @@ fn run(acts: Vec<Act>, start: i32) -> Result<(), TestCaseError> {
             } => {
                 let (epoch, next) = model.next[producer];
                 let first = (i64::from(next) - i64::from(back)).rem_euclid(1 << 31);
-                batch(producer as i64, epoch, i32::try_from(first).unwrap(), count)
+                batch(id_of(producer), epoch, i32::try_from(first).unwrap(), count)
             }
             Act::Bump { producer } => {
                 let (epoch, _) = model.next[producer];
@@ -368,6 +368,10 @@ fn run(acts: Vec<Act>, start: i32) -> Result<(), TestCaseError> {
         check(&mut state, &mut model, at, header)?;
     }
     Ok(())
+}
+
+fn id_of(producer: usize) -> i64 {
+    i64::try_from(producer).unwrap()
 }
 
 fn restarted(model: &mut Model) -> Result<PartitionState, TestCaseError> {

@@ -1,5 +1,11 @@
-//! Behaviour across modules: the real binary and real TCP.
+//! Behaviour across modules, seen from outside of the crate: real TCP, and the real binary.
+#![expect(missing_docs, reason = "tests document themselves by their names")]
 
-#![expect(clippy::unwrap_used, reason = "a test ends by a panic")]
-
+#[cfg(test)]
+mod bad_input;
+#[cfg(test)]
 mod cli;
+#[cfg(test)]
+mod connections;
+#[cfg(test)]
+mod peer;

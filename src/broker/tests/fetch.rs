@@ -296,6 +296,27 @@ async fn deleting_the_topic_wakes_a_parked_fetch_once_the_deletion_is_durable() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn nobody_is_told_that_a_topic_is_gone_before_its_deletion_is_durable() {
+    let rig = Rig::manual();
+    rig.create("t", 1);
+    let asked = fetch(FetchForm::Raw, WAIT, &[("t", 0, 0)]);
+    // Looked up before the deletion, looked at behind it.
+    let mut parked = later(rig.broker.handle(asked.clone()));
+    let delete = Request::DeleteTopic(DeleteTopic {
+        name: "t".to_owned(),
+        id: None,
+    });
+    let (lsn, _) = waits(rig.broker.handle(delete));
+    assert_eq!(look(&mut parked).await, None);
+    let (waits_for, reply) = waits(rig.broker.handle(asked));
+    assert_eq!(waits_for, lsn);
+    rig.store.make_durable(lsn);
+    for reply in [reply, look(&mut parked).await.unwrap()] {
+        assert_eq!(code(fetched(reply).remove(0)), ErrorCode::UnknownTopicOrPartition);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_log_that_needs_the_disk_is_read_later() {
     let options = MemoryOptions {
         cold: true,

@@ -5,9 +5,14 @@
 //! The rules, in short. Batches are sent in the order in which they were pushed. A batch keeps (producer, epoch, sequence)
 //! over all of its attempts. After any failure nothing is sent until everything in flight has been answered; then
 //! one batch is sent alone, and only its success opens the window again: a broker that has forgotten this producer
-//! accepts any sequence, so a batch must not arrive there before the one in front of it. A batch that is given up leaves a
-//! gap in the sequences: what comes behind it is numbered anew in a new epoch, but only after every batch of unknown fate
-//! has been resolved by sending it again under its old number.
+//! accepts any sequence, so a batch must not arrive there before the one in front of it.
+//!
+//! A batch that is given up leaves a gap in the sequences, and what comes behind it is numbered anew in a new epoch. That is
+//! safe only for what surely was not written and never will be. A batch of unknown fate may still lie in the buffers of a
+//! broken connection, where no answer to a later attempt says anything about it. So it depends on the batch that is given
+//! up. If it surely was not written, nothing behind it can be written under the old numbers: the others are sent again as
+//! they are, to be refused, before they are numbered anew. If it may have been written, those behind it may follow it at any
+//! time: what is of unknown fate as well is given up with it.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -95,14 +100,24 @@ pub(super) struct Sending<'a, B> {
 }
 
 /// What became of a failed attempt.
-#[derive(Debug, PartialEq)]
-pub(super) enum Failure<B> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
     /// It will be sent again.
     Again,
     /// It will be sent again under a new identity: the broker does not know batches that it had acknowledged.
     Forgotten,
-    /// It is given up.
-    Final(B, Error),
+    /// It is given up, perhaps with others: see [`PartitionQueue::take_failed`].
+    Final,
+}
+
+/// Whether the sequences of the identity can go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Gap {
+    None,
+    /// A sequence that surely was not written will never be, so none behind it can.
+    Certain,
+    /// A batch that may have been written was given up.
+    Uncertain,
 }
 
 /// The batches of one partition that have no answer yet.
@@ -119,12 +134,12 @@ pub(super) struct PartitionQueue<B> {
     proven: bool,
     /// Something failed: nothing is sent until `in_flight` is 0.
     settling: bool,
-    /// A sequence was given up, or the broker does not know its predecessors.
-    gap: bool,
+    gap: Gap,
     new_id: bool,
     failures: u32,
     not_before: Duration,
     last_success: Duration,
+    failed: Vec<(B, Error)>,
 }
 
 impl<B> PartitionQueue<B> {
@@ -138,11 +153,12 @@ impl<B> PartitionQueue<B> {
             next_sequence: Sequence::ZERO,
             proven: false,
             settling: false,
-            gap: false,
+            gap: Gap::None,
             new_id: false,
             failures: 0,
             not_before: Duration::ZERO,
             last_success: Duration::ZERO,
+            failed: Vec::new(),
         }
     }
 
@@ -153,7 +169,7 @@ impl<B> PartitionQueue<B> {
     /// True if a batch pushed now would be sent as soon as the window allows, behind none that waits.
     pub(super) fn has_room(&self) -> bool {
         let window = usize::try_from(self.window()).unwrap_or(usize::MAX);
-        self.entries.len() < window && !self.settling && !self.gap
+        self.entries.len() < window && !self.settling && self.gap == Gap::None
     }
 
     /// Appends a batch that must be answered before `deadline`.
@@ -183,7 +199,7 @@ impl<B> PartitionQueue<B> {
                 above: 0,
                 new_id: false,
             }),
-            Some(identity) if self.gap && !self.has_unknown() => Some(IdentityNeed {
+            Some(identity) if self.gap != Gap::None && !self.has_unknown() => Some(IdentityNeed {
                 above: identity.generation,
                 new_id: self.new_id,
             }),
@@ -199,7 +215,7 @@ impl<B> PartitionQueue<B> {
         }
         self.identity = Some(identity);
         self.next_sequence = Sequence::ZERO;
-        self.gap = false;
+        self.gap = Gap::None;
         self.new_id = false;
         self.proven = false;
         for entry in &mut self.entries {
@@ -261,10 +277,9 @@ impl<B> PartitionQueue<B> {
         if self.settling || nameless || now < self.not_before {
             return None;
         }
-        if self.gap {
-            self.next_to_resolve()
-        } else {
-            self.next_in_window()
+        match self.gap {
+            Gap::None => self.next_in_window(),
+            Gap::Certain | Gap::Uncertain => self.next_to_resolve(),
         }
     }
 
@@ -306,57 +321,73 @@ impl<B> PartitionQueue<B> {
     }
 
     /// An attempt failed. Returns `None` for a batch that is not in flight.
-    pub(super) fn on_failure(&mut self, no: BatchNo, error: Error, now: Duration) -> Option<Failure<B>> {
+    pub(super) fn on_failure(&mut self, no: BatchNo, error: Error, now: Duration) -> Option<Failure> {
         let at = self.settle(no)?;
         self.proven = false;
         self.settling = true;
-        if self.options.idempotent {
-            match error.code() {
-                Some(ErrorCode::OutOfOrderSequence) => {
-                    return Some(self.on_out_of_order(at, &error, now));
-                }
-                Some(ErrorCode::InvalidProducerEpoch | ErrorCode::UnknownProducerId) => {
-                    return Some(self.on_identity_refused(at, error, now));
-                }
-                _ => {}
+        let failure = match error.code() {
+            Some(ErrorCode::OutOfOrderSequence) if self.options.idempotent => {
+                self.on_out_of_order(at, &error, now)
             }
-        }
-        if !(self.options.retries && error.is_retriable()) {
-            return Some(self.give_up(at, error));
-        }
-        let entry = &mut self.entries[at];
-        if error.may_have_taken_effect() {
-            entry.fate = Fate::Unknown;
-        }
-        self.pause(&error, now);
-        self.entries[at].last_error = Some(error);
-        Some(Failure::Again)
+            Some(ErrorCode::InvalidProducerEpoch | ErrorCode::UnknownProducerId)
+                if self.options.idempotent =>
+            {
+                self.on_identity_refused(at, error, now)
+            }
+            _ if self.options.retries && error.is_retriable() => {
+                if error.may_have_taken_effect() {
+                    self.entries[at].fate = Fate::Unknown;
+                }
+                self.pause(&error, now);
+                self.entries[at].last_error = Some(error);
+                Failure::Again
+            }
+            _ => {
+                self.give_up(at, error);
+                Failure::Final
+            }
+        };
+        self.give_up_what_cannot_be_resolved();
+        Some(failure)
     }
 
-    /// The batch was not written, because one before it was not.
-    fn on_out_of_order(&mut self, at: usize, error: &Error, now: Duration) -> Failure<B> {
-        // Were it written, it would be among the last five batches, and the answer would have been success.
-        self.entries[at].fate = Fate::NotWritten;
-        let unexpected = at == 0 && !self.gap;
-        if !unexpected {
-            return Failure::Again;
+    /// This attempt was not written, because the batch before it was not.
+    fn on_out_of_order(&mut self, at: usize, error: &Error, now: Duration) -> Failure {
+        let entry = &mut self.entries[at];
+        match self.gap {
+            // An earlier attempt may still be written, behind an earlier attempt of the batch before it.
+            Gap::None if at > 0 => Failure::Again,
+            // Everything before it was acknowledged, and the broker has forgotten that.
+            Gap::None => {
+                entry.fate = Fate::NotWritten;
+                self.gap = Gap::Certain;
+                self.pause(error, now);
+                Failure::Forgotten
+            }
+            Gap::Certain => {
+                entry.fate = Fate::NotWritten;
+                Failure::Again
+            }
+            Gap::Uncertain => Failure::Again,
         }
-        // Everything before it was acknowledged, and the broker has forgotten that.
-        self.gap = true;
-        self.pause(error, now);
-        Failure::Forgotten
     }
 
     /// The broker does not accept the identity any more. Whether earlier attempts were written cannot be found out.
-    fn on_identity_refused(&mut self, at: usize, error: Error, now: Duration) -> Failure<B> {
-        self.gap = true;
-        self.pause(&error, now);
+    fn on_identity_refused(&mut self, at: usize, error: Error, now: Duration) -> Failure {
         self.new_id |= error.code() == Some(ErrorCode::UnknownProducerId);
-        if self.entries[at].fate == Fate::Unknown {
-            return self.give_up(at, error);
+        self.pause(&error, now);
+        let entry = &mut self.entries[at];
+        match entry.fate {
+            Fate::NotWritten => {
+                entry.last_error = Some(error);
+                self.gap = self.gap.max(Gap::Certain);
+                Failure::Again
+            }
+            Fate::Unknown => {
+                self.give_up(at, error);
+                Failure::Final
+            }
         }
-        self.entries[at].last_error = Some(error);
-        Failure::Again
     }
 
     fn pause(&mut self, error: &Error, now: Duration) {
@@ -365,47 +396,67 @@ impl<B> PartitionQueue<B> {
         self.not_before = self.not_before.max(now.saturating_add(pause));
     }
 
-    fn give_up(&mut self, at: usize, error: Error) -> Failure<B> {
+    fn give_up(&mut self, at: usize, error: Error) {
         let entry = self.entries.remove(at).expect("the caller has just found it");
-        self.gap |= entry.sequence.is_some();
-        let error = match entry.fate {
-            Fate::Unknown => error.after_unknown_attempt(),
-            Fate::NotWritten => error,
+        let uncertain = entry.fate == Fate::Unknown || error.may_have_taken_effect();
+        if entry.sequence.is_some() {
+            let gap = if uncertain { Gap::Uncertain } else { Gap::Certain };
+            self.gap = self.gap.max(gap);
+        }
+        let error = if uncertain {
+            error.after_unknown_attempt()
+        } else {
+            error
         };
         self.drop_done();
         let batch = entry.batch.expect("a batch that is not done is there");
-        Failure::Final(batch, error)
+        self.failed.push((batch, error));
+    }
+
+    /// Behind a batch that may have been written, others of unknown fate may be written at any time as well.
+    fn give_up_what_cannot_be_resolved(&mut self) {
+        let lost = |e: &Entry<B>| e.state == State::Waiting && e.fate == Fate::Unknown;
+        while self.gap == Gap::Uncertain
+            && let Some(at) = self.entries.iter().position(lost)
+        {
+            let error = self.entries[at].last_error.take();
+            let error = error.unwrap_or_else(|| self.timed_out(None));
+            self.give_up(at, error);
+        }
+    }
+
+    /// The batches that were given up since the last call, and why.
+    pub(super) fn take_failed(&mut self) -> Vec<(B, Error)> {
+        std::mem::take(&mut self.failed)
     }
 
     /// Gives up what was not answered in time. What is in flight is not touched: its answer comes, or its connection ends.
-    pub(super) fn expire(&mut self, now: Duration) -> Vec<(B, Error)> {
-        let mut expired = Vec::new();
+    pub(super) fn expire(&mut self, now: Duration) {
         while let Some(front) = self.entries.front_mut()
             && front.state == State::Waiting
             && front.deadline <= now
         {
-            let error = Error::Timeout {
-                what: "produce",
-                after: self.options.delivery_timeout,
-                may_have_taken_effect: false,
-                cause: front.last_error.take().map(Box::new),
-            };
-            if let Failure::Final(batch, error) = self.give_up(0, error) {
-                expired.push((batch, error));
-            }
+            let cause = front.last_error.take();
+            let error = self.timed_out(cause);
+            self.give_up(0, error);
         }
-        expired
+        self.give_up_what_cannot_be_resolved();
     }
 
     /// Gives up everything that is not in flight.
-    pub(super) fn fail_waiting(&mut self, error: &Error) -> Vec<(B, Error)> {
-        let mut failed = Vec::new();
+    pub(super) fn fail_waiting(&mut self, error: &Error) {
         while let Some(at) = self.entries.iter().position(|e| e.state == State::Waiting) {
-            if let Failure::Final(batch, error) = self.give_up(at, error.clone()) {
-                failed.push((batch, error));
-            }
+            self.give_up(at, error.clone());
         }
-        failed
+    }
+
+    fn timed_out(&self, cause: Option<Error>) -> Error {
+        Error::Timeout {
+            what: "produce",
+            after: self.options.delivery_timeout,
+            may_have_taken_effect: false,
+            cause: cause.map(Box::new),
+        }
     }
 
     /// The next batch goes over another connection, perhaps to a broker that has forgotten something.

@@ -76,6 +76,8 @@ pub(super) struct Sender {
     identity_not_before: Duration,
     /// The next identity must have a new id: the broker refused to bump this one.
     new_id: bool,
+    /// The epoch that the broker has, where it is not the one that came with the identity.
+    bump_from: Option<i32>,
     mailbox: mpsc::Sender<Reply>,
     replies: mpsc::Receiver<Reply>,
     /// Holds one: there is one attempt to connect at a time.
@@ -100,6 +102,7 @@ impl Sender {
             identity_failures: 0,
             identity_not_before: Duration::ZERO,
             new_id: false,
+            bump_from: None,
             mailbox,
             replies,
             connected_tx,
@@ -178,8 +181,8 @@ impl Sender {
 
     fn expire(&mut self, now: Duration) {
         for slot in self.busy.clone() {
-            let expired = self.queues[slot].expire(now);
-            self.fail(slot, expired);
+            self.queues[slot].expire(now);
+            self.answer_failed(slot);
         }
         let overdue = self.outstanding.values().any(|request| request.give_up_at <= now);
         // A broker that leaves a produce request without an answer for so long is not there. All that is in flight comes
@@ -243,8 +246,8 @@ impl Sender {
 
     fn fail_all(&mut self, error: &Error) {
         for slot in self.busy.clone() {
-            let failed = self.queues[slot].fail_waiting(error);
-            self.fail(slot, failed);
+            self.queues[slot].fail_waiting(error);
+            self.answer_failed(slot);
         }
     }
 
@@ -271,7 +274,10 @@ impl Sender {
         }
         self.new_id |= need.new_id;
         let (producer_id, producer_epoch) = match self.identity {
-            Some(identity) if !self.new_id => (identity.id.0, i32::from(identity.epoch.0)),
+            Some(identity) if !self.new_id => {
+                let epoch = i32::from(identity.epoch.0);
+                (identity.id.0, self.bump_from.unwrap_or(epoch))
+            }
             _ => (-1, -1),
         };
         let body = RequestBody::InitProducer(pb::InitProducerRequest {
@@ -402,6 +408,7 @@ impl Sender {
                     self.identity = Some(identity);
                     self.identity_failures = 0;
                     self.new_id = false;
+                    self.bump_from = None;
                     return;
                 }
                 Err(error) => error,
@@ -416,8 +423,12 @@ impl Sender {
             error.code(),
             Some(ErrorCode::InvalidProducerEpoch | ErrorCode::UnknownProducerId)
         );
-        if refused && !self.new_id {
-            // Perhaps an answer to an earlier bump was lost. A new id serves as well.
+        let current = error.broker().and_then(|error| error.details.current_epoch);
+        if refused && current.is_some() && self.bump_from.is_none() {
+            // The answer to an earlier bump was lost. The id is ours alone, so its epoch is bumped from there: other than a new
+            // id, that also keeps out what lies in the buffers of broken connections.
+            self.bump_from = current;
+        } else if refused && !self.new_id {
             self.new_id = true;
         } else if !(error.is_retriable() && self.shared.options.retries) {
             self.fail_all(&error);
@@ -503,18 +514,16 @@ impl Sender {
 
     fn on_failed(&mut self, sent: Sent, error: Error) {
         let now = self.now();
-        match self.queues[sent.slot].on_failure(sent.no, error, now) {
-            Some(Failure::Final(batch, error)) => self.answer(sent.slot, &batch, Err(error)),
-            Some(Failure::Forgotten) => {
-                let (topic, partition) = self.shared.lock().place(sent.slot);
-                tracing::warn!(topic = %topic.name, partition, "broker does not know acknowledged batches");
-            }
-            Some(Failure::Again) | None => {}
+        let failure = self.queues[sent.slot].on_failure(sent.no, error, now);
+        if failure == Some(Failure::Forgotten) {
+            let (topic, partition) = self.shared.lock().place(sent.slot);
+            tracing::warn!(topic = %topic.name, partition, "broker does not know acknowledged batches");
         }
+        self.answer_failed(sent.slot);
     }
 
-    fn fail(&mut self, slot: usize, failed: Vec<(Batch, Error)>) {
-        for (batch, error) in failed {
+    fn answer_failed(&mut self, slot: usize) {
+        for (batch, error) in self.queues[slot].take_failed() {
             self.answer(slot, &batch, Err(error));
         }
     }

@@ -156,7 +156,12 @@ impl Inode {
     /// The content that a power cut leaves.
     pub(super) fn after_power_cut(&self, rng: &mut Rng, kept: DataKept) -> Content {
         match kept {
-            DataKept::All => return self.cached.clone(),
+            DataKept::All => {
+                // Not simply the cache: what a failed sync forgot is lost with it.
+                let mut synced = self.clone();
+                synced.sync();
+                return synced.durable;
+            }
             DataKept::None => return self.durable.clone(),
             DataKept::Torn | DataKept::Garbage => {}
         }

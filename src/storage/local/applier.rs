@@ -46,6 +46,8 @@ pub(super) struct Segments {
     known_dirs: BTreeSet<String>,
     dirty_dirs: BTreeSet<String>,
     staging: AlignedBuf,
+    /// While recovery writes: see [`SegmentWriter::keep_behind`].
+    recovering: bool,
 }
 
 impl Segments {
@@ -59,6 +61,7 @@ impl Segments {
             known_dirs: BTreeSet::new(),
             dirty_dirs: BTreeSet::new(),
             staging: AlignedBuf::zeroed(PIECE_BYTES),
+            recovering: false,
         }
     }
 
@@ -92,7 +95,15 @@ impl Segments {
         }))
     }
 
-    fn insert(&mut self, key: PartitionKey, writer: SegmentWriter) -> io::Result<()> {
+    /// Writers opened from now on leave what stands behind their end, until [`cut_all`](Self::cut_all).
+    pub(super) fn begin_recovery(&mut self) {
+        self.recovering = true;
+    }
+
+    fn insert(&mut self, key: PartitionKey, mut writer: SegmentWriter) -> io::Result<()> {
+        if self.recovering {
+            writer.keep_behind();
+        }
         if self.writers.len() >= self.writers_max && !self.writers.contains_key(&key) {
             let oldest = self
                 .writers
@@ -103,7 +114,11 @@ impl Segments {
                 && let Some((_, writer)) = self.writers.get_mut(&oldest)
             {
                 // Closed only when durable: a later sync through another handle could miss an error of this one.
-                writer.seal()?;
+                if self.recovering {
+                    writer.sync()?;
+                } else {
+                    writer.seal()?;
+                }
                 self.partial_crcs.insert(oldest, writer.partial_crc());
                 self.writers.remove(&oldest);
             }
@@ -173,6 +188,7 @@ impl Segments {
 
     /// Cuts every open active segment to its end.
     pub(super) fn cut_all(&mut self) -> io::Result<()> {
+        self.recovering = false;
         self.writers.values_mut().try_for_each(|(_, writer)| writer.cut())
     }
 

@@ -315,7 +315,8 @@ impl LogState {
         let mut out = Vec::new();
         for batch in self.tail.iter().skip(start).take_while(|b| b.lsn <= spec.durable) {
             let fits = bytes + batch.length <= spec.max_bytes as usize;
-            if !fits && !(out.is_empty() && spec.min_one) {
+            let first = out.is_empty() && spec.min_one;
+            if !(fits || first) {
                 break;
             }
             bytes += batch.length;

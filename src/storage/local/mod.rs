@@ -28,6 +28,8 @@ mod scan;
 mod segment;
 mod settings;
 mod tail;
+#[cfg(test)]
+mod tests;
 mod threads;
 mod trash;
 

@@ -323,7 +323,8 @@ impl LocalLog {
                     }
                     if wanted {
                         let fits = out.bytes + total as u64 <= u64::from(spec.max_bytes);
-                        if !fits && !(runs.is_empty() && spec.min_one) {
+                        let first = runs.is_empty() && spec.min_one;
+                        if !(fits || first) {
                             break;
                         }
                         let from = usize::try_from(walk.position - walk.piece_at).unwrap_or(usize::MAX);

@@ -280,7 +280,8 @@ fn check_headers(files: &[ScannedFile], newest: &Checkpoint) -> Result<(), OpenE
             newest.seq, newest.lsn
         )));
     }
-    if files.iter().all(|f| f.header.is_none()) && newest.seq > 1 {
+    // A directory without any checkpointed group may have been cut off while its first header was written.
+    if files.iter().all(|f| f.header.is_none()) && (newest.lsn > Lsn::ZERO || files.is_empty()) {
         let problem = if files.iter().any(|f| f.illegible) {
             "no journal file can be read"
         } else {

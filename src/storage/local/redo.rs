@@ -84,6 +84,7 @@ impl Redo {
         newest: &Checkpoint,
         replay: &mut dyn Replay,
     ) -> Result<(), OpenError> {
+        self.segments.begin_recovery();
         for partition in &newest.partitions {
             let key = partition.key;
             if self.deleted.contains(&key.topic) {

@@ -36,6 +36,8 @@ pub(super) struct SegmentWriter {
     index_bytes: u64,
     last_indexed: Option<u64>,
     dirty: bool,
+    /// Recovery: bytes behind the end may be the only whole copy of something, and stay until the file is cut.
+    keep_behind: bool,
 }
 
 fn open_or_create(disk: &dyn Disk, path: &str, mode: Mode) -> io::Result<Box<dyn DiskFile>> {
@@ -61,6 +63,7 @@ impl SegmentWriter {
             index_bytes: 0,
             last_indexed: None,
             dirty: true,
+            keep_behind: false,
         })
     }
 
@@ -87,7 +90,13 @@ impl SegmentWriter {
             index_bytes,
             last_indexed,
             dirty: true,
+            keep_behind: false,
         })
+    }
+
+    /// From now on padding does not overwrite what stands behind the end.
+    pub(super) fn keep_behind(&mut self) {
+        self.keep_behind = true;
     }
 
     pub(super) fn base(&self) -> Offset {
@@ -135,7 +144,7 @@ impl SegmentWriter {
             stage.push(&*self.file, batch.bytes)?;
             position += batch.bytes.len() as u64;
         }
-        let partial = stage.finish(&*self.file)?;
+        let partial = stage.finish(&*self.file, self.keep_behind)?;
         self.index.write_all_at(&index, self.index_bytes)?;
         self.partial = partial;
         self.position = position;
@@ -163,6 +172,7 @@ impl SegmentWriter {
     /// Drops padding, and whatever else stands behind the last batch.
     pub(super) fn cut(&mut self) -> io::Result<()> {
         self.file.set_len(self.position)?;
+        self.keep_behind = false;
         self.allocated = 0;
         self.dirty = true;
         Ok(())
@@ -255,10 +265,22 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Writes the rest, zero-padded; returns the bytes of the last, partial block.
-    fn finish(self, file: &dyn DiskFile) -> io::Result<Vec<u8>> {
+    /// Writes the rest, padded with zeros or with what is there; returns the bytes of the last, partial block.
+    fn finish(self, file: &dyn DiskFile, keep_behind: bool) -> io::Result<Vec<u8>> {
         let padded = self.filled.next_multiple_of(BLOCK_BYTES);
         self.buf[self.filled..padded].fill(0);
+        if keep_behind && padded > self.filled {
+            let mut block = AlignedBuf::zeroed(BLOCK_BYTES);
+            // What cannot be read, or is not there, is nothing to keep.
+            let _ = read_up_to(
+                file,
+                &mut block,
+                self.at + (padded - BLOCK_BYTES) as u64,
+                BLOCK_BYTES,
+            );
+            let used = self.filled % BLOCK_BYTES;
+            self.buf[self.filled..padded].copy_from_slice(&block[used..]);
+        }
         if padded > 0 {
             file.write_all_at(&self.buf[..padded], self.at)?;
         }

@@ -179,8 +179,9 @@ fn behind_a_batch_that_is_given_up_all_are_numbered_anew_in_a_new_epoch() {
     let too_large = broker_error(ErrorCode::MessageTooLarge);
     assert_eq!(
         queue.on_failure(sent[0].0, too_large.clone(), secs(0)),
-        Some(Failure::Final(1, too_large))
+        Some(Failure::Final)
     );
+    assert_eq!(queue.take_failed(), [(1, too_large)]);
     assert_eq!(queue.needs_identity(), None, "two are in flight");
     for (no, _, _) in &sent[1..] {
         queue.on_failure(*no, broker_error(ErrorCode::OutOfOrderSequence), secs(0));
@@ -233,6 +234,31 @@ fn a_batch_of_unknown_fate_is_resolved_before_anything_is_numbered_anew() {
 }
 
 #[test]
+fn behind_a_batch_of_unknown_fate_that_is_given_up_only_what_was_never_sent_goes_on() {
+    let mut queue = queue();
+    for batch in 1..=3 {
+        queue.push(batch, RECORDS, secs(if batch == 1 { 10 } else { 99 }));
+    }
+    let sent = send_all(&mut queue, secs(0));
+    queue.push(4, RECORDS, secs(99));
+    for at in 0..3 {
+        queue.on_failure(sent[at].0, lost(), secs(0));
+    }
+    // Alone; the answer that batch 2 is out of order would say nothing about its first attempt.
+    let alone = send_all(&mut queue, secs(9));
+    queue.on_failure(alone[0].0, broker_error(ErrorCode::Backpressure), secs(9));
+    queue.expire(secs(10));
+    let failed = queue.take_failed();
+    let facts: Vec<_> = failed
+        .iter()
+        .map(|(b, e)| (*b, e.may_have_taken_effect()))
+        .collect();
+    assert_eq!(facts, [(1, true), (2, true), (3, true)]);
+    queue.on_identity(identity(2, 7, 1));
+    assert_eq!(shape(&send_all(&mut queue, secs(20))), [(4, 0)]);
+}
+
+#[test]
 fn a_broker_that_has_forgotten_acknowledged_batches_gets_the_rest_in_a_new_epoch() {
     let mut queue = queue();
     queue.push(1, RECORDS, secs(120));
@@ -268,12 +294,14 @@ fn a_batch_that_expires_says_whether_it_may_have_been_written() {
     queue.push(2, RECORDS, secs(10));
     queue.push(3, RECORDS, secs(99));
     let sent = send_all(&mut queue, secs(0));
-    assert!(queue.expire(secs(10)).is_empty(), "it is in flight");
+    queue.expire(secs(10));
+    assert_eq!(queue.take_failed(), [], "it is in flight");
     queue.on_failure(sent[0].0, lost(), secs(0));
     queue.on_failure(sent[1].0, broker_error(ErrorCode::StorageFull), secs(0));
     queue.on_failure(sent[2].0, broker_error(ErrorCode::OutOfOrderSequence), secs(0));
     assert_eq!(queue.wakes_at(secs(5)), Some(secs(10)));
-    let expired = queue.expire(secs(10));
+    queue.expire(secs(10));
+    let expired = queue.take_failed();
     let facts: Vec<_> = expired
         .iter()
         .map(|(b, e)| (*b, e.may_have_taken_effect()))
@@ -322,10 +350,8 @@ fn without_retries_the_first_failure_is_final() {
     queue.push(1, RECORDS, secs(120));
     queue.on_identity(identity(1, 7, 0));
     let sent = send_all(&mut queue, secs(0));
-    assert_eq!(
-        queue.on_failure(sent[0].0, lost(), secs(0)),
-        Some(Failure::Final(1, lost()))
-    );
+    assert_eq!(queue.on_failure(sent[0].0, lost(), secs(0)), Some(Failure::Final));
+    assert_eq!(queue.take_failed(), [(1, lost())]);
 }
 
 /// A batch on the wire.
@@ -470,9 +496,8 @@ impl World {
             }
             Err(error) => {
                 let failure = self.queue.on_failure(no, error, self.now);
-                if let Failure::Final(batch, error) = failure.expect("as above") {
-                    self.failed.push((batch, error));
-                }
+                failure.expect("as above");
+                self.failed.extend(self.queue.take_failed());
             }
         }
     }
@@ -493,8 +518,9 @@ impl World {
         }
         for no in out {
             let failure = self.queue.on_failure(no, lost(), self.now);
-            assert!(matches!(failure, Some(Failure::Again)), "{failure:?}");
+            assert_eq!(failure, Some(Failure::Again));
         }
+        self.failed.extend(self.queue.take_failed());
         self.queue.on_new_connection();
     }
 
@@ -506,7 +532,8 @@ impl World {
 
     fn expire_after(&mut self, passed: Duration) {
         self.now += passed;
-        self.failed.extend(self.queue.expire(self.now));
+        self.queue.expire(self.now);
+        self.failed.extend(self.queue.take_failed());
     }
 
     /// The network heals; everything gets an answer.
