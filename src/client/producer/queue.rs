@@ -353,22 +353,23 @@ impl<B> PartitionQueue<B> {
 
     /// This attempt was not written, because the batch before it was not.
     fn on_out_of_order(&mut self, at: usize, error: &Error, now: Duration) -> Failure {
-        let entry = &mut self.entries[at];
+        let unanswered = |e: &Entry<B>| e.state == State::InFlight || e.fate == Fate::Unknown;
+        // An earlier attempt may still be written, behind an earlier attempt of a batch before it.
+        let inconclusive = self.entries.iter().take(at).any(unanswered);
         match self.gap {
-            // An earlier attempt may still be written, behind an earlier attempt of the batch before it.
-            Gap::None if at > 0 => Failure::Again,
             // Everything before it was acknowledged, and the broker has forgotten that.
-            Gap::None => {
-                entry.fate = Fate::NotWritten;
+            Gap::None if at == 0 => {
+                self.entries[at].fate = Fate::NotWritten;
                 self.gap = Gap::Certain;
                 self.pause(error, now);
                 Failure::Forgotten
             }
-            Gap::Certain => {
-                entry.fate = Fate::NotWritten;
+            // What is missing before it will never be written under its number.
+            Gap::Certain if !inconclusive => {
+                self.entries[at].fate = Fate::NotWritten;
                 Failure::Again
             }
-            Gap::Uncertain => Failure::Again,
+            Gap::None | Gap::Certain | Gap::Uncertain => Failure::Again,
         }
     }
 
