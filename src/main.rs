@@ -1,1 +1,41 @@
-fn main() {}
+//! The `naru` binary: reads the command line, builds a runtime, runs the broker or a command, gives the exit code.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use naru::cli::{self, Invocation};
+use naru::config::Settings;
+use naru::server;
+use tokio::runtime::{Builder, Runtime};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// How long the process waits for blocking calls that nobody needs any more.
+const RUNTIME_GRACE: Duration = Duration::from_millis(100);
+
+fn main() -> ExitCode {
+    let invocation = cli::parse(std::env::args_os());
+    let runtime = match Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let message = format!("cannot start the runtime: {error}");
+            return cli::report(&cli::Failure::unexpected(message), None);
+        }
+    };
+    let code = match invocation {
+        Invocation::Serve(settings) => serve(*settings, &runtime),
+        Invocation::Command(command) => command.run(&runtime),
+        Invocation::Done(code) => code,
+    };
+    runtime.shutdown_timeout(RUNTIME_GRACE);
+    code
+}
+
+/// Runs the broker to its end.
+fn serve(settings: Settings, runtime: &Runtime) -> ExitCode {
+    match runtime.block_on(server::run(settings)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => ExitCode::from(error.exit_code()),
+    }
+}

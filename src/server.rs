@@ -1,1 +1,277 @@
-//! (to come)
+//! The process shell: opens the engine, starts broker and listeners, waits for a signal, drains.
+//!
+//! The only place that knows all concrete types. Order of the start: HTTP (so that `/readyz` can say "recovering"),
+//! engine, broker, native listener, port file. Order of the end: readiness, listeners, connections, engine, HTTP.
+
+mod engine;
+mod lock;
+mod port_file;
+mod signals;
+mod status;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use crate::config::Settings;
+use crate::http;
+use crate::model::DurableState;
+use crate::net;
+use crate::rt::{Clock, SystemClock, Tasks};
+use crate::telemetry::{self, InvalidLevel, LogTime};
+use engine::Engine;
+use port_file::Addresses;
+use signals::Signals;
+use status::{Phase, Status};
+
+/// How long answers may take to leave once the engine has failed, and open pages at the end.
+const FLUSH_GRACE: Duration = Duration::from_secs(1);
+
+/// Why the broker did not start, or ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The log cannot be set up.
+    #[error(transparent)]
+    LogLevel(#[from] InvalidLevel),
+    /// Another broker uses the data directory.
+    #[error("the data directory {} is in use{}", dir.display(), by_pid(*pid))]
+    InUse {
+        /// The directory.
+        dir: PathBuf,
+        /// Process id of the other broker, if it left one.
+        pid: Option<u32>,
+    },
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The data directory cannot be made or used.
+    #[error("cannot use the data directory {}: {source}", dir.display())]
+    DataDir {
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The engine refuses to start on what it found.
+    #[error("the storage engine did not start: {0}")]
+    Storage(String),
+    /// The port file cannot be written.
+    #[error("cannot write the port file {}: {source}", path.display())]
+    PortFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The system gives no signals.
+    #[error("cannot listen for signals: {0}")]
+    Signals(io::Error),
+    /// The engine was poisoned.
+    #[error("a write or sync of the journal failed: what was not acknowledged has an unknown fate")]
+    Poisoned,
+    /// The last checkpoint failed; nothing is lost, the next start takes longer.
+    #[error("the clean checkpoint at the end failed: {0}")]
+    Checkpoint(String),
+    /// A second signal ended the drain.
+    #[error("stopped at once by a second signal")]
+    Forced,
+}
+
+fn by_pid(pid: Option<u32>) -> String {
+    pid.map(|pid| format!(" by the broker with process id {pid}"))
+        .unwrap_or_default()
+}
+
+impl ServeError {
+    /// Exit code of the process, as listed by `naru --help`.
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::LogLevel(_) => 2,
+            Self::InUse { .. } => 4,
+            Self::Poisoned => 74,
+            Self::Forced => 130,
+            Self::Listen { .. }
+            | Self::DataDir { .. }
+            | Self::Storage(_)
+            | Self::PortFile { .. }
+            | Self::Signals(_)
+            | Self::Checkpoint(_) => 1,
+        }
+    }
+}
+
+/// Runs the broker until a signal ends it or its engine fails.
+///
+/// # Errors
+/// See [`ServeError`]; the exit code follows from it.
+pub async fn run(settings: Settings) -> Result<(), ServeError> {
+    let clock = SystemClock::new();
+    telemetry::init(&settings.log, LogTime::new(move || clock.wall()))?;
+    let ended = serve(&settings, Arc::new(clock)).await;
+    if let Err(error) = &ended {
+        error!(event = "ended", error.message = %error, "the broker has ended");
+    }
+    ended
+}
+
+async fn serve(settings: &Settings, clock: Arc<dyn Clock>) -> Result<(), ServeError> {
+    let started = clock.mono();
+    // First of all, so that no signal can end the process in the middle of the start without a word.
+    let mut signals = Signals::install().map_err(ServeError::Signals)?;
+    warn_if_exposed(settings);
+    let status = Arc::new(Status::new());
+    let pages = Tasks::new();
+    // Both ports are taken before recovery, so that a wrong address is known at once. Clients that come too early wait in
+    // the kernel's queue.
+    let (native, http) = (bind(settings.listen)?, bind(settings.http.listen)?);
+    let addresses = Addresses {
+        native: local_address(&native, settings.listen)?,
+        http: local_address(&http, settings.http.listen)?,
+    };
+    http::serve(http, &settings.http, status.clone(), &pages);
+
+    let engine = tokio::select! {
+        biased;
+        // Recovery can be broken off at any point and done again.
+        signal = signals.next() => {
+            info!(event = "stopped", signal, "stopped before recovery was done");
+            return Ok(());
+        }
+        opened = engine::open(settings, addresses.native, &clock, &status) => opened?,
+    };
+    let health = Arc::clone(&engine.health);
+    status.watch_engine(move || health());
+    let connections = Tasks::new();
+    engine::start_native(native, &engine, settings, addresses.http, &clock, &connections);
+    status.enter(Phase::Serving);
+    write_port_file(settings.port_file.as_deref(), addresses)?;
+    info!(
+        event = "ready",
+        native = %addresses.native,
+        http = %addresses.http,
+        data_dir = %settings.data_dir.display(),
+        duration_ms = u64::try_from((clock.mono() - started).as_millis()).unwrap_or(u64::MAX),
+        "the broker is ready"
+    );
+    let ended = until_the_end(settings, engine, &mut signals, &status, &connections).await;
+    pages.stop();
+    pages.wait(FLUSH_GRACE).await;
+    ended
+}
+
+/// Waits for a signal or the engine's failure, then ends what runs.
+async fn until_the_end(
+    settings: &Settings,
+    engine: Engine,
+    signals: &mut Signals,
+    status: &Status,
+    connections: &Tasks,
+) -> Result<(), ServeError> {
+    let mut durable = engine.durable.clone();
+    let signal = tokio::select! {
+        biased;
+        () = poisoned(&mut durable) => return Err(flush_and_fail(connections).await),
+        signal = signals.next() => signal,
+    };
+    info!(
+        event = "draining",
+        signal, "stopping: no new connections, running requests are answered"
+    );
+    status.enter(Phase::Draining);
+    tokio::select! {
+        biased;
+        _ = signals.next() => Err(ServeError::Forced),
+        ended = drain(engine, connections, &mut durable, settings.drain) => ended,
+    }
+}
+
+/// Connections first, then the engine: nobody is left to write when the checkpoint is made.
+async fn drain(
+    engine: Engine,
+    connections: &Tasks,
+    durable: &mut watch::Receiver<DurableState>,
+    at_most: Duration,
+) -> Result<(), ServeError> {
+    connections.stop();
+    let left = tokio::select! {
+        biased;
+        () = poisoned(durable) => return Err(flush_and_fail(connections).await),
+        left = connections.wait(at_most) => left,
+    };
+    if left > 0 {
+        warn!(
+            event = "drain_timeout",
+            connections = left,
+            "connections were still open after the drain"
+        );
+    }
+    let closed = (engine.close)().await;
+    if durable.borrow().poisoned {
+        return Err(ServeError::Poisoned);
+    }
+    closed.map_err(ServeError::Checkpoint)?;
+    info!(
+        event = "stopped",
+        "the broker has stopped with a clean checkpoint"
+    );
+    Ok(())
+}
+
+/// Ready when the engine is poisoned; never if it just ends.
+async fn poisoned(durable: &mut watch::Receiver<DurableState>) {
+    if durable.wait_for(|state| state.poisoned).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Gives connections a moment to send the answers "unknown fate" that they hold.
+async fn flush_and_fail(connections: &Tasks) -> ServeError {
+    error!(
+        event = "storage_failed",
+        severity = "critical",
+        "a write or sync of the journal failed; the broker ends and recovers when it is started again"
+    );
+    connections.stop();
+    connections.wait(FLUSH_GRACE).await;
+    ServeError::Poisoned
+}
+
+fn warn_if_exposed(settings: &Settings) {
+    for (setting, address) in settings.exposed() {
+        warn!(
+            event = "insecure_no_auth",
+            setting,
+            %address,
+            "ANYBODY WHO REACHES THIS ADDRESS CAN READ, WRITE AND DELETE EVERYTHING: no authentication, no encryption"
+        );
+    }
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    net::bind(address).map_err(|source| ServeError::Listen { address, source })
+}
+
+fn local_address(listener: &TcpListener, address: SocketAddr) -> Result<SocketAddr, ServeError> {
+    listener
+        .local_addr()
+        .map_err(|source| ServeError::Listen { address, source })
+}
+
+fn write_port_file(path: Option<&Path>, addresses: Addresses) -> Result<(), ServeError> {
+    let Some(path) = path else { return Ok(()) };
+    addresses.write(path).map_err(|source| ServeError::PortFile {
+        path: path.to_owned(),
+        source,
+    })
+}

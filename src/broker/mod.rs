@@ -1,1 +1,311 @@
-//! (to come)
+//! The broker itself: receives a request, asks the pure code, submits to the engine, answers.
+//!
+//! Knows no protocol and no files. Time, identities and the engine are handed in.
+//!
+//! Order of locks: coordinator, then partitions ascending by (topic id, index), then the engine's own. Nothing that holds
+//! a partition asks the coordinator; no guard of a map is held while a mutex is taken; nothing is awaited under either.
+
+mod admin;
+mod coordinator;
+mod counters;
+mod errors;
+mod fetch;
+mod offsets;
+mod produce;
+mod recovered;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use dashmap::DashMap;
+use tokio::sync::watch;
+
+pub use counters::{Counters, CountersNow};
+pub use recovered::{RecoverError, Recovered};
+pub use settings::Settings;
+
+use self::coordinator::Coordinator;
+use crate::api::{ApiError, Outcome, Request, Service, TopicPartition};
+use crate::metadata;
+use crate::model::{DurableState, Lsn, PartitionId, PartitionKey, TopicId, TopicName};
+use crate::partition::PartitionState;
+use crate::rt::{BoxFuture, Clock, IdSource};
+use crate::storage::{
+    Backpressure, Class, LogConfig, LogStore, PartitionLog, Permit, Snapshot, SnapshotSource,
+};
+
+/// A broker over an engine.
+pub struct Broker<S: LogStore> {
+    store: Arc<S>,
+    durable: watch::Receiver<DurableState>,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn IdSource>,
+    settings: Settings,
+    counters: Arc<Counters>,
+    registry: Registry<S::Log>,
+    coordinator: Mutex<Coordinator<S::Log>>,
+    /// LSN of the newest metadata that answers may have been decided by. Behind what the coordinator holds for moments
+    /// only; read where its lock would be too much.
+    metadata_lsn: Arc<AtomicU64>,
+    /// Producer ids below were handed out, or may have been before the start.
+    producer_ids_next: AtomicI64,
+}
+
+/// The topics of users that can be produced to and fetched from.
+#[derive(Debug)]
+struct Registry<L> {
+    by_id: DashMap<TopicId, Arc<TopicHandle<L>>>,
+    by_name: DashMap<Arc<str>, Arc<TopicHandle<L>>>,
+}
+
+/// A topic and its partitions, in the order of their indexes.
+#[derive(Debug)]
+struct TopicHandle<L> {
+    topic: Arc<metadata::Topic>,
+    partitions: Vec<Arc<Partition<L>>>,
+}
+
+/// A partition: who decides, and where it is stored.
+#[derive(Debug)]
+struct Partition<L> {
+    log: Arc<L>,
+    max_message_bytes: u32,
+    /// The topic was deleted, or is just being. Written under the lock of `state`, which is held until the deletion has
+    /// its LSN.
+    gone: AtomicBool,
+    state: Mutex<PartitionState>,
+}
+
+/// Why there is no permit.
+enum NotAdmitted {
+    /// Not now: ready when another try makes sense.
+    Wait(BoxFuture<'static, ()>),
+    /// Not at all.
+    Refused(Box<ApiError>),
+}
+
+impl<S: LogStore> Broker<S> {
+    /// A broker that goes on where the recovered state ends. The engine must have finished its recovery.
+    ///
+    /// # Errors
+    /// What was stored cannot be understood.
+    pub fn new(
+        store: Arc<S>,
+        recovered: Recovered,
+        clock: Arc<dyn Clock>,
+        ids: Arc<dyn IdSource>,
+        settings: Settings,
+    ) -> Result<Self, RecoverError> {
+        let (machine, meta_state, mut partitions) = recovered.finish()?;
+        let limits = settings.producers;
+        let registry = Registry::default();
+        for topic in machine.user_topics() {
+            let states = |key| partitions.remove(&key);
+            registry.insert(open_topic(&*store, topic, limits, states));
+        }
+        let producer_ids_next = AtomicI64::new(machine.producer_ids_end());
+        let coordinator = Mutex::new(Coordinator::new(&*store, machine, meta_state));
+        Ok(Self {
+            durable: store.durable(),
+            store,
+            clock,
+            ids,
+            settings,
+            counters: Arc::default(),
+            registry,
+            coordinator,
+            metadata_lsn: Arc::default(),
+            producer_ids_next,
+        })
+    }
+
+    /// What has been counted since the start.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    fn lock_coordinator(&self) -> MutexGuard<'_, Coordinator<S::Log>> {
+        self.coordinator.lock().expect("no panics while locked")
+    }
+
+    fn durable_lsn(&self) -> Lsn {
+        self.durable.borrow().lsn
+    }
+
+    fn metadata_lsn(&self) -> Lsn {
+        Lsn(self.metadata_lsn.load(Ordering::Acquire))
+    }
+
+    fn admit(&self, bytes: u64, class: Class) -> Result<Permit, NotAdmitted> {
+        let mut refusal = match self.store.permit(bytes, class) {
+            Ok(permit) => return Ok(permit),
+            Err(refusal) => refusal,
+        };
+        if refusal == Backpressure::Busy {
+            // Registered before asking again: what is freed in between wakes us.
+            let freed = self.store.permit_freed();
+            refusal = match self.store.permit(bytes, class) {
+                Ok(permit) => return Ok(permit),
+                Err(Backpressure::Busy) => return Err(NotAdmitted::Wait(freed)),
+                Err(refusal) => refusal,
+            };
+        }
+        let error = errors::not_admitted(refusal, &self.settings);
+        Err(NotAdmitted::Refused(Box::new(error)))
+    }
+
+    /// The partition that a client means.
+    fn resolve(&self, asked: &TopicPartition) -> Result<Arc<Partition<S::Log>>, ApiError> {
+        let handle = match asked.topic_id {
+            Some(id) => self
+                .registry
+                .with_id(id)
+                .ok_or_else(|| errors::unknown_topic_id(id))?,
+            None => self
+                .registry
+                .with_name(&asked.topic)
+                .ok_or_else(|| self.unknown_topic(&asked.topic))?,
+        };
+        usize::try_from(asked.partition.0)
+            .ok()
+            .and_then(|index| handle.partitions.get(index).cloned())
+            .ok_or_else(|| errors::unknown_partition(&handle.topic, asked.partition))
+    }
+
+    /// Says what is wrong with a name under which there is no topic. Never called with a partition locked.
+    fn unknown_topic(&self, name: &str) -> ApiError {
+        match TopicName::for_user(name) {
+            Err(bad) => errors::bad_name(&bad),
+            Ok(name) => {
+                let nearest = self.lock_coordinator().machine.nearest(name.as_str());
+                errors::unknown_topic(&name, nearest)
+            }
+        }
+    }
+}
+
+impl<S: LogStore> Service for Broker<S> {
+    fn handle(&self, request: Request) -> Outcome {
+        let outcome = match request {
+            Request::Metadata(metadata) => self.metadata(metadata),
+            Request::CreateTopic(create) => self.create_topic(create),
+            Request::DeleteTopic(delete) => self.delete_topic(delete),
+            Request::DescribeTopic(describe) => self.describe_topic(&describe),
+            Request::ListTopics(list) => self.list_topics(&list),
+            Request::ListOffsets(list) => self.list_offsets(&list),
+            Request::InitProducer(init) => self.init_producer(init),
+            Request::Produce(produce) => self.produce(produce),
+            Request::Fetch(fetch) => self.fetch(fetch),
+        };
+        match &outcome {
+            Outcome::Ready(reply) | Outcome::AfterLsn { reply, .. } => self.counters.count(reply),
+            // Counted when it is answered.
+            Outcome::Blocked { .. } | Outcome::Later(_) => {}
+        }
+        outcome
+    }
+}
+
+impl<S: LogStore> SnapshotSource for Broker<S> {
+    fn snapshot(&self, key: PartitionKey) -> Option<Snapshot> {
+        if key == PartitionKey::META {
+            return Some(self.lock_coordinator().snapshot());
+        }
+        let handle = self.registry.with_id(key.topic)?;
+        let partition = handle.partitions.get(usize::try_from(key.partition.0).ok()?)?;
+        let now = self.clock.wall();
+        let mut state = partition.lock();
+        state.expire(now);
+        let covers = state.next_offset();
+        let producers = state.snapshot()?;
+        drop(state);
+        Some(Snapshot {
+            covers,
+            blob: recovered::encode_producers(&producers),
+        })
+    }
+}
+
+impl<S: LogStore> std::fmt::Debug for Broker<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broker")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<L> Registry<L> {
+    fn insert(&self, handle: TopicHandle<L>) {
+        let handle = Arc::new(handle);
+        let name = Arc::from(handle.topic.name.as_str());
+        self.by_id.insert(handle.topic.id, Arc::clone(&handle));
+        self.by_name.insert(name, handle);
+    }
+
+    fn remove(&self, topic: &metadata::Topic) {
+        self.by_name.remove(topic.name.as_str());
+        self.by_id.remove(&topic.id);
+    }
+
+    fn with_id(&self, id: TopicId) -> Option<Arc<TopicHandle<L>>> {
+        self.by_id.get(&id).map(|handle| Arc::clone(&handle))
+    }
+
+    fn with_name(&self, name: &str) -> Option<Arc<TopicHandle<L>>> {
+        self.by_name.get(name).map(|handle| Arc::clone(&handle))
+    }
+}
+
+impl<L> Default for Registry<L> {
+    fn default() -> Self {
+        Self {
+            by_id: DashMap::new(),
+            by_name: DashMap::new(),
+        }
+    }
+}
+
+impl<L> Partition<L> {
+    fn lock(&self) -> MutexGuard<'_, PartitionState> {
+        self.state.lock().expect("no panics while locked")
+    }
+
+    fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+}
+
+/// Opens all logs of a topic; partitions without a recovered state begin with an empty one.
+fn open_topic<S: LogStore>(
+    store: &S,
+    topic: &Arc<metadata::Topic>,
+    limits: crate::partition::ProducerLimits,
+    mut recovered: impl FnMut(PartitionKey) -> Option<PartitionState>,
+) -> TopicHandle<S::Log> {
+    let config = LogConfig {
+        segment_bytes: topic.config().segment_bytes,
+        index_interval_bytes: topic.config().index_interval_bytes,
+    };
+    let open = |index| {
+        let key = PartitionKey {
+            topic: topic.id,
+            partition: PartitionId(index),
+        };
+        let log = store.open(key, config);
+        let mut state = recovered(key).unwrap_or_else(|| PartitionState::new(limits));
+        state.lead(log.bounds(Lsn::ZERO).log_end, store.leader_epoch());
+        Arc::new(Partition {
+            log,
+            max_message_bytes: topic.config().max_message_bytes,
+            gone: AtomicBool::new(false),
+            state: Mutex::new(state),
+        })
+    };
+    TopicHandle {
+        topic: Arc::clone(topic),
+        partitions: (0..topic.partitions).map(open).collect(),
+    }
+}

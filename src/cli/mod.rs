@@ -1,1 +1,319 @@
-//! (to come)
+//! The command line: reads the words, runs the command, says how it went.
+//!
+//! Data goes to stdout, everything else to stderr. `-f` is a record format, `-o` an offset, `--format` the form of the
+//! output, everywhere. The broker is not started here: `serve` comes back to `main` as [`Invocation::Serve`].
+
+mod bench;
+mod consume;
+mod demo;
+mod failure;
+mod lines;
+mod output;
+mod produce;
+mod progress;
+mod record_format;
+mod record_output;
+mod serve;
+mod session;
+mod topic;
+mod version;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use tokio::runtime::Runtime;
+
+pub use failure::{Exit, Failure, Outcome, Stopped};
+pub use output::{Format, Output};
+
+use crate::config::Settings;
+use crate::rt::{Clock as _, SystemClock};
+use crate::telemetry::{self, InvalidLevel, LogFormat, LogTime};
+use output::{Wishes, say};
+
+/// Where a broker is if nothing else is said.
+const SERVER_DEFAULT: &str = "naru://127.0.0.1:9640";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "naru",
+    version,
+    about = "A message broker in one small binary: an acknowledged record is on disk",
+    after_help = failure::EXIT_CODES_HELP,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Flags that every command takes.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Global options")]
+struct Global {
+    /// The broker to talk to.
+    #[arg(short, long, global = true, env = "NARU_SERVER", default_value = SERVER_DEFAULT, value_name = "URL")]
+    server: String,
+    /// Form of the output; a table on a terminal, one JSON value per line in a pipe.
+    #[arg(long, global = true, env = "NARU_FORMAT", value_name = "FORMAT")]
+    format: Option<Format>,
+    /// How long to wait for the broker.
+    #[arg(long, global = true, env = "NARU_TIMEOUT", default_value = "10s", value_name = "DURATION",
+          value_parser = parse_duration)]
+    timeout: Duration,
+    /// Say nothing that was not asked for.
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// Say more on stderr; twice: everything.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Answer every question with yes.
+    #[arg(short, long, global = true)]
+    yes: bool,
+    /// No colours; NO_COLOR does the same.
+    #[arg(long, global = true)]
+    no_color: bool,
+    /// Level of the log on stderr: error, warn, info, debug, trace, or directives as in warn,naru::storage=debug.
+    #[arg(long, global = true, env = "NARU_LOG", value_name = "LEVEL")]
+    log_level: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the broker.
+    Serve(serve::ServeArgs),
+    /// Create, list, describe and delete topics.
+    #[command(subcommand)]
+    Topic(topic::TopicCommand),
+    /// Write the lines of stdin to a topic.
+    Produce(produce::ProduceArgs),
+    /// Show that an acknowledged record survives a kill.
+    Demo(demo::DemoArgs),
+    /// Read a topic.
+    Consume(consume::ConsumeArgs),
+    /// Measure.
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
+    /// Print version, revision and protocol range.
+    Version,
+}
+
+/// What a command knows beside its own arguments.
+#[derive(Clone, Debug)]
+struct Context {
+    server: String,
+    timeout: Duration,
+    yes: bool,
+    output: Output,
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Invocation {
+    /// Run the broker.
+    Serve(Box<Settings>),
+    /// Anything else.
+    Command(Box<CommandLine>),
+    /// Nothing more: help was shown, or the words made no sense.
+    Done(ExitCode),
+}
+
+/// A command that is not `serve`.
+#[derive(Debug)]
+pub struct CommandLine {
+    command: Command,
+    context: Context,
+    log_level: String,
+}
+
+/// Reads the command line.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Invocation {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help goes to stdout, complaints to stderr; there is nobody left to tell if that fails.
+            let _ = error.print();
+            let code = u8::try_from(error.exit_code()).unwrap_or(Exit::Usage.code());
+            return Invocation::Done(ExitCode::from(code));
+        }
+    };
+    let global = cli.global;
+    let no_colour_wanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let output = Output::new(Wishes {
+        format: global.format,
+        quiet: global.quiet,
+        no_colours: global.no_color || no_colour_wanted,
+    });
+    match cli.command {
+        Command::Serve(args) => {
+            let level = global
+                .log_level
+                .unwrap_or_else(|| level_of(global.verbose, "info"));
+            match args.settings(&level) {
+                Ok(settings) => Invocation::Serve(Box::new(settings)),
+                Err(failure) => Invocation::Done(report(&failure, global.format)),
+            }
+        }
+        command => Invocation::Command(Box::new(CommandLine {
+            command,
+            log_level: global
+                .log_level
+                .unwrap_or_else(|| level_of(global.verbose, "error")),
+            context: Context {
+                server: global.server,
+                timeout: global.timeout,
+                yes: global.yes,
+                output,
+            },
+        })),
+    }
+}
+
+impl CommandLine {
+    /// Runs the command to its end, or until a signal.
+    pub fn run(self, runtime: &Runtime) -> ExitCode {
+        if let Err(error) = start_log(&self.log_level) {
+            return report(&Failure::usage(error.to_string()), self.context.output.chosen);
+        }
+        let output = self.context.output;
+        let ended = runtime.block_on(async {
+            tokio::select! {
+                biased;
+                // Dropping the command here ends what it started: guards remove files and child processes.
+                code = interrupted() => Err(code),
+                outcome = dispatch(self.command, &self.context) => Ok(outcome),
+            }
+        });
+        match ended {
+            Err(code) => ExitCode::from(code),
+            Ok(Ok(()) | Err(Stopped::ReaderGone)) => ExitCode::SUCCESS,
+            Ok(Err(Stopped::Failed(failure))) => report(&failure, output.chosen),
+        }
+    }
+}
+
+/// A command logs as text: what it says is for whoever typed it.
+fn start_log(level: &str) -> Result<(), InvalidLevel> {
+    let clock = SystemClock::new();
+    let settings = telemetry::Settings {
+        level: level.to_owned(),
+        format: LogFormat::Text,
+        ..telemetry::Settings::default()
+    };
+    telemetry::init(&settings, LogTime::new(move || clock.wall()))
+}
+
+async fn dispatch(command: Command, context: &Context) -> Outcome {
+    match command {
+        Command::Serve(_) => Err(Failure::unexpected("serve is started by main").into()),
+        Command::Topic(command) => topic::run(command, context).await,
+        Command::Produce(args) => produce::run(args, context).await,
+        Command::Demo(args) => demo::run(args, context).await,
+        Command::Consume(args) => consume::run(args, context).await,
+        Command::Bench(command) => bench::run(command, context).await,
+        Command::Version => version::run(context.output),
+    }
+}
+
+/// Ready when a signal asks the command to end; the shell's exit code for it.
+async fn interrupted() -> u8 {
+    use tokio::signal::unix::{SignalKind, signal};
+    let waits = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+        signal(SignalKind::hangup()),
+    );
+    let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) = waits else {
+        // Without handlers the signals end the process by themselves.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => Exit::Interrupted.code(),
+        _ = terminate.recv() => 128 + 15,
+        _ = hangup.recv() => 128 + 1,
+    }
+}
+
+/// Tells about a failure in the form that the output has.
+pub fn report(failure: &Failure, format: Option<Format>) -> ExitCode {
+    match format {
+        Some(Format::Json | Format::Ndjson) => say(&failure.to_json()),
+        Some(Format::Table) | None => say(&failure.to_string()),
+    }
+    ExitCode::from(failure.exit.code())
+}
+
+fn level_of(verbose: u8, default: &str) -> String {
+    match verbose {
+        0 => default,
+        1 => "debug",
+        _ => "trace",
+    }
+    .to_owned()
+}
+
+/// Reads `10s`, `500ms`, `1m 30s`, or a bare number of seconds.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    if let Ok(seconds) = text.parse::<u32>() {
+        return Ok(Duration::from_secs(seconds.into()));
+    }
+    let signed: jiff::SignedDuration = text
+        .parse()
+        .map_err(|_| "use a number with a unit, as in 10s, 500ms or 1m".to_owned())?;
+    Duration::try_from(signed).map_err(|_| "a duration is not negative".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(words: &[&str]) -> Invocation {
+        parse(["naru"].iter().chain(words).map(OsString::from))
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(parse_duration("10s"), Ok(Duration::from_secs(10)));
+        assert_eq!(parse_duration("3"), Ok(Duration::from_secs(3)));
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert!(parse_duration("-1s").is_err());
+        assert!(parse_duration("soon").is_err());
+    }
+
+    #[test]
+    fn serve_turns_flags_into_settings() {
+        let invocation = parsed(&[
+            "serve",
+            "--data-dir",
+            "/x",
+            "--listen",
+            "127.0.0.1:0",
+            "--http",
+            "127.0.0.1:0",
+            "--port-file",
+            "/y",
+            "--log-level",
+            "warn",
+        ]);
+        let Invocation::Serve(settings) = invocation else {
+            panic!("{invocation:?}");
+        };
+        assert_eq!(settings.data_dir, std::path::Path::new("/x"));
+        assert_eq!(settings.port_file.as_deref(), Some(std::path::Path::new("/y")));
+        assert_eq!(settings.listen.port(), 0);
+        assert_eq!(settings.log.level, "warn");
+    }
+}

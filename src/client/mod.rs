@@ -42,6 +42,7 @@ mod reader;
 
 use std::sync::Arc;
 
+pub use crate::wire::PROTOCOL_VERSION;
 pub use admin::{
     CreateTopicOptions, CreatedTopic, ListTopicsOptions, Metadata, MetadataTopics, OffsetSpec,
     PartitionDescription, TopicConfigEntry, TopicDescription, TopicListing, TopicMetadata, TopicPage,

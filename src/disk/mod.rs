@@ -8,10 +8,15 @@ use std::io;
 use std::sync::Arc;
 
 mod aligned;
+mod error;
+mod paths;
 pub mod real;
 pub mod sim;
+#[cfg(test)]
+mod tests;
 
 pub use aligned::{AlignedBuf, BLOCK_BYTES};
+pub use error::{DiskError, os_error};
 
 /// How a file is opened. Every mode allows reading and writing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +80,10 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
 }
 
 /// An open file. All methods take `&self`: concurrent reads are fine, the engine has one writer per file.
+#[expect(
+    clippy::len_without_is_empty,
+    reason = "the length is a system call that can fail, not a property"
+)]
 pub trait DiskFile: Send + Sync + fmt::Debug {
     /// Length in bytes.
     fn len(&self) -> io::Result<u64>;
@@ -119,6 +128,20 @@ pub fn read_exact_at(file: &dyn DiskFile, mut buf: &mut [u8], mut at: u64) -> io
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
         }
+    }
+    Ok(())
+}
+
+/// Refuses what direct I/O could not do, in the same way on every disk; also catches by 512 B what a device with small
+/// sectors would let pass.
+fn check_alignment(direct: bool, buf: &[u8], at: u64) -> io::Result<()> {
+    let block = BLOCK_BYTES as u64;
+    let aligned = at.is_multiple_of(block)
+        && buf.len().is_multiple_of(BLOCK_BYTES)
+        && buf.as_ptr().addr().is_multiple_of(BLOCK_BYTES);
+    if direct && !aligned {
+        let message = "direct I/O needs whole blocks in an aligned buffer";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     }
     Ok(())
 }

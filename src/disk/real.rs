@@ -1,1 +1,345 @@
-//! (to come)
+//! The disk of the operating system: a data directory on a Linux file system. Does not know what its files mean.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::num::NonZeroU64;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Advice, FallocateFlags, OFlags};
+
+use super::error::failed;
+use super::{AlignedBuf, BLOCK_BYTES, Disk, DiskFile, Entry, Mode, check_alignment, paths};
+
+/// Written and removed once at start, to learn whether this file system takes direct I/O.
+const PROBE: &str = ".direct-probe";
+
+const FILE_MODE: u32 = 0o600;
+const DIR_MODE: u32 = 0o700;
+
+/// A data directory on a real file system.
+#[derive(Debug)]
+pub struct RealDisk {
+    root: PathBuf,
+    direct: bool,
+}
+
+impl RealDisk {
+    /// Opens the data directory `root`, which must exist, and probes whether it takes direct I/O.
+    ///
+    /// # Errors
+    /// `NotFound` or `NotADirectory` for a wrong `root`; whatever the system says about making a file in it.
+    pub fn open(root: &Path) -> io::Result<Self> {
+        let shown = root.to_string_lossy();
+        let described = |e| failed("open data directory", &shown, None, e);
+        if !root.metadata().map_err(described)?.is_dir() {
+            return Err(described(io::ErrorKind::NotADirectory.into()));
+        }
+        let direct = probe_direct(&root.join(PROBE)).map_err(|e| failed("probe", PROBE, None, e))?;
+        Ok(Self {
+            root: root.to_owned(),
+            direct,
+        })
+    }
+
+    fn locate(&self, path: &str) -> io::Result<PathBuf> {
+        let mut full = self.root.clone();
+        full.extend(paths::names(path)?);
+        Ok(full)
+    }
+
+    /// Refuses the root, which can neither be made, renamed nor removed.
+    fn locate_entry(&self, path: &str) -> io::Result<PathBuf> {
+        paths::split(path)?;
+        self.locate(path)
+    }
+
+    fn open_with(&self, options: &mut OpenOptions, path: &str, mode: Mode) -> io::Result<Box<dyn DiskFile>> {
+        let direct = self.direct && mode == Mode::Direct;
+        let flags = if direct { OFlags::DIRECT } else { OFlags::empty() };
+        let file = options
+            .read(true)
+            .write(true)
+            .mode(FILE_MODE)
+            .custom_flags(open_flags(flags))
+            .open(self.locate_entry(path)?)?;
+        Ok(Box::new(RealFile {
+            file,
+            path: path.to_owned(),
+            direct,
+        }))
+    }
+}
+
+impl Disk for RealDisk {
+    fn create_new(&self, path: &str, mode: Mode) -> io::Result<Box<dyn DiskFile>> {
+        self.open_with(OpenOptions::new().create_new(true), path, mode)
+            .map_err(|e| failed("create", path, None, e))
+    }
+
+    fn open(&self, path: &str, mode: Mode) -> io::Result<Box<dyn DiskFile>> {
+        self.open_with(&mut OpenOptions::new(), path, mode)
+            .map_err(|e| failed("open", path, None, e))
+    }
+
+    fn list(&self, dir: &str) -> io::Result<Vec<Entry>> {
+        let read = || {
+            let mut entries = self
+                .locate(dir)?
+                .read_dir()?
+                .map(|entry| to_entry(&entry?))
+                .collect::<io::Result<Vec<Entry>>>()?;
+            entries.sort();
+            Ok(entries)
+        };
+        read().map_err(|e| failed("list", dir, None, e))
+    }
+
+    fn mkdir(&self, dir: &str) -> io::Result<()> {
+        let make = || {
+            let full = self.locate(dir)?;
+            match DirBuilder::new().mode(DIR_MODE).create(&full) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                    // A link to a directory is not one of ours.
+                    let is_dir = full.symlink_metadata()?.is_dir();
+                    if is_dir { Ok(()) } else { Err(e) }
+                }
+                result => result,
+            }
+        };
+        make().map_err(|e| failed("make directory", dir, None, e))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let rename = || std::fs::rename(self.locate_entry(from)?, self.locate_entry(to)?);
+        rename().map_err(|e| failed("rename", &format!("{from} -> {to}"), None, e))
+    }
+
+    fn unlink(&self, path: &str) -> io::Result<()> {
+        let unlink = || std::fs::remove_file(self.locate_entry(path)?);
+        unlink().map_err(|e| failed("unlink", path, None, e))
+    }
+
+    fn rmdir(&self, dir: &str) -> io::Result<()> {
+        let remove = || std::fs::remove_dir(self.locate_entry(dir)?);
+        remove().map_err(|e| failed("remove directory", dir, None, e))
+    }
+
+    fn sync_dir(&self, dir: &str) -> io::Result<()> {
+        let sync = || {
+            OpenOptions::new()
+                .read(true)
+                .custom_flags(open_flags(OFlags::DIRECTORY))
+                .open(self.locate(dir)?)?
+                .sync_all()
+        };
+        sync().map_err(|e| failed("sync directory", dir, None, e))
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(&self.root).map_err(|e| failed("statvfs", "", None, e.into()))?;
+        // Available to us, which is less than free: the file system keeps some blocks for the superuser.
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    fn supports_direct(&self) -> bool {
+        self.direct
+    }
+}
+
+#[derive(Debug)]
+struct RealFile {
+    file: File,
+    path: String,
+    direct: bool,
+}
+
+impl RealFile {
+    fn failed(&self, op: &'static str, at: Option<u64>, e: io::Error) -> io::Error {
+        failed(op, &self.path, at, e)
+    }
+
+    fn write_pieces(&self, mut buf: &[u8], mut at: u64) -> io::Result<()> {
+        while !buf.is_empty() {
+            match self.file.write_at(buf, at) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) if self.direct && n < buf.len() && n % BLOCK_BYTES != 0 => {
+                    // The rest could not be written directly, and the two ways of writing are never mixed.
+                    return Err(io::Error::new(
+                        io::ErrorKind::WriteZero,
+                        format!("direct write stopped inside a block after {n} bytes"),
+                    ));
+                }
+                Ok(n) => {
+                    buf = &buf[n..];
+                    at += n as u64;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl DiskFile for RealFile {
+    fn len(&self) -> io::Result<u64> {
+        let stat = self.file.metadata();
+        Ok(stat.map_err(|e| self.failed("stat", None, e))?.len())
+    }
+
+    fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
+        check_alignment(self.direct, buf, at)
+            .and_then(|()| self.file.read_at(buf, at))
+            .map_err(|e| self.failed("read", Some(at), e))
+    }
+
+    fn write_all_at(&self, buf: &[u8], at: u64) -> io::Result<()> {
+        check_alignment(self.direct, buf, at)
+            .and_then(|()| self.write_pieces(buf, at))
+            .map_err(|e| self.failed("write", Some(at), e))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data().map_err(|e| self.failed("sync", None, e))
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file
+            .set_len(len)
+            .map_err(|e| self.failed("set length", Some(len), e))
+    }
+
+    fn allocate(&self, at: u64, len: u64) -> io::Result<()> {
+        if len == 0 {
+            return Ok(());
+        }
+        loop {
+            match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, at, len) {
+                Err(rustix::io::Errno::INTR) => {}
+                result => return result.map_err(|e| self.failed("allocate", Some(at), e.into())),
+            }
+        }
+    }
+
+    fn drop_cache(&self, at: u64, len: u64) -> io::Result<()> {
+        // The system takes length 0 for "to the end"; here it means nothing at all.
+        let Some(len) = NonZeroU64::new(len) else {
+            return Ok(());
+        };
+        rustix::fs::fadvise(&self.file, at, Some(len), Advice::DontNeed)
+            .map_err(|e| self.failed("drop cache", Some(at), e.into()))
+    }
+}
+
+fn open_flags(flags: OFlags) -> i32 {
+    (flags | OFlags::NOFOLLOW | OFlags::CLOEXEC).bits().cast_signed()
+}
+
+/// Whether one block can be written past the page cache. Some file systems (tmpfs of older kernels) refuse the open, some
+/// only the write, and with `EINVAL` in both cases.
+fn probe_direct(probe: &Path) -> io::Result<bool> {
+    remove_if_there(probe)?;
+    let direct = write_block(probe);
+    // Even a refused open may have left the name behind.
+    remove_if_there(probe)?;
+    match direct {
+        Ok(()) => Ok(true),
+        // A full disk that let us open the file takes direct I/O; whoever needs space will hear about it.
+        Err(e) if e.kind() == io::ErrorKind::StorageFull => Ok(true),
+        Err(e) if matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+fn write_block(path: &Path) -> io::Result<()> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(FILE_MODE)
+        .custom_flags(open_flags(OFlags::DIRECT))
+        .open(path)?
+        .write_all_at(&AlignedBuf::zeroed(BLOCK_BYTES), 0)
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+fn to_entry(entry: &std::fs::DirEntry) -> io::Result<Entry> {
+    let name = entry
+        .file_name()
+        .into_string()
+        .map_err(|name| io::Error::new(io::ErrorKind::InvalidData, format!("foreign name {name:?}")))?;
+    Ok(Entry {
+        name,
+        is_dir: entry.file_type()?.is_dir(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::disk::os_error;
+
+    #[test]
+    fn opening_leaves_nothing_behind_and_clears_an_old_probe() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(PROBE), "left by a crash").unwrap();
+        let disk = RealDisk::open(dir.path()).unwrap();
+        assert_eq!(disk.list("").unwrap(), []);
+    }
+
+    #[test]
+    fn a_root_that_is_missing_or_a_file_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = dir.path().join("missing");
+        let kind = |path: &Path| RealDisk::open(path).unwrap_err().kind();
+        assert_eq!(kind(&missing), io::ErrorKind::NotFound);
+        std::fs::write(&missing, "a file").unwrap();
+        assert_eq!(kind(&missing), io::ErrorKind::NotADirectory);
+    }
+
+    #[test]
+    fn files_and_directories_belong_to_the_owner_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = RealDisk::open(dir.path()).unwrap();
+        disk.mkdir("d").unwrap();
+        disk.create_new("d/f", Mode::Buffered).unwrap();
+        let mode = |path: &str| {
+            let stat = dir.path().join(path).metadata().unwrap();
+            stat.permissions().mode() & 0o777
+        };
+        // The mask of the process may take more away, but never adds.
+        assert_eq!(mode("d") & 0o077, 0);
+        assert_eq!(mode("d/f") & 0o177, 0);
+    }
+
+    #[test]
+    fn symbolic_links_are_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = RealDisk::open(dir.path()).unwrap();
+        disk.create_new("f", Mode::Buffered).unwrap();
+        std::os::unix::fs::symlink("f", dir.path().join("link")).unwrap();
+        let error = disk.open("link", Mode::Buffered).unwrap_err();
+        assert_eq!(os_error(&error), Some(rustix::io::Errno::LOOP.raw_os_error()));
+        std::os::unix::fs::symlink(".", dir.path().join("here")).unwrap();
+        assert_eq!(
+            disk.mkdir("here").unwrap_err().kind(),
+            io::ErrorKind::AlreadyExists
+        );
+        assert!(disk.sync_dir("here").is_err());
+    }
+
+    #[test]
+    fn free_bytes_is_what_the_file_system_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = RealDisk::open(dir.path()).unwrap();
+        assert!(disk.free_bytes().unwrap() > 0);
+    }
+}

@@ -125,10 +125,6 @@ impl Sequence {
     pub const fn plus(self, count: u32) -> Self {
         #[expect(clippy::cast_sign_loss, reason = "sequences are not negative")]
         let sum = (self.0 as u64).wrapping_add(count as u64);
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "the remainder by 2^31 fits 31 bits"
-        )]
         let wrapped = (sum % (1 << 31)) as i32;
         Self(wrapped)
     }

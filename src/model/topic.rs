@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 /// Longest topic name, in bytes.
-pub const TOPIC_NAME_BYTES_MAX: usize = 200;
+const TOPIC_NAME_BYTES_MAX: usize = 200;
 
 /// Name of a topic: `[A-Za-z0-9._-]{1,200}`, not `.` or `..`. `__` and `dlq.` in front are the broker's.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -265,11 +265,7 @@ impl FrameBuilder {
 }
 
 #[cfg(test)]
-#[expect(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "tests may panic"
-)]
+#[expect(clippy::indexing_slicing, reason = "tests may panic")]
 mod tests {
     use super::*;
 

@@ -37,8 +37,7 @@ impl BatchBuilder {
 
     /// An empty batch with room for so many bytes.
     pub fn with_capacity(bytes: usize) -> Self {
-        let capacity = bytes.max(HEADER_BYTES).saturating_add(varint::PUT_SLACK_BYTES);
-        let mut buffer = Vec::with_capacity(capacity);
+        let mut buffer = Vec::with_capacity(bytes.max(HEADER_BYTES));
         buffer.resize(HEADER_BYTES, 0);
         Self {
             buffer,
@@ -65,8 +64,8 @@ impl BatchBuilder {
         self.count = self.count.saturating_add(1);
 
         let buffer = &mut self.buffer;
-        // One growth at most, and the last number may be written in one piece.
-        buffer.reserve(shape.total_bytes().saturating_add(varint::PUT_SLACK_BYTES));
+        // One growth at most.
+        buffer.reserve(shape.total_bytes());
         varint::put(buffer, varint::zigzag_length(shape.length));
         buffer.push(0);
         varint::put(buffer, shape.timestamp_delta);

@@ -271,12 +271,8 @@ fn take_length(rest: &mut &[u8]) -> Option<usize> {
     usize::try_from(encoded >> 1).ok()
 }
 
-/// Takes a length and so many bytes; the length -1 is null.
+/// Takes a length and so many bytes; the length -1 is null. The outer option is an error, the inner one the format's null.
 #[inline(always)]
-#[expect(
-    clippy::option_option,
-    reason = "the outer one is an error, the inner one the format's null"
-)]
 fn take_nullable<'a>(rest: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
     /// The zigzag form of -1.
     const NULL: u32 = 1;

@@ -1,5 +1,7 @@
 //! Properties of the codec: what is written is read back, and no bytes make it panic.
 
+mod golden;
+
 use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::option;
@@ -319,4 +321,105 @@ fn owned_records_share_the_bytes_of_their_batch() {
     assert_eq!(cut.as_ptr(), batch.as_ptr());
     let sealed = validate(batch.clone(), u32::MAX).unwrap();
     assert_eq!(sealed.body().as_ptr(), batch[61..].as_ptr());
+}
+
+/// A stored batch of any origin: the header is changed and the records are given, each as the bytes behind its length.
+fn stored(last_offset_delta: u32, attributes: u16, records: &[&[u8]]) -> (BatchHeader, Bytes) {
+    let mut bytes = small_batch()[..HEADER_BYTES].to_vec();
+    for record in records {
+        bytes.push(u8::try_from(record.len() * 2).unwrap());
+        bytes.extend_from_slice(record);
+    }
+    let length = u32::try_from(bytes.len() - 12).unwrap();
+    bytes[..8].copy_from_slice(&100_i64.to_be_bytes());
+    bytes[8..12].copy_from_slice(&length.to_be_bytes());
+    bytes[21..23].copy_from_slice(&attributes.to_be_bytes());
+    bytes[23..27].copy_from_slice(&last_offset_delta.to_be_bytes());
+    bytes[57..61].copy_from_slice(&u32::try_from(records.len()).unwrap().to_be_bytes());
+    let bytes = Bytes::from(bytes);
+    (BatchHeader::parse(&bytes).unwrap(), bytes)
+}
+
+#[test]
+fn compacted_batches_are_read_with_their_gaps() {
+    let third = [0, 0, 4, 1, 1, 0];
+    let eighth = [0, 0, 14, 1, 1, 0];
+    let (header, batch) = stored(9, 0, &[&third, &eighth]);
+    let offsets: Vec<i64> = Records::new(&header, &batch)
+        .map(|view| view.unwrap().offset.get())
+        .collect();
+    assert_eq!(offsets, [102, 107]);
+    assert_eq!(header.last_offset().get(), 109);
+    let (header, batch) = stored(9, 0, &[]);
+    assert_eq!(Records::new(&header, &batch).next(), None);
+}
+
+#[test]
+fn control_batches_and_empty_header_keys_of_others_are_read() {
+    let marker = [0, 0, 0, 4, b'k', b'k', 1, 2, 0, 1];
+    let (header, batch) = stored(0, 0b11_0000, &[&marker]);
+    let view = Records::new(&header, &batch).next().unwrap().unwrap();
+    assert_eq!(view.key, Some(&b"kk"[..]));
+    let expected = Header {
+        key: String::new(),
+        value: None,
+    };
+    assert_eq!(view.headers(), [expected]);
+}
+
+#[test]
+fn records_of_append_time_batches_have_the_greatest_time() {
+    let late = [0, 100, 0, 1, 1, 0];
+    let (header, batch) = stored(0, 0, &[&late]);
+    let view = Records::new(&header, &batch).next().unwrap().unwrap();
+    assert_eq!(view.timestamp, Timestamp(1_700_000_000_050));
+    let (header, batch) = stored(0, 1 << 3, &[&late]);
+    let view = Records::new(&header, &batch).next().unwrap().unwrap();
+    assert_eq!(view.timestamp, Timestamp(1_700_000_000_300));
+}
+
+#[test]
+fn reading_ends_after_the_first_error() {
+    let sound = [0, 0, 0, 1, 1, 0];
+    let malformed = [0, 0, 2, 1, 1];
+    let outside = [0, 0, 2, 1, 1, 0];
+    let before = [0, 0, 1, 1, 1, 0];
+    for (bad, what) in [
+        (&malformed[..], "its header count is malformed or negative"),
+        (&outside, "its offset lies outside of the batch"),
+        (&before, "its offset lies outside of the batch"),
+    ] {
+        let (header, batch) = stored(0, 0, &[&sound, bad, &sound]);
+        let read: Vec<_> = Records::new(&header, &batch).collect();
+        assert_eq!(read.len(), 2);
+        assert!(read[0].is_ok());
+        let what = what.to_owned();
+        assert_eq!(read[1], Err(BatchError::Record { index: 1, what }));
+    }
+    let (mut header, batch) = stored(0, 0, &[&sound, &sound]);
+    header.count = 1;
+    let read: Vec<_> = Records::new(&header, &batch).skip(1).collect();
+    let what = "7 bytes follow the last record of the batch".to_owned();
+    assert_eq!(read, [Err(BatchError::Invalid(what))]);
+}
+
+#[test]
+fn a_batch_is_checked_against_its_crc_without_what_follows_it() {
+    let batch = small_batch();
+    let header = BatchHeader::parse(&batch).unwrap();
+    let two = [&batch[..], &batch[..]].concat();
+    assert_eq!(check_crc(&header, &two), Ok(()));
+    let short = BatchError::Truncated {
+        expected: header.total_bytes(),
+        actual: header.total_bytes() - 1,
+    };
+    assert_eq!(check_crc(&header, &batch[..batch.len() - 1]), Err(short));
+    let mut damaged = batch.to_vec();
+    damaged[30] ^= 4;
+    let computed = crc32c(&damaged[21..]);
+    let stored = header.crc;
+    assert_eq!(
+        check_crc(&header, &damaged),
+        Err(BatchError::Crc { stored, computed })
+    );
 }

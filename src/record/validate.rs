@@ -201,3 +201,6 @@ fn check_records(header: &BatchHeader, body: &[u8]) -> Result<(), BatchError> {
 fn too_few_records(count: u32, actual: u32) -> BatchError {
     BatchError::Invalid(format!("the batch counts {count} records, but holds {actual}"))
 }
+
+#[cfg(test)]
+mod tests;

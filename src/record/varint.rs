@@ -2,9 +2,6 @@
 //!
 //! Longer forms of a number than necessary are read, as Kafka reads them, up to the width of the number.
 
-/// Bytes by which `put` may write behind the number before it cuts them off again.
-pub(super) const PUT_SLACK_BYTES: usize = 8;
-
 /// The zigzag form: small numbers of either sign are small.
 #[inline]
 pub(super) const fn zigzag(value: i64) -> u64 {
@@ -33,33 +30,27 @@ pub(super) const fn unzigzag_u32(encoded: u32) -> i32 {
 /// Bytes that `put` appends for this number.
 #[inline]
 pub(super) const fn encoded_bytes(encoded: u64) -> usize {
-    bytes_of(encoded) as usize
+    // A division by seven without a division: exact for 1 to 64 bits.
+    let highest_bit = 63_u32.wrapping_sub((encoded | 1).leading_zeros());
+    (highest_bit.wrapping_mul(9).wrapping_add(73) >> 6) as usize
 }
 
 /// Appends a number that is already in zigzag form.
-#[inline]
+#[inline(always)]
 pub(super) fn put(buffer: &mut Vec<u8>, encoded: u64) {
-    if encoded >> 56 != 0 {
-        return put_wide(buffer, encoded);
+    // Nearly all deltas, counts and lengths have one or two bytes, and neighbours mostly the same, so that these branches
+    // are predicted well.
+    if encoded < 1 << 7 {
+        buffer.push(low_byte(encoded));
+    } else if encoded < 1 << 14 {
+        buffer.extend_from_slice(&[low_byte(encoded) | 0x80, low_byte(encoded >> 7)]);
+    } else {
+        put_long(buffer, encoded);
     }
-    // Spread the groups of seven bits over eight bytes in a register and store all eight: neither loop nor branch on the
-    // length, which is what makes the encoder fast.
-    let bytes = bytes_of(encoded);
-    let halves = (encoded & 0x0fff_ffff) | ((encoded & 0x00ff_ffff_f000_0000) << 4);
-    let quarters = (halves & 0x0000_3fff_0000_3fff) | ((halves & 0x0fff_c000_0fff_c000) << 2);
-    let groups = (quarters & 0x007f_007f_007f_007f) | ((quarters & 0x3f80_3f80_3f80_3f80) << 1);
-    // All bytes but the last say that another one follows.
-    let above_last = 1_u64
-        .wrapping_shl(bytes.wrapping_sub(1).wrapping_mul(8))
-        .wrapping_sub(1);
-    let word = groups | (0x8080_8080_8080_8080 & above_last);
-    let end = buffer.len().wrapping_add(bytes as usize);
-    buffer.extend_from_slice(&word.to_le_bytes());
-    buffer.truncate(end);
 }
 
 #[inline(never)]
-fn put_wide(buffer: &mut Vec<u8>, mut encoded: u64) {
+fn put_long(buffer: &mut Vec<u8>, mut encoded: u64) {
     while encoded >= 0x80 {
         buffer.push(low_byte(encoded) | 0x80);
         encoded >>= 7;
@@ -123,14 +114,6 @@ fn take_wide(rest: &mut &[u8], bytes_max: usize) -> Option<u64> {
 fn low_byte(value: u64) -> u8 {
     let [low, ..] = value.to_le_bytes();
     low
-}
-
-/// 1 to 10.
-#[inline]
-const fn bytes_of(encoded: u64) -> u32 {
-    // A division by seven without a division: exact for 1 to 64 bits.
-    let highest_bit = 63_u32.wrapping_sub((encoded | 1).leading_zeros());
-    highest_bit.wrapping_mul(9).wrapping_add(73) >> 6
 }
 
 #[cfg(test)]

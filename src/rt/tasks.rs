@@ -19,10 +19,6 @@ impl Tasks {
     }
 
     /// Spawns a task that is handed the token which says when to stop.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the tracker's spawn is the one way to spawn"
-    )]
     pub fn spawn<F, Fut>(&self, task: F)
     where
         F: FnOnce(CancellationToken) -> Fut,

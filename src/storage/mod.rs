@@ -133,6 +133,8 @@ pub struct Placed<L> {
     pub base: Offset,
     /// The batch, stamped with base offset and leader epoch.
     pub batch: SealedBatch,
+    /// When it is appended, by the broker's clock.
+    pub append_time: Timestamp,
 }
 
 /// What becomes durable together, or not at all.
@@ -289,7 +291,7 @@ pub struct Snapshot {
 }
 
 /// Who can be asked for snapshots. Called by the checkpoint without any lock of the engine held.
-pub trait SnapshotSource: Send + Sync + 'static {
+pub trait SnapshotSource {
     /// State of this partition together with the offset it covers, taken under one lock; `None`: nothing to keep.
     fn snapshot(&self, key: PartitionKey) -> Option<Snapshot>;
 }
@@ -304,4 +306,10 @@ pub trait Replay {
 
     /// A topic that was deleted.
     fn topic_deleted(&mut self, topic: TopicId);
+
+    /// When all is replayed: what [`SnapshotSource::snapshot`] would say now, for the checkpoint that ends recovery.
+    fn replayed_snapshot(&self, key: PartitionKey) -> Option<Snapshot>;
 }
+
+/// Who can be asked for snapshots while the broker runs.
+pub type SharedSnapshots = Arc<dyn SnapshotSource + Send + Sync>;

@@ -20,17 +20,17 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 /// Longer than anything may take on a busy machine; only a failing test waits so long.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-pub struct Server {
-    pub address: SocketAddr,
-    pub counters: Arc<Counters>,
-    pub durable: watch::Sender<DurableState>,
-    pub tasks: Tasks,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) durable: watch::Sender<DurableState>,
+    pub(crate) tasks: Tasks,
 }
 
 /// A service made of a function.
-pub struct Fake<F>(pub F);
+pub(crate) struct Fake<F>(pub(crate) F);
 
 impl<F: Fn(Request) -> Outcome + Send + Sync + 'static> Service for Fake<F> {
     fn handle(&self, request: Request) -> Outcome {
@@ -38,7 +38,7 @@ impl<F: Fn(Request) -> Outcome + Send + Sync + 'static> Service for Fake<F> {
     }
 }
 
-pub fn start_server(settings: Settings, service: impl Service) -> Server {
+pub(crate) fn start_server(settings: Settings, service: impl Service) -> Server {
     let identity = Identity {
         cluster_id: "test-cluster".to_owned(),
         broker_id: BrokerId(1),
@@ -71,11 +71,11 @@ pub fn start_server(settings: Settings, service: impl Service) -> Server {
 
 impl Server {
     /// Makes everything up to this LSN durable.
-    pub fn durable_at(&self, lsn: u64) {
+    pub(crate) fn durable_at(&self, lsn: u64) {
         self.durable.send_modify(|state| state.lsn = Lsn(lsn));
     }
 
-    pub async fn peer(&self) -> Peer {
+    pub(crate) async fn peer(&self) -> Peer {
         Peer {
             stream: TcpStream::connect(self.address).await.unwrap(),
             frames: FrameReader::new(),
@@ -83,7 +83,7 @@ impl Server {
     }
 
     /// A peer that was greeted.
-    pub async fn friend(&self) -> Peer {
+    pub(crate) async fn friend(&self) -> Peer {
         let mut peer = self.peer().await;
         peer.ask(0, hello()).await;
         let answer = peer.answer().await;
@@ -93,7 +93,7 @@ impl Server {
 }
 
 /// Waits until something is so.
-pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let wait = async {
         while !is_so() {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -104,26 +104,26 @@ pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
         .unwrap_or_else(|_| panic!("not in time: {what}"));
 }
 
-pub struct Peer {
-    pub stream: TcpStream,
+pub(crate) struct Peer {
+    pub(crate) stream: TcpStream,
     frames: FrameReader,
 }
 
 impl Peer {
-    pub async fn ask(&mut self, id: u64, body: Body) {
+    pub(crate) async fn ask(&mut self, id: u64, body: Body) {
         self.send(&request(id, body)).await;
     }
 
-    pub async fn send(&mut self, bytes: &[u8]) {
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
     }
 
-    pub async fn answer(&mut self) -> v1::Response {
+    pub(crate) async fn answer(&mut self) -> v1::Response {
         self.next().await.expect("an answer, not the end")
     }
 
     /// The id and the error of the next answer.
-    pub async fn refusal(&mut self) -> (u64, v1::Error) {
+    pub(crate) async fn refusal(&mut self) -> (u64, v1::Error) {
         let answer = self.answer().await;
         match answer.body {
             Some(Answer::Error(error)) => (answer.request_id, error),
@@ -132,7 +132,7 @@ impl Peer {
     }
 
     /// The next answer, or `None` at the end.
-    pub async fn next(&mut self) -> Option<v1::Response> {
+    pub(crate) async fn next(&mut self) -> Option<v1::Response> {
         loop {
             if let Some(frame) = self.frames.take(64 << 20).unwrap() {
                 return Some(decode_response(frame).unwrap());
@@ -144,18 +144,18 @@ impl Peer {
         }
     }
 
-    pub async fn expect_end(&mut self) {
+    pub(crate) async fn expect_end(&mut self) {
         let answer = self.next().await;
         assert_eq!(answer, None, "an answer instead of the end");
     }
 
     /// Everything up to the end, as it comes.
-    pub async fn read_to_end(&mut self) -> Vec<u8> {
+    pub(crate) async fn read_to_end(&mut self) -> Vec<u8> {
         while self.read().await > 0 {}
         self.frames.unread().to_vec()
     }
 
-    pub async fn expect_pong(&mut self) {
+    pub(crate) async fn expect_pong(&mut self) {
         self.ask(77, ping()).await;
         let answer = self.answer().await;
         assert!(matches!(answer.body, Some(Answer::Ping(_))), "{answer:?}");
@@ -164,30 +164,25 @@ impl Peer {
 
     async fn read(&mut self) -> usize {
         let read = self.stream.read_buf(self.frames.room());
-        match tokio::time::timeout(PATIENCE, read)
-            .await
-            .expect("an answer or the end in time")
-        {
-            Ok(bytes) => bytes,
-            // A reset is an end, too: the peer may have been in the middle of sending.
-            Err(_) => 0,
-        }
+        let read = tokio::time::timeout(PATIENCE, read).await;
+        // A reset is an end, too: the peer may have been in the middle of sending.
+        read.expect("an answer or the end in time").unwrap_or_default()
     }
 }
 
 /// A request as a frame.
-pub fn request(id: u64, body: Body) -> Vec<u8> {
+pub(crate) fn request(id: u64, body: Body) -> Vec<u8> {
     encode_request(id, 0, body).unwrap().to_bytes().to_vec()
 }
 
 /// A payload as a frame.
-pub fn framed(payload: &[u8]) -> Vec<u8> {
+pub(crate) fn framed(payload: &[u8]) -> Vec<u8> {
     let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes().to_vec();
     frame.extend_from_slice(payload);
     frame
 }
 
-pub fn hello() -> Body {
+pub(crate) fn hello() -> Body {
     Body::Hello(v1::HelloRequest {
         version_min: 1,
         version_max: 1,
@@ -196,7 +191,7 @@ pub fn hello() -> Body {
     })
 }
 
-pub fn ping() -> Body {
+pub(crate) fn ping() -> Body {
     Body::Ping(v1::PingRequest {
         payload: Bytes::from_static(b"ping"),
     })
@@ -211,7 +206,7 @@ fn at(partition: u32) -> Option<v1::TopicPartition> {
 }
 
 /// A produce to this partition of so many bytes, which no real broker would take for a batch.
-pub fn produce(partition: u32, bytes: usize) -> Body {
+pub(crate) fn produce(partition: u32, bytes: usize) -> Body {
     let payload = v1::produce_partition::Payload::Raw(Bytes::from(vec![0; bytes]));
     Body::Produce(v1::ProduceRequest {
         acks: 1,
@@ -223,7 +218,7 @@ pub fn produce(partition: u32, bytes: usize) -> Body {
     })
 }
 
-pub fn fetch() -> Body {
+pub(crate) fn fetch() -> Body {
     Body::Fetch(v1::FetchRequest {
         max_wait_ms: 1000,
         partitions: vec![v1::FetchPartition {
@@ -234,7 +229,7 @@ pub fn fetch() -> Body {
     })
 }
 
-pub fn metadata() -> Body {
+pub(crate) fn metadata() -> Body {
     Body::Metadata(v1::MetadataRequest {
         topics: Vec::new(),
         all: true,

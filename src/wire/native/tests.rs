@@ -62,10 +62,10 @@ fn at(topic: &str, partition: u32) -> Option<v1::TopicPartition> {
 fn decoded(body: Body) -> Request {
     let Decoded { id, decision } = protocol().decode(frame(body));
     assert_eq!(id, 42);
-    match decision {
-        Decision::Request { request, .. } => request,
-        other => panic!("{other:?}"),
-    }
+    let Decision::Request { request, .. } = decision else {
+        panic!("{decision:?}");
+    };
+    request
 }
 
 fn wrong_field(body: Body) -> String {
@@ -273,93 +273,64 @@ fn structured_records_keep_nulls_headers_and_producer() {
     assert_eq!(records[0].timestamp.map(|t| t.0), Some(-5));
 }
 
-#[test]
-fn wrong_produces_name_the_field() {
+/// The field that is wrong in a produce to two partitions, the second of which was spoiled.
+fn wrong_field_of_produce(payload: Payload, spoil: impl Fn(&mut v1::ProducePartition)) -> String {
     let good = v1::ProducePartition {
         partition: at("orders", 0),
         payload: Some(Payload::Raw(Bytes::from_static(b"batch"))),
         ..Default::default()
     };
-    let structured = v1::ProducePartition {
-        payload: Some(Payload::Structured(v1::Records::default())),
-        producer_id: Some(1),
-        producer_epoch: Some(1),
-        base_sequence: Some(1),
+    let mut second = v1::ProducePartition {
+        payload: Some(payload),
         ..good.clone()
     };
-    let produce = |acks: i32, partitions: Vec<v1::ProducePartition>| {
-        wrong_field(Body::Produce(v1::ProduceRequest { acks, partitions }))
+    spoil(&mut second);
+    let field = wrong_field(Body::Produce(v1::ProduceRequest {
+        acks: 0,
+        partitions: vec![good, second],
+    }));
+    let inside = field.strip_prefix("produce.partitions[1].");
+    inside.unwrap_or_else(|| panic!("{field}")).to_owned()
+}
+
+#[test]
+fn wrong_raw_produces_name_the_field() {
+    let wrong = |spoil: fn(&mut v1::ProducePartition)| {
+        wrong_field_of_produce(Payload::Raw(Bytes::from_static(b"batch")), spoil)
     };
-    let second = |partition: v1::ProducePartition| produce(0, vec![good.clone(), partition]);
-    assert_eq!(produce(9, vec![good.clone()]), "produce.acks");
-    assert_eq!(produce(0, vec![]), "produce.partitions");
-    let p = "produce.partitions[1].";
-    let g = || good.clone();
-    let s = || structured.clone();
-    for (partition, field) in [
-        (
-            v1::ProducePartition {
-                partition: None,
-                ..g()
-            },
-            "partition",
-        ),
-        (
-            v1::ProducePartition {
-                partition: at("", 0),
-                ..g()
-            },
-            "partition.topic",
-        ),
-        (v1::ProducePartition { payload: None, ..g() }, "payload"),
-        (
-            v1::ProducePartition {
-                leader_epoch: Some(-1),
-                ..g()
-            },
-            "leader_epoch",
-        ),
-        (
-            v1::ProducePartition {
-                producer_epoch: Some(0),
-                ..g()
-            },
-            "producer_id",
-        ),
-        (
-            v1::ProducePartition {
-                base_sequence: None,
-                ..s()
-            },
-            "producer_id",
-        ),
-        (
-            v1::ProducePartition {
-                producer_id: Some(-1),
-                ..s()
-            },
-            "producer_id",
-        ),
-        (
-            v1::ProducePartition {
-                producer_epoch: Some(1 << 15),
-                ..s()
-            },
-            "producer_epoch",
-        ),
-        (
-            v1::ProducePartition {
-                base_sequence: Some(-1),
-                ..s()
-            },
-            "base_sequence",
-        ),
-    ] {
-        assert_eq!(second(partition), format!("{p}{field}"));
-    }
-    let mut short_id = g();
-    short_id.partition.as_mut().unwrap().topic_id = Bytes::from_static(b"short");
-    assert_eq!(second(short_id), format!("{p}partition.topic_id"));
+    assert_eq!(wrong(|p| p.partition = None), "partition");
+    assert_eq!(wrong(|p| p.partition = at("", 0)), "partition.topic");
+    assert_eq!(wrong(|p| p.payload = None), "payload");
+    assert_eq!(wrong(|p| p.leader_epoch = Some(-1)), "leader_epoch");
+    assert_eq!(wrong(|p| p.producer_epoch = Some(0)), "producer_id");
+    let short_id = |p: &mut v1::ProducePartition| {
+        p.partition.as_mut().unwrap().topic_id = Bytes::from_static(b"short");
+    };
+    assert_eq!(wrong(short_id), "partition.topic_id");
+}
+
+#[test]
+fn wrong_structured_produces_name_the_field() {
+    let wrong = |id, epoch, sequence| {
+        wrong_field_of_produce(Payload::Structured(v1::Records::default()), |p| {
+            (p.producer_id, p.producer_epoch, p.base_sequence) = (id, epoch, sequence);
+        })
+    };
+    assert_eq!(wrong(Some(1), Some(1), None), "producer_id");
+    assert_eq!(wrong(None, Some(1), Some(1)), "producer_id");
+    assert_eq!(wrong(Some(-1), Some(1), Some(1)), "producer_id");
+    assert_eq!(wrong(Some(1), Some(1 << 15), Some(1)), "producer_epoch");
+    assert_eq!(wrong(Some(1), Some(1), Some(-1)), "base_sequence");
+}
+
+#[test]
+fn a_produce_with_wrong_acks_or_no_partitions_names_them() {
+    let produce = |acks| v1::ProduceRequest {
+        acks,
+        partitions: Vec::new(),
+    };
+    assert_eq!(wrong_field(Body::Produce(produce(9))), "produce.acks");
+    assert_eq!(wrong_field(Body::Produce(produce(0))), "produce.partitions");
 }
 
 #[test]

@@ -1,0 +1,292 @@
+//! Drives the metadata machine: decide, append to `__meta`, apply, answer when durable.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use smallvec::SmallVec;
+
+use super::{Broker, NotAdmitted, errors, open_topic};
+use crate::api::{
+    ApiError, CreateTopic, CreatedTopic, DeleteTopic, InitProducer, InitializedProducer, Outcome, Reply,
+    Request, Response,
+};
+use crate::machine::StateMachine;
+use crate::metadata::{self, Command, Machine, MetaRecord, PRODUCER_ID_FIRST, ProducerIds};
+use crate::model::{Lsn, PartitionKey, ProducerEpoch, ProducerId, TopicId};
+use crate::partition::PartitionState;
+use crate::record::BatchBuilder;
+use crate::storage::{Class, LogConfig, LogStore, PartitionLog, Permit, Placed, Snapshot, Step};
+
+/// More than any command writes: a name of 200 bytes and a handful of numbers.
+const STEP_BYTES_MAX: u64 = 16 << 10;
+
+/// The metadata machine and where its records go.
+#[derive(Debug)]
+pub(super) struct Coordinator<L> {
+    pub(super) machine: Machine,
+    /// LSN of the newest record applied: whatever shows this state is answered when it is durable.
+    pub(super) lsn: Lsn,
+    pub(super) log: Arc<L>,
+    state: PartitionState,
+    /// What is left of the block of producer ids, and the LSN of its reservation.
+    producer_ids: ProducerIds,
+    producer_ids_lsn: Lsn,
+}
+
+impl<L: PartitionLog> Coordinator<L> {
+    pub(super) fn new<S: LogStore<Log = L>>(store: &S, machine: Machine, mut state: PartitionState) -> Self {
+        let config = crate::model::TopicConfig::default();
+        let config = LogConfig {
+            segment_bytes: config.segment_bytes,
+            index_interval_bytes: config.index_interval_bytes,
+        };
+        let log = store.open(PartitionKey::META, config);
+        state.lead(log.bounds(Lsn::ZERO).log_end, store.leader_epoch());
+        // Nobody knows how many of the last block were handed out, so the first producer reserves the next.
+        let end = machine.producer_ids_end();
+        Self {
+            machine,
+            lsn: Lsn::ZERO,
+            log,
+            state,
+            producer_ids: ProducerIds { first: end, end },
+            producer_ids_lsn: Lsn::ZERO,
+        }
+    }
+
+    pub(super) fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            covers: self.state.next_offset(),
+            blob: self.machine.snapshot(),
+        }
+    }
+}
+
+impl<S: LogStore> Broker<S> {
+    pub(super) fn create_topic(&self, create: CreateTopic) -> Outcome {
+        let permit = match self.admit(STEP_BYTES_MAX, Class::Internal) {
+            Ok(permit) => permit,
+            Err(refused) => return not_admitted(refused, Request::CreateTopic(create)),
+        };
+        let id_is_operation = create.operation_id.is_some();
+        let id = create
+            .operation_id
+            .unwrap_or_else(|| TopicId::from_bytes(self.ids.uuid()));
+        let command = Command::CreateTopic(metadata::CreateTopic {
+            name: create.name,
+            partitions: create.partitions,
+            configs: create.configs,
+            if_not_exists: create.if_not_exists,
+            id,
+            id_is_operation,
+        });
+        self.decide(permit, command, |reply| match reply {
+            metadata::Reply::Created { topic, created } => Some(Response::CreateTopic(CreatedTopic {
+                id: topic.id,
+                partitions: topic.partitions,
+                created,
+            })),
+            _ => None,
+        })
+    }
+
+    pub(super) fn delete_topic(&self, delete: DeleteTopic) -> Outcome {
+        let permit = match self.admit(STEP_BYTES_MAX, Class::Internal) {
+            Ok(permit) => permit,
+            Err(refused) => return not_admitted(refused, Request::DeleteTopic(delete)),
+        };
+        let command = Command::DeleteTopic {
+            name: delete.name,
+            id: delete.id,
+        };
+        self.decide(permit, command, |reply| match reply {
+            metadata::Reply::Deleted(topic) => Some(Response::DeleteTopic(topic.id)),
+            _ => None,
+        })
+    }
+
+    pub(super) fn init_producer(&self, init: InitProducer) -> Outcome {
+        let permit = match self.admit(STEP_BYTES_MAX, Class::Internal) {
+            Ok(permit) => permit,
+            Err(refused) => return not_admitted(refused, Request::InitProducer(init)),
+        };
+        let mut meta = self.lock_coordinator();
+        let reply = match init.current {
+            None => self.new_producer(&mut meta, permit),
+            Some((id, epoch)) => match bumped(&meta, id, epoch) {
+                // There is no epoch behind the largest.
+                Ok(None) => self.new_producer(&mut meta, permit),
+                Ok(Some(producer)) => Ok(producer),
+                Err(error) => Err(error),
+            },
+        };
+        Outcome::AfterLsn {
+            lsn: meta.producer_ids_lsn,
+            reply: reply.map(Response::InitProducer),
+        }
+    }
+
+    fn new_producer(
+        &self,
+        meta: &mut Coordinator<S::Log>,
+        permit: Permit,
+    ) -> Result<InitializedProducer, ApiError> {
+        if meta.producer_ids.first >= meta.producer_ids.end {
+            let effects = meta
+                .machine
+                .handle(self.clock.wall(), Command::ReserveProducerIds);
+            let metadata::Reply::Reserved(ids) = effects.reply else {
+                return Err(errors::internal("no producer ids were reserved"));
+            };
+            meta.producer_ids_lsn = self.commit(meta, permit, &effects.records, None)?;
+            meta.producer_ids = ids;
+        }
+        let id = ProducerId(meta.producer_ids.first);
+        meta.producer_ids.first += 1;
+        self.producer_ids_next
+            .store(meta.producer_ids.first, Ordering::Release);
+        Ok(InitializedProducer {
+            id,
+            epoch: ProducerEpoch(0),
+        })
+    }
+
+    /// Decides a command about topics, makes it happen and answers once it is durable, refusals too: they were decided
+    /// by what may not be durable yet.
+    fn decide(
+        &self,
+        permit: Permit,
+        command: Command,
+        answer: impl FnOnce(metadata::Reply) -> Option<Response>,
+    ) -> Outcome {
+        let mut meta = self.lock_coordinator();
+        let effects = meta.machine.handle(self.clock.wall(), command);
+        let done = match &effects.reply {
+            metadata::Reply::Refused(_) => Ok(()),
+            metadata::Reply::Created { created: false, .. } | metadata::Reply::Reserved(_) => Ok(()),
+            metadata::Reply::Created { topic, .. } => {
+                self.apply_created(&mut meta, permit, topic, &effects.records)
+            }
+            metadata::Reply::Deleted(topic) => self.apply_deleted(&mut meta, permit, topic, &effects.records),
+        };
+        let reply: Reply = match (done, effects.reply) {
+            (Err(error), _) => Err(error),
+            (Ok(()), metadata::Reply::Refused(refusal)) => Err(errors::metadata(refusal)),
+            (Ok(()), reply) => answer(reply).ok_or_else(|| errors::internal("the answer is of another kind")),
+        };
+        Outcome::AfterLsn { lsn: meta.lsn, reply }
+    }
+
+    fn apply_created(
+        &self,
+        meta: &mut Coordinator<S::Log>,
+        permit: Permit,
+        topic: &Arc<metadata::Topic>,
+        records: &[MetaRecord],
+    ) -> Result<(), ApiError> {
+        // A retry of an operation that was carried out before.
+        if records.is_empty() {
+            return Ok(());
+        }
+        self.commit(meta, permit, records, None)?;
+        let handle = open_topic(&*self.store, topic, self.settings.producers, |_| None);
+        self.registry.insert(handle);
+        Ok(())
+    }
+
+    fn apply_deleted(
+        &self,
+        meta: &mut Coordinator<S::Log>,
+        permit: Permit,
+        topic: &Arc<metadata::Topic>,
+        records: &[MetaRecord],
+    ) -> Result<(), ApiError> {
+        let handle = self
+            .registry
+            .with_id(topic.id)
+            .ok_or_else(|| errors::internal("a topic without partitions"))?;
+        // All of them are locked while the deletion is ordered: no batch may follow it.
+        let locks: Vec<_> = handle.partitions.iter().map(|p| p.lock()).collect();
+        let mark = |gone| {
+            for partition in &handle.partitions {
+                partition.gone.store(gone, Ordering::Release);
+            }
+        };
+        // Marked first: the engine wakes parked fetches while it takes the step in, and they wake only once.
+        mark(true);
+        let committed = self.commit(meta, permit, records, Some(topic.id));
+        if let Err(error) = committed {
+            mark(false);
+            return Err(error);
+        }
+        drop(locks);
+        self.registry.remove(topic);
+        Ok(())
+    }
+
+    /// Appends records to `__meta` in one step, with a deletion if there is one, and applies them.
+    fn commit(
+        &self,
+        meta: &mut Coordinator<S::Log>,
+        mut permit: Permit,
+        records: &[MetaRecord],
+        deletion: Option<TopicId>,
+    ) -> Result<Lsn, ApiError> {
+        let now = self.clock.wall();
+        let mut builder = BatchBuilder::new();
+        for record in records {
+            builder.push(now, None, Some(&record.encode()), &[]);
+        }
+        let mut batch = builder.seal(None);
+        let share = self
+            .store
+            .split_permit(&mut permit, u64::from(batch.total_bytes()))
+            .ok_or_else(|| errors::internal("a metadata step larger than its permit"))?;
+        let base = meta.state.next_offset();
+        batch.stamp(base, meta.state.leader_epoch());
+        let header = *batch.header();
+        let append_time = meta.state.append_time(now);
+        let placed = Placed {
+            log: Arc::clone(&meta.log),
+            base,
+            batch,
+            append_time,
+        };
+        let step = Step {
+            appends: SmallVec::from_buf([placed]),
+            deletions: deletion.into_iter().collect(),
+        };
+        let lsn = self.store.submit(share, step).map_err(errors::submit)?;
+        meta.state.appended(&header, append_time, lsn);
+        for record in records {
+            meta.machine.apply(record);
+        }
+        meta.lsn = lsn;
+        self.metadata_lsn.store(lsn.0, Ordering::Release);
+        Ok(lsn)
+    }
+}
+
+pub(super) fn not_admitted(refused: NotAdmitted, request: Request) -> Outcome {
+    match refused {
+        NotAdmitted::Wait(retry) => Outcome::Blocked { request, retry },
+        NotAdmitted::Refused(error) => Outcome::Ready(Err(*error)),
+    }
+}
+
+/// The same producer one epoch later; `None` behind the last epoch. Fencing needs no state here: every partition fences
+/// the older epoch when the newer one first writes to it.
+fn bumped<L>(
+    meta: &Coordinator<L>,
+    id: ProducerId,
+    epoch: ProducerEpoch,
+) -> Result<Option<InitializedProducer>, ApiError> {
+    if !(PRODUCER_ID_FIRST..meta.producer_ids.first).contains(&id.0) {
+        return Err(errors::unknown_producer(id));
+    }
+    if epoch.0 < 0 {
+        return Err(errors::bad_argument("producer_epoch", "an epoch is not negative"));
+    }
+    let next = epoch.0.checked_add(1).map(ProducerEpoch);
+    Ok(next.map(|epoch| InitializedProducer { id, epoch }))
+}

@@ -1,0 +1,408 @@
+//! Produce: order, duplicates, levels, refusals.
+
+use super::*;
+
+#[test]
+fn nothing_is_visible_before_it_is_durable() {
+    let rig = Rig::manual();
+    rig.create("t", 1);
+    let (lsn, produced) = rig.produce(Acks::Fsync, raw("t", 3));
+    assert_eq!(offsets(&produced), Some((0, 2)));
+    assert_eq!(produced.unwrap().durable_through, Some(lsn));
+    assert!(lsn > rig.durable());
+    assert_eq!(rig.visible("t"), 0);
+    rig.store.make_durable(lsn);
+    assert_eq!(rig.visible("t"), 3);
+}
+
+#[test]
+fn level_memory_is_answered_at_once_and_says_so() {
+    let rig = Rig::manual();
+    rig.create("t", 1);
+    let producer = rig.init(None).unwrap();
+    for duplicate in [false, true] {
+        let (lsn, produced) = rig.produce(Acks::Memory, sequenced("t", producer, 0, 2));
+        assert!(lsn <= rig.durable());
+        let produced = produced.unwrap();
+        assert_eq!((produced.acks, produced.durable_through), (Acks::Memory, None));
+        assert_eq!(produced.duplicate, duplicate);
+        assert_eq!(produced.offsets, Some((offset(0), offset(1))));
+    }
+    assert_eq!(rig.visible("t"), 0);
+}
+
+#[test]
+fn a_duplicate_in_flight_waits_for_the_original() {
+    let rig = Rig::manual();
+    rig.create("t", 1);
+    let producer = rig.init(None).unwrap();
+    let (first, original) = rig.produce(Acks::Fsync, sequenced("t", producer, 0, 2));
+    rig.clock.advance(Duration::from_secs(60));
+    let (later, _) = rig.produce(Acks::Fsync, raw("t", 1));
+    assert!(later > first && first > rig.durable());
+    let (again, duplicate) = rig.produce(Acks::Fsync, sequenced("t", producer, 0, 2));
+    assert_eq!(again, first);
+    let (original, duplicate) = (original.unwrap(), duplicate.unwrap());
+    assert!(duplicate.duplicate);
+    assert_eq!(duplicate.offsets, original.offsets);
+    assert_eq!(duplicate.append_time, original.append_time);
+    assert_eq!(duplicate.durable_through, Some(first));
+    rig.store.make_all_durable();
+    assert_eq!(rig.visible("t"), 3);
+}
+
+#[test]
+fn a_retry_encoded_differently_is_still_a_duplicate() {
+    let rig = Rig::new();
+    rig.create("t", 1);
+    let producer = rig.init(None).unwrap();
+    let (_, first) = rig.produce(Acks::Fsync, structured("t", &["a", "b"], Some((producer, 0))));
+    rig.clock.advance(Duration::from_secs(1));
+    let (_, again) = rig.produce(Acks::Fsync, sequenced("t", producer, 0, 2));
+    assert_eq!(offsets(&again), offsets(&first));
+    assert!(again.unwrap().duplicate);
+}
+
+#[test]
+fn a_duplicate_older_than_the_window_waits_for_what_may_not_be_durable() {
+    let rig = Rig::manual();
+    rig.create("t", 1);
+    let producer = rig.init(None).unwrap();
+    let (first, _) = rig.produce(Acks::Fsync, sequenced("t", producer, 0, 1));
+    for sequence in 1..6 {
+        assert!(
+            rig.produce(Acks::Fsync, sequenced("t", producer, sequence, 1))
+                .1
+                .is_ok()
+        );
+    }
+    let (lsn, produced) = rig.produce(Acks::Fsync, sequenced("t", producer, 0, 1));
+    let produced = produced.unwrap();
+    assert!(produced.duplicate);
+    assert_eq!(produced.offsets, None);
+    assert!(lsn >= first, "{lsn} {first}");
+}
+
+#[test]
+fn sequences_of_the_catalogue_are_refused_with_facts() {
+    let rig = Rig::new();
+    rig.create("t", 1);
+    let producer = rig.init(None).unwrap();
+    assert!(rig.produce(Acks::Fsync, sequenced("t", producer, 0, 5)).1.is_ok());
+    let error = rig
+        .produce(Acks::Fsync, sequenced("t", producer, 6, 1))
+        .1
+        .unwrap_err();
+    assert_eq!(error.code, ErrorCode::OutOfOrderSequence);
+    assert_eq!(error.details.expected_sequence, Some(5));
+
+    let bumped = rig.init(Some((producer.id, producer.epoch))).unwrap();
+    assert_eq!((bumped.id, bumped.epoch), (producer.id, ProducerEpoch(1)));
+    assert!(rig.produce(Acks::Fsync, sequenced("t", bumped, 0, 1)).1.is_ok());
+    let error = rig
+        .produce(Acks::Fsync, sequenced("t", producer, 5, 1))
+        .1
+        .unwrap_err();
+    assert_eq!(error.code, ErrorCode::InvalidProducerEpoch);
+    assert_eq!(error.details.current_epoch, Some(1));
+
+    for id in [0, producer.id.0 + 1, i64::MAX] {
+        let never = InitializedProducer {
+            id: ProducerId(id),
+            epoch: ProducerEpoch(0),
+        };
+        let (_, refused) = rig.produce(Acks::Fsync, sequenced("t", never, 0, 1));
+        assert_eq!(code(refused), ErrorCode::UnknownProducerId);
+    }
+    assert_eq!(rig.visible("t"), 6);
+}
+
+#[test]
+fn bad_batches_of_the_catalogue_are_refused_and_leave_nothing() {
+    let rig = Rig::new();
+    rig.create("t", 1);
+    let good = batch(3, None);
+    let change = |at: usize, value: u8| {
+        let mut bytes = good.to_vec();
+        bytes[at] = value;
+        Bytes::from(bytes)
+    };
+    let produce = |bytes| {
+        let raw = item(named("t", 0), ProducePayload::Raw(bytes));
+        code(rig.produce(Acks::Fsync, raw).1)
+    };
+    assert_eq!(produce(change(good.len() - 1, 0xee)), ErrorCode::CorruptBatch);
+    assert_eq!(produce(good.slice(..60)), ErrorCode::InvalidBatch);
+    assert_eq!(produce(Bytes::new()), ErrorCode::InvalidBatch);
+    assert_eq!(
+        produce([good.clone(), good.clone()].concat().into()),
+        ErrorCode::InvalidBatch
+    );
+    // Magic 1.
+    assert_eq!(produce(change(16, 1)), ErrorCode::InvalidBatch);
+    let (_, none) = rig.produce(Acks::Fsync, structured("t", &[], None));
+    assert_eq!(code(none), ErrorCode::InvalidBatch);
+    let mut nameless = record("v");
+    nameless.headers.push(crate::record::Header::default());
+    let payload = ProducePayload::Structured {
+        records: vec![nameless],
+        producer: None,
+    };
+    assert_eq!(
+        code(rig.produce(Acks::Fsync, item(named("t", 0), payload)).1),
+        ErrorCode::InvalidRecord
+    );
+    let negative = InitializedProducer {
+        id: ProducerId(-1),
+        epoch: ProducerEpoch(0),
+    };
+    let (_, refused) = rig.produce(Acks::Fsync, structured("t", &["a"], Some((negative, 0))));
+    assert_eq!(code(refused), ErrorCode::InvalidArgument);
+    assert_eq!(rig.visible("t"), 0);
+    assert_eq!(rig.broker.counters().now().records_in, 0);
+}
+
+#[test]
+fn a_batch_above_the_topics_limit_is_refused_with_the_limit() {
+    let rig = Rig::new();
+    rig.create("t", 1);
+    let large = "x".repeat(1_048_588);
+    for refused in [rig.produce(Acks::Fsync, structured("t", &[&large], None)).1, {
+        let mut builder = BatchBuilder::new();
+        builder.push(START, None, Some(large.as_bytes()), &[]);
+        let raw = item(named("t", 0), ProducePayload::Raw(builder.finish(None)));
+        rig.produce(Acks::Fsync, raw).1
+    }] {
+        let error = refused.unwrap_err();
+        assert_eq!(error.code, ErrorCode::MessageTooLarge);
+        assert_eq!(error.details.limit, Some(1_048_588));
+        assert!(error.details.actual > error.details.limit);
+    }
+}
+
+#[test]
+fn times_are_stored_as_given_and_absent_ones_filled_in() {
+    let rig = Rig::new();
+    rig.create("t", 1);
+    let times = [
+        Some(Timestamp(0)),
+        None,
+        Some(Timestamp(253_402_300_799_999)),
+        Some(Timestamp(-1)),
+    ];
+    let records: Vec<Record> = times
+        .into_iter()
+        .map(|timestamp| Record {
+            timestamp,
+            ..record("v")
+        })
+        .collect();
+    let payload = ProducePayload::Structured {
+        records,
+        producer: None,
+    };
+    let (_, produced) = rig.produce(Acks::Fsync, item(named("t", 0), payload));
+    assert_eq!(produced.unwrap().append_time, START);
+    let all = fetched(rig.ask(fetch(FetchForm::Structured, Duration::ZERO, &[("t", 0, 0)])));
+    let FetchPayload::Structured(records) = &all[0].as_ref().unwrap().payload else {
+        panic!("{all:?}");
+    };
+    let stored: Vec<_> = records.iter().map(|(_, r)| r.timestamp.unwrap()).collect();
+    assert_eq!(
+        stored,
+        [Timestamp(0), START, Timestamp(253_402_300_799_999), Timestamp(-1)]
+    );
+}
+
+#[test]
+fn each_partition_succeeds_or_fails_by_itself_in_the_order_asked() {
+    let rig = Rig::new();
+    let id = rig.create("orders", 1);
+    let far = ProducePartition {
+        partition: named("orders", u32::MAX),
+        ..raw("orders", 1)
+    };
+    let by_id = ProducePartition {
+        partition: with_id(id),
+        ..raw("orders", 2)
+    };
+    let other_id = ProducePartition {
+        partition: TopicPartition {
+            topic: Arc::from("orders"),
+            ..with_id(TopicId::from_bytes([9; 16]))
+        },
+        ..raw("orders", 1)
+    };
+    let meta_by_id = ProducePartition {
+        partition: with_id(TopicId::META),
+        ..raw("orders", 1)
+    };
+    let items = vec![
+        raw("order", 1),
+        raw("orders", 1),
+        far,
+        by_id,
+        other_id,
+        raw("../../etc", 1),
+        raw("__meta", 1),
+        meta_by_id,
+    ];
+    let Ok(Response::Produce(produced)) = rig.ask(request(Acks::Fsync, items)) else {
+        panic!("no answer to produce");
+    };
+    let codes: Vec<_> = produced
+        .partitions
+        .iter()
+        .map(|result| result.as_ref().err().map(|error| error.code))
+        .collect();
+    let unknown = Some(ErrorCode::UnknownTopicOrPartition);
+    let bad_name = Some(ErrorCode::InvalidName);
+    assert_eq!(
+        codes,
+        [unknown, None, unknown, None, unknown, bad_name, bad_name, unknown]
+    );
+    let nearest = &produced.partitions[0].as_ref().unwrap_err().details.nearest_name;
+    assert_eq!(nearest.as_deref(), Some("orders"));
+    assert_eq!(rig.visible("orders"), 3);
+    let now = rig.broker.counters().now();
+    assert_eq!((now.records_in, now.duplicates), (3, 0));
+    assert_eq!(
+        now.refused,
+        [
+            (ErrorCode::UnknownTopicOrPartition, 4),
+            (ErrorCode::InvalidName, 2)
+        ]
+    );
+}
+
+#[test]
+fn another_leader_epoch_is_not_owned_here() {
+    let rig = Rig::new();
+    rig.create("t", 1);
+    for (epoch, owned) in [(0, false), (1, true), (2, false)] {
+        let item = ProducePartition {
+            leader_epoch: Some(crate::model::LeaderEpoch(epoch)),
+            ..raw("t", 1)
+        };
+        let (_, produced) = rig.produce(Acks::Fsync, item);
+        match produced {
+            Ok(produced) => assert_eq!((owned, produced.leader_epoch.0), (true, 1)),
+            Err(error) => assert_eq!((owned, error.code), (false, ErrorCode::NotOwner)),
+        }
+    }
+}
+
+#[test]
+fn append_times_of_a_partition_never_go_back() {
+    let rig = Rig::new();
+    rig.create("t", 1);
+    rig.clock.advance(Duration::from_secs(10));
+    let (_, first) = rig.produce(Acks::Fsync, raw("t", 1));
+    let back = Arc::new(ManualClock::at(START));
+    let rig = Rig {
+        clock: Arc::clone(&back),
+        broker: Broker {
+            clock: back,
+            ..rig.broker
+        },
+        ..rig
+    };
+    let (_, second) = rig.produce(Acks::Fsync, raw("t", 1));
+    assert_eq!(second.unwrap().append_time, first.unwrap().append_time);
+}
+
+#[test]
+fn a_full_store_refuses_before_anything_is_written_and_goes_on_when_there_is_room() {
+    let options = MemoryOptions {
+        capacity_bytes: 64 << 10,
+        ..MemoryOptions::default()
+    };
+    let rig = Rig::with(options, Settings::default());
+    rig.create("t", 1);
+    let value = "x".repeat(20 << 10);
+    let mut full = None;
+    for _ in 0..4 {
+        let request = request(Acks::Fsync, vec![structured("t", &[&value], None)]);
+        if let Err(error) = rig.ask(request) {
+            full = Some(error);
+        }
+    }
+    let error = full.unwrap();
+    assert_eq!(error.code, ErrorCode::StorageFull);
+    assert!(error.code.is_definite() && error.retry_after_ms > 0);
+    assert_eq!(rig.visible("t"), 2);
+    let delete = Request::DeleteTopic(crate::api::DeleteTopic {
+        name: "t".to_owned(),
+        id: None,
+    });
+    assert!(rig.ask(delete).is_ok());
+    rig.create("u", 1);
+    let (_, produced) = rig.produce(Acks::Fsync, structured("u", &[&value], None));
+    assert_eq!(offsets(&produced), Some((0, 0)));
+}
+
+#[test]
+fn a_request_larger_than_a_step_is_refused_as_a_whole() {
+    let options = MemoryOptions {
+        step_bytes_max: 32 << 10,
+        ..MemoryOptions::default()
+    };
+    let rig = Rig::with(options, Settings::default());
+    rig.create("t", 1);
+    let value = "x".repeat(20 << 10);
+    let items = vec![structured("t", &[&value], None), structured("t", &[&value], None)];
+    let error = rig.ask(request(Acks::Fsync, items)).unwrap_err();
+    assert_eq!(error.code, ErrorCode::MessageTooLarge);
+    assert_eq!(error.details.limit, Some(32 << 10));
+    assert_eq!(rig.visible("t"), 0);
+}
+
+#[tokio::test]
+async fn a_produce_without_a_permit_is_handed_back_and_succeeds_when_there_is_room() {
+    let options = MemoryOptions {
+        queue_bytes: 48 << 10,
+        durable_at_once: false,
+        ..MemoryOptions::default()
+    };
+    let rig = Rig::with(options, Settings::default());
+    rig.create("t", 1);
+    let value = "x".repeat(30 << 10);
+    let (lsn, _) = rig.produce(Acks::Fsync, structured("t", &[&value], None));
+    let asked = request(Acks::Fsync, vec![structured("t", &[&value], None)]);
+    let Outcome::Blocked { request, retry } = rig.broker.handle(asked.clone()) else {
+        panic!("admitted beyond the budget");
+    };
+    assert_eq!(request, asked);
+    // Freed before anybody looks at `retry`: it was registered when it was handed out.
+    rig.store.make_durable(lsn);
+    tokio::time::timeout(Duration::from_secs(10), retry)
+        .await
+        .unwrap();
+    let (lsn, reply) = waits(rig.broker.handle(request));
+    assert!(reply.is_ok() && lsn > rig.durable());
+    rig.store.make_durable(lsn);
+    assert_eq!(rig.visible("t"), 2);
+}
+
+#[test]
+fn a_poisoned_engine_gives_no_definite_answer() {
+    let rig = Rig::manual();
+    rig.create("t", 1);
+    rig.store.poison();
+    let (_, produced) = rig.produce(Acks::Fsync, raw("t", 1));
+    let error = produced.unwrap_err();
+    assert_eq!(error.code, ErrorCode::StorageFailed);
+    assert!(!error.code.is_definite());
+}
+
+#[test]
+fn too_many_batches_in_one_request_are_refused() {
+    let rig = Rig::new();
+    let items = vec![raw("t", 1); 1_001];
+    let error = rig.ask(request(Acks::Fsync, items)).unwrap_err();
+    assert_eq!(error.code, ErrorCode::TooManyElements);
+    assert_eq!(
+        (error.details.limit, error.details.actual),
+        (Some(1_000), Some(1_001))
+    );
+}

@@ -1,0 +1,330 @@
+//! `naru consume`: records of a topic, from all of its partitions at once.
+
+use std::io::{self, BufWriter, StdoutLock, Write};
+
+use clap::Args;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::Context;
+use super::failure::{Exit, Failure, Outcome, Stopped};
+use super::output::Format;
+use super::record_format::{Located, RecordFormat};
+use super::record_output::{write_json, write_readable};
+use super::session::connect;
+use crate::client::{Client, ConsumedBatch, Error, OffsetSpec, PartitionReader, Start};
+use crate::model::{Offset, PartitionId};
+
+/// Batches that wait to be written; a slow output stops the readers, and they the broker.
+const BATCHES_WAITING: usize = 4;
+
+/// Where to begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begin {
+    /// The first record kept.
+    Start,
+    /// Behind the last record.
+    End,
+    /// This offset, in each partition.
+    At(Offset),
+}
+
+fn parse_begin(text: &str) -> Result<Begin, String> {
+    match text {
+        "start" => Ok(Begin::Start),
+        "end" => Ok(Begin::End),
+        number => number
+            .parse()
+            .ok()
+            .and_then(Offset::new)
+            .map(Begin::At)
+            .ok_or_else(|| "use start, end, or an offset".to_owned()),
+    }
+}
+
+/// Flags of `consume`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  naru consume orders -o start --exit-at-end -f '%v\\n'
+  naru consume orders -o end
+  naru consume orders -p 0 -o 1200 -n 10 --format json
+
+Format letters: %t topic, %p partition, %o offset, %k key, %v value, %K %V their lengths (-1: null), %H number of headers,
+%h{%k=%v, } each header, %d create time in ms, %i running number, %% percent; escapes \\t \\n \\r \\0 \\\\ \\xNN.
+Without -f: readable on a terminal, one JSON object per line in a pipe (value_base64 where a value is not UTF-8).")]
+pub(crate) struct ConsumeArgs {
+    /// Topic to read.
+    topic: String,
+    /// Where to begin in each partition: start, end, or an offset.
+    #[arg(short, long, default_value = "start", value_parser = parse_begin)]
+    offset: Begin,
+    /// End at the high watermarks that hold when the command starts.
+    #[arg(long)]
+    exit_at_end: bool,
+    /// End after so many records.
+    #[arg(short = 'n', long, value_name = "COUNT")]
+    count: Option<u64>,
+    /// Only these partitions.
+    #[arg(short, long, value_name = "N", value_delimiter = ',')]
+    partitions: Vec<u32>,
+    /// How a record is written.
+    #[arg(short = 'f', long, value_name = "FORMAT", value_parser = |text: &str| RecordFormat::parse(text))]
+    record_format: Option<RecordFormat>,
+}
+
+pub(crate) async fn run(args: ConsumeArgs, context: &Context) -> Outcome {
+    let client = connect(context).await?;
+    let ranges = plan(&client, &args).await?;
+    let mut printer = Printer::new(&args, context);
+    if args.count == Some(0) {
+        return Ok(());
+    }
+    let (sender, mut batches) = mpsc::channel(BATCHES_WAITING);
+    let mut readers = JoinSet::new();
+    for range in ranges {
+        let reader = client
+            .reader(&args.topic, range.partition.0, range.start)
+            .build()
+            .await?;
+        readers.spawn(read(reader, range, sender.clone()));
+    }
+    // The channel ends when the last reader has.
+    drop(sender);
+    loop {
+        let received = match batches.try_recv() {
+            Ok(received) => Some(received),
+            // Whoever reads the output sees everything while there is nothing more to come.
+            Err(_) => {
+                printer.flush()?;
+                batches.recv().await
+            }
+        };
+        let Some((partition, result)) = received else {
+            break;
+        };
+        let (batch, end) = result.map_err(|error| failed(&args.topic, partition, error))?;
+        if printer.print(partition, &batch, end)? {
+            break;
+        }
+    }
+    printer.flush()?;
+    Ok(())
+}
+
+/// What is to be read of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Range {
+    partition: PartitionId,
+    start: Start,
+    /// Exclusive; `None`: for ever.
+    end: Option<Offset>,
+}
+
+/// Finds out what there is to read. Partitions with nothing to read are left out.
+async fn plan(client: &Client, args: &ConsumeArgs) -> Result<Vec<Range>, Stopped> {
+    let partitions = partitions_of(client, args).await?;
+    let start = match args.offset {
+        Begin::Start => Start::Earliest,
+        Begin::End => Start::Latest,
+        Begin::At(offset) => Start::Offset(offset),
+    };
+    let forever = |partition: u32| Range {
+        partition: PartitionId(partition),
+        start,
+        end: None,
+    };
+    if !args.exit_at_end {
+        return Ok(partitions.into_iter().map(forever).collect());
+    }
+    let earliest = client
+        .list_offsets(&args.topic, &partitions, OffsetSpec::Earliest)
+        .await?;
+    let latest = client
+        .list_offsets(&args.topic, &partitions, OffsetSpec::Latest)
+        .await?;
+    let mut ranges = Vec::new();
+    for ((partition, earliest), latest) in partitions.into_iter().zip(earliest).zip(latest) {
+        let (earliest, end) = (earliest?, latest?);
+        let first = match args.offset {
+            Begin::Start => earliest,
+            Begin::End => end,
+            Begin::At(offset) => offset,
+        };
+        if first < end {
+            ranges.push(Range {
+                start: Start::Offset(first),
+                end: Some(end),
+                ..forever(partition)
+            });
+        }
+    }
+    Ok(ranges)
+}
+
+async fn partitions_of(client: &Client, args: &ConsumeArgs) -> Result<Vec<u32>, Stopped> {
+    let topic = client.describe_topic(&args.topic).await?;
+    let count = u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX);
+    if args.partitions.is_empty() {
+        return Ok((0..count).collect());
+    }
+    let mut partitions = args.partitions.clone();
+    partitions.sort_unstable();
+    partitions.dedup();
+    match partitions.iter().find(|partition| **partition >= count) {
+        None => Ok(partitions),
+        Some(partition) => {
+            let message = format!("topic '{}' has no partition {partition}", args.topic);
+            Err(
+                Failure::new(Exit::NotFound, "UNKNOWN_TOPIC_OR_PARTITION", message)
+                    .hint(format!("its partitions are 0 to {}", count.saturating_sub(1)))
+                    .into(),
+            )
+        }
+    }
+}
+
+type Received = (PartitionId, Result<(ConsumedBatch, Option<Offset>), Error>);
+
+/// Reads one partition to its end, or until an error or nobody listens.
+async fn read(mut reader: PartitionReader, range: Range, out: mpsc::Sender<Received>) {
+    while range.end.is_none_or(|end| reader.position() < end) {
+        let Some(result) = reader.next_batch().await else {
+            return;
+        };
+        let ended = result.is_err();
+        let message = (range.partition, result.map(|batch| (batch, range.end)));
+        if out.send(message).await.is_err() || ended {
+            return;
+        }
+    }
+}
+
+fn failed(topic: &str, partition: PartitionId, error: Error) -> Stopped {
+    let Some((first, last)) = error.damaged_offsets() else {
+        return error.into();
+    };
+    let message = format!("{topic}/{partition}: offsets {first} to {last} are damaged and cannot be read");
+    Failure::new(Exit::Partial, "DATA_CORRUPT", message)
+        .hint(format!(
+            "what follows can be read: -p {partition} -o {}",
+            last.next()
+        ))
+        .into()
+}
+
+/// How records are written.
+enum Style {
+    Custom(RecordFormat),
+    Readable { colours: bool },
+    Json,
+}
+
+struct Printer<'a> {
+    out: BufWriter<StdoutLock<'static>>,
+    topic: &'a str,
+    style: Style,
+    written: u64,
+    count: Option<u64>,
+}
+
+impl<'a> Printer<'a> {
+    fn new(args: &'a ConsumeArgs, context: &Context) -> Self {
+        let style = match (&args.record_format, context.output.format) {
+            (Some(format), _) => Style::Custom(format.clone()),
+            (None, Format::Table) => Style::Readable {
+                colours: context.output.colours,
+            },
+            (None, Format::Json | Format::Ndjson) => Style::Json,
+        };
+        Self {
+            out: BufWriter::with_capacity(64 << 10, io::stdout().lock()),
+            topic: &args.topic,
+            style,
+            written: 0,
+            count: args.count,
+        }
+    }
+
+    /// Writes the records of a batch that were asked for. True: that was all.
+    fn print(
+        &mut self,
+        partition: PartitionId,
+        batch: &ConsumedBatch,
+        end: Option<Offset>,
+    ) -> Result<bool, Stopped> {
+        for record in batch.records() {
+            let record = record.map_err(|error| {
+                Failure::new(
+                    Exit::Partial,
+                    "DECODE",
+                    format!("{}/{partition}: {error}", self.topic),
+                )
+            })?;
+            if record.offset < batch.from || end.is_some_and(|end| record.offset >= end) {
+                continue;
+            }
+            self.written += 1;
+            let located = Located {
+                topic: self.topic,
+                partition,
+                offset: record.offset,
+                record: &record.to_record(&batch.bytes),
+                number: self.written,
+            };
+            match &self.style {
+                Style::Custom(format) => format.write(&mut self.out, &located)?,
+                Style::Readable { colours } => write_readable(&mut self.out, &located, *colours)?,
+                Style::Json => write_json(&mut self.out, &located)?,
+            }
+            if self.count.is_some_and(|count| self.written >= count) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ErrorCode;
+    use crate::pb::v1 as pb;
+
+    #[test]
+    fn offsets_are_start_end_or_a_number() {
+        assert_eq!(parse_begin("start"), Ok(Begin::Start));
+        assert_eq!(parse_begin("end"), Ok(Begin::End));
+        assert_eq!(parse_begin("7"), Ok(Begin::At(Offset::new(7).unwrap())));
+        assert!(parse_begin("-1").is_err());
+        assert!(parse_begin("begin").is_err());
+    }
+
+    #[test]
+    fn damage_is_told_with_its_range_and_the_way_on() {
+        let error = Error::from(pb::Error {
+            code: ErrorCode::DataCorrupt.number(),
+            details: Some(pb::ErrorDetails {
+                first_offset: Some(10),
+                last_offset: Some(19),
+                ..pb::ErrorDetails::default()
+            }),
+            ..pb::Error::default()
+        });
+        let Stopped::Failed(failure) = failed("orders", PartitionId(2), error) else {
+            panic!("no failure");
+        };
+        assert_eq!(failure.exit.code(), 7);
+        assert_eq!(
+            failure.message,
+            "orders/2: offsets 10 to 19 are damaged and cannot be read"
+        );
+        assert_eq!(
+            failure.hint.as_deref(),
+            Some("what follows can be read: -p 2 -o 20")
+        );
+    }
+}

@@ -1,0 +1,383 @@
+//! Everything that the simulated disk knows, behind one lock: names, files, free space, faults.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use rustix::io::Errno;
+
+use super::content::{Content, PAGE};
+use super::fault::{FaultKind, Faults};
+use super::inode::Inode;
+use super::rng::Rng;
+use super::tree::{DirId, FileId, Node, ROOT, Tree};
+use super::{CutProfile, SimOptions};
+use crate::disk::{Entry, Mode, paths};
+
+/// Above this the system refuses a file; it also keeps positions from overflowing.
+const FILE_BYTES_MAX: u64 = 1 << 44;
+
+#[derive(Clone, Debug)]
+pub(super) struct State {
+    pub(super) options: SimOptions,
+    pub(super) faults: Faults,
+    pub(super) ops: u64,
+    pub(super) tree: Tree,
+    rng: Rng,
+    inodes: BTreeMap<FileId, Arc<Inode>>,
+    handles: BTreeMap<FileId, u64>,
+    next_id: u64,
+    capacity_blocks: u64,
+    used_blocks: u64,
+}
+
+impl State {
+    pub(super) fn new(options: SimOptions) -> Self {
+        Self {
+            faults: Faults::default(),
+            ops: 0,
+            tree: Tree::new(),
+            rng: Rng::new(options.seed),
+            inodes: BTreeMap::new(),
+            handles: BTreeMap::new(),
+            next_id: ROOT + 1,
+            capacity_blocks: options.free_bytes / PAGE,
+            used_blocks: 0,
+            options,
+        }
+    }
+
+    pub(super) fn create(&mut self, path: &str) -> io::Result<FileId> {
+        let (dir, name) = self.place(path)?;
+        if self.tree.get(dir, name).is_some() {
+            return Err(Errno::EXIST.into());
+        }
+        let id = self.next_id();
+        self.inodes.insert(id, Arc::new(Inode::default()));
+        self.tree.link(dir, name, Node::File(id));
+        *self.handles.entry(id).or_default() += 1;
+        Ok(id)
+    }
+
+    pub(super) fn open(&mut self, path: &str) -> io::Result<FileId> {
+        let id = self.find_file(path)?;
+        *self.handles.entry(id).or_default() += 1;
+        Ok(id)
+    }
+
+    pub(super) fn close(&mut self, id: FileId) {
+        if let Some(count) = self.handles.get_mut(&id) {
+            *count -= 1;
+            if *count == 0 {
+                self.handles.remove(&id);
+            }
+        }
+        self.release(id);
+    }
+
+    pub(super) fn list(&self, path: &str) -> io::Result<Vec<Entry>> {
+        let dir = self.tree.dir(&paths::names(path)?)?;
+        let entry = |(name, node): (&String, &Node)| Entry {
+            name: name.clone(),
+            is_dir: matches!(node, Node::Dir(_)),
+        };
+        Ok(self.tree.names(dir).iter().map(entry).collect())
+    }
+
+    pub(super) fn mkdir(&mut self, path: &str) -> io::Result<()> {
+        if paths::names(path)?.is_empty() {
+            return Ok(());
+        }
+        let (dir, name) = self.place(path)?;
+        match self.tree.get(dir, name) {
+            Some(Node::Dir(_)) => Ok(()),
+            Some(Node::File(_)) => Err(Errno::EXIST.into()),
+            None => {
+                let id = self.next_id();
+                self.tree.link(dir, name, Node::Dir(id));
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        let (from, to) = (self.place(from)?, self.place(to)?);
+        if let Some(replaced) = self.tree.rename(from, to)? {
+            self.inode(replaced).unlinked = true;
+            self.release(replaced);
+        }
+        Ok(())
+    }
+
+    pub(super) fn unlink(&mut self, path: &str) -> io::Result<()> {
+        let id = self.find_file(path)?;
+        let (dir, name) = self.place(path)?;
+        self.tree.unlink(dir, name);
+        self.inode(id).unlinked = true;
+        self.release(id);
+        Ok(())
+    }
+
+    pub(super) fn rmdir(&mut self, path: &str) -> io::Result<()> {
+        let (dir, name) = self.place(path)?;
+        match self.tree.get(dir, name) {
+            None => Err(Errno::NOENT.into()),
+            Some(Node::File(_)) => Err(Errno::NOTDIR.into()),
+            Some(Node::Dir(id)) if !self.tree.names(id).is_empty() => Err(Errno::NOTEMPTY.into()),
+            Some(Node::Dir(_)) => {
+                self.tree.unlink(dir, name);
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn sync_dir(&mut self, path: &str) -> io::Result<()> {
+        let dir = self.tree.dir(&paths::names(path)?)?;
+        if self.faults.strikes(FaultKind::SyncDirFails, path) {
+            self.tree.fail_sync(dir);
+            return Err(Errno::IO.into());
+        }
+        self.tree.sync(dir);
+        self.forget_unreferenced();
+        Ok(())
+    }
+
+    pub(super) fn write(
+        &mut self,
+        id: FileId,
+        path: &str,
+        mode: Mode,
+        buf: &[u8],
+        at: u64,
+    ) -> io::Result<()> {
+        let inode = self.inode(id);
+        if inode.written.is_some_and(|written| written != mode) {
+            let message = "direct and buffered writes to one file";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        if buf.is_empty() {
+            return Ok(());
+        }
+        let len = buf.len() as u64;
+        check_range(at, len)?;
+        self.faults.check(FaultKind::NoSpace, path, Errno::NOSPC)?;
+        let failing = self.faults.strikes(FaultKind::WriteFails, path);
+        if !failing && self.faults.strikes(FaultKind::WriteLost, path) {
+            return Ok(());
+        }
+        self.reserve(id, at, len)?;
+        let done = if failing {
+            self.rng.cut_point(buf.len())
+        } else {
+            buf.len()
+        };
+        let inode = self.inode(id);
+        inode.written = Some(mode);
+        if done > 0 {
+            inode.write(&buf[..done], at);
+        }
+        if failing { Err(Errno::IO.into()) } else { Ok(()) }
+    }
+
+    pub(super) fn sync_data(&mut self, id: FileId, path: &str) -> io::Result<()> {
+        let fails = self.faults.strikes(FaultKind::SyncFails, path);
+        let after = self.options.failed_sync;
+        let Self { inodes, rng, .. } = self;
+        let inode = inodes.get_mut(&id).map(Arc::make_mut).expect(OPEN_FILES_STAY);
+        if fails {
+            inode.fail_sync(rng, after);
+            return Err(Errno::IO.into());
+        }
+        inode.sync();
+        Ok(())
+    }
+
+    pub(super) fn set_len(&mut self, id: FileId, path: &str, len: u64) -> io::Result<()> {
+        check_range(len, 0)?;
+        self.faults.check(FaultKind::ChangeFails, path, Errno::IO)?;
+        let freed = self.inode(id).set_len(len);
+        self.used_blocks -= freed as u64;
+        Ok(())
+    }
+
+    pub(super) fn allocate(&mut self, id: FileId, path: &str, at: u64, len: u64) -> io::Result<()> {
+        check_range(at, len)?;
+        self.faults.check(FaultKind::NoSpace, path, Errno::NOSPC)?;
+        self.reserve(id, at, len)
+    }
+
+    pub(super) fn read(&mut self, id: FileId, path: &str, buf: &mut [u8], at: u64) -> io::Result<usize> {
+        self.faults.check(FaultKind::ReadInterrupted, path, Errno::INTR)?;
+        self.faults.check(FaultKind::ReadFails, path, Errno::IO)?;
+        let inode = self.view(id);
+        let there = inode.cached.len().saturating_sub(at).min(buf.len() as u64);
+        if !inode.is_readable(at, there) {
+            return Err(Errno::IO.into());
+        }
+        Ok(inode.cached.read(buf, at))
+    }
+
+    /// How much of a read of `len` bytes is done; less than all of it where a fault says so.
+    pub(super) fn read_limit(&mut self, path: &str, len: usize, unit: usize) -> usize {
+        let units = (len / unit) as u64;
+        if units < 2 || !self.faults.strikes(FaultKind::ReadShort, path) {
+            return len;
+        }
+        let units = 1 + self.rng.below(units - 1);
+        usize::try_from(units).map_or(len, |units| units * unit)
+    }
+
+    pub(super) fn view(&self, id: FileId) -> &Inode {
+        self.inodes.get(&id).expect(OPEN_FILES_STAY)
+    }
+
+    pub(super) fn inode(&mut self, id: FileId) -> &mut Inode {
+        self.inodes
+            .get_mut(&id)
+            .map(Arc::make_mut)
+            .expect(OPEN_FILES_STAY)
+    }
+
+    pub(super) fn find_file(&self, path: &str) -> io::Result<FileId> {
+        let (dir, name) = self.place(path)?;
+        match self.tree.get(dir, name) {
+            Some(Node::File(id)) => Ok(id),
+            Some(Node::Dir(_)) => Err(Errno::ISDIR.into()),
+            None => Err(Errno::NOENT.into()),
+        }
+    }
+
+    pub(super) fn free_bytes(&self) -> u64 {
+        self.capacity_blocks.saturating_sub(self.used_blocks) * PAGE
+    }
+
+    pub(super) fn set_free_bytes(&mut self, bytes: u64) {
+        self.capacity_blocks = self.used_blocks.saturating_add(bytes / PAGE);
+    }
+
+    /// Puts a file with its name and bytes in place, durably and for nothing.
+    pub(super) fn put_file(&mut self, path: &str, bytes: &[u8]) -> io::Result<()> {
+        let mut content = Content::default();
+        content.write(bytes, 0);
+        let inode = Arc::new(Inode::settled(content));
+        let (dir, name) = self.place(path)?;
+        let id = match self.tree.get(dir, name) {
+            Some(Node::File(id)) => id,
+            Some(Node::Dir(_)) => return Err(Errno::ISDIR.into()),
+            None => {
+                let id = self.next_id();
+                self.tree.link_durably(dir, name, Node::File(id));
+                id
+            }
+        };
+        self.used_blocks += inode.allocated.len() as u64;
+        if let Some(old) = self.inodes.insert(id, inode) {
+            self.used_blocks -= old.allocated.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// At random times random sectors reach the medium by themselves, as a page cache writes them back.
+    pub(super) fn write_back_some(&mut self) {
+        if !self.options.write_back || self.rng.below(4) != 0 || self.inodes.is_empty() {
+            return;
+        }
+        let Self { inodes, rng, .. } = self;
+        let nth = usize::try_from(rng.below(inodes.len() as u64)).unwrap_or(0);
+        if let Some(inode) = inodes.values_mut().nth(nth) {
+            Arc::make_mut(inode).write_back(|_| rng.quarters(2));
+        }
+    }
+
+    /// The disk that the next process finds when this one dies: everything that was written, and no handles.
+    pub(super) fn after_kill(&self) -> Self {
+        let mut after = self.clone();
+        after.handles.clear();
+        after.faults.clear();
+        after.forget_unreferenced();
+        for id in after.inodes.keys().copied().collect::<Vec<_>>() {
+            after.release(id);
+        }
+        after
+    }
+
+    /// The disk that the next process finds when the power fails.
+    pub(super) fn after_power_cut(&self, seed: u64, profile: CutProfile) -> Self {
+        let mut rng = Rng::new(seed);
+        let (names, data) = profile.parts();
+        let mut after = self.clone();
+        after.handles.clear();
+        after.faults.clear();
+        after.tree = self.tree.cut(&mut rng, names);
+        after.forget_unreferenced();
+        for inode in after.inodes.values_mut() {
+            let mut cut = inode.cut(&mut rng, data);
+            cut.unlinked = false;
+            *inode = Arc::new(cut);
+        }
+        after.used_blocks = after.inodes.values().map(|i| i.allocated.len() as u64).sum();
+        after.rng = rng;
+        after
+    }
+
+    /// Directory and last name of a path.
+    fn place<'a>(&self, path: &'a str) -> io::Result<(DirId, &'a str)> {
+        let (dirs, name) = paths::split(path)?;
+        Ok((self.tree.dir(&dirs)?, name))
+    }
+
+    fn next_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    /// Takes the blocks that a range still lacks, all or none.
+    fn reserve(&mut self, id: FileId, at: u64, len: u64) -> io::Result<()> {
+        let missing = self.view(id).missing_blocks(at, len);
+        let count = missing.len() as u64;
+        if count * PAGE > self.free_bytes() {
+            return Err(Errno::NOSPC.into());
+        }
+        self.used_blocks += count;
+        self.inode(id).allocate(missing);
+        Ok(())
+    }
+
+    /// Frees the space of a file without names and handles. Its bytes stay, for the power cut that brings its name back.
+    fn release(&mut self, id: FileId) {
+        if self.handles.contains_key(&id) {
+            return;
+        }
+        if let Some(inode) = self.inodes.get_mut(&id).filter(|inode| inode.unlinked) {
+            let freed = std::mem::take(&mut Arc::make_mut(inode).allocated);
+            self.used_blocks -= freed.len() as u64;
+        }
+    }
+
+    /// Forgets files that nobody can ever reach again.
+    fn forget_unreferenced(&mut self) {
+        let referenced = self.tree.referenced();
+        let Self {
+            inodes,
+            handles,
+            used_blocks,
+            ..
+        } = self;
+        inodes.retain(|id, inode| {
+            let keep = referenced.contains(id) || handles.contains_key(id);
+            if !keep {
+                *used_blocks -= inode.allocated.len() as u64;
+            }
+            keep
+        });
+    }
+}
+
+const OPEN_FILES_STAY: &str = "a file stays while it has a name or a handle";
+
+fn check_range(at: u64, len: u64) -> io::Result<()> {
+    match at.checked_add(len) {
+        Some(end) if end <= FILE_BYTES_MAX => Ok(()),
+        _ => Err(Errno::FBIG.into()),
+    }
+}

@@ -1,0 +1,300 @@
+//! The storage engine with the broker over it, as the shell sees them: engines differ in type, the shell does not care.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::ServeError;
+use super::lock::DirectoryLock;
+use super::status::{EngineHealth, Status};
+use crate::api::Service;
+use crate::broker::{self, Broker, Recovered};
+use crate::config::Settings;
+use crate::disk::real::RealDisk;
+use crate::model::DurableState;
+use crate::net;
+use crate::rt::{BoxFuture, Clock, IdSource, RandomIds, Tasks};
+use crate::storage::LogStore;
+use crate::storage::local::{LocalStore, OpenError, RecoveryReport};
+use crate::storage::memory::{MemoryOptions, MemoryStore};
+use crate::wire::{Identity, NativeProtocol};
+
+/// How long to wait before a full disk is tried again at start.
+const FULL_DISK_RETRY: Duration = Duration::from_secs(1);
+
+/// An engine that was opened, with the broker over it.
+pub(crate) struct Engine {
+    /// Who answers requests.
+    pub(crate) service: Arc<dyn Service>,
+    /// What is durable, and whether the engine was poisoned.
+    pub(crate) durable: watch::Receiver<DurableState>,
+    /// How the engine stands; may be asked from anywhere.
+    pub(crate) health: Arc<dyn Fn() -> EngineHealth + Send + Sync>,
+    /// Ends the engine with a clean checkpoint.
+    pub(crate) close: Box<dyn FnOnce() -> BoxFuture<'static, Result<(), String>> + Send>,
+    step_bytes_max: u32,
+    cluster_id: String,
+}
+
+/// Opens the engine that the settings ask for, and the broker over it.
+///
+/// # Errors
+/// The directory is in use or cannot be used, or recovery refuses to start.
+pub(crate) async fn open(
+    settings: &Settings,
+    native: SocketAddr,
+    clock: &Arc<dyn Clock>,
+    status: &Status,
+) -> Result<Engine, ServeError> {
+    let mut broker = settings.broker.clone();
+    broker.address = native.to_string();
+    if settings.in_memory {
+        warn!(
+            event = "in_memory",
+            "nothing survives the end of this process: records are kept in memory only"
+        );
+        broker.cluster_id = uuid_text(RandomIds.uuid());
+        return over(MemoryStore::new(MemoryOptions::default()), broker, clock).map(in_memory);
+    }
+    open_local(settings, broker, clock, status).await
+}
+
+/// An engine and its broker, before their types are forgotten.
+struct Pair<S: LogStore> {
+    store: Arc<S>,
+    broker: Arc<Broker<S>>,
+    cluster_id: String,
+}
+
+fn broker_over<S: LogStore>(
+    store: S,
+    recovered: Recovered,
+    settings: broker::Settings,
+    clock: &Arc<dyn Clock>,
+) -> Result<Pair<S>, ServeError> {
+    let store = Arc::new(store);
+    let cluster_id = settings.cluster_id.clone();
+    let broker = Broker::new(
+        Arc::clone(&store),
+        recovered,
+        Arc::clone(clock),
+        Arc::new(RandomIds),
+        settings,
+    )
+    .map_err(|error| ServeError::Storage(with_causes(&error)))?;
+    Ok(Pair {
+        store,
+        broker: Arc::new(broker),
+        cluster_id,
+    })
+}
+
+fn over<S: LogStore>(
+    store: S,
+    settings: broker::Settings,
+    clock: &Arc<dyn Clock>,
+) -> Result<Pair<S>, ServeError> {
+    let recovered = Recovered::new(&settings);
+    broker_over(store, recovered, settings, clock)
+}
+
+fn in_memory(pair: Pair<MemoryStore>) -> Engine {
+    let durable = pair.store.durable();
+    let state = durable.clone();
+    Engine {
+        service: pair.broker,
+        durable,
+        health: Arc::new(move || EngineHealth {
+            poisoned: state.borrow().poisoned,
+            ..EngineHealth::default()
+        }),
+        close: Box::new(|| Box::pin(async { Ok(()) })),
+        step_bytes_max: pair.store.caps().step_bytes_max,
+        cluster_id: pair.cluster_id,
+    }
+}
+
+async fn open_local(
+    settings: &Settings,
+    broker: broker::Settings,
+    clock: &Arc<dyn Clock>,
+    status: &Status,
+) -> Result<Engine, ServeError> {
+    let lock = DirectoryLock::take(&settings.data_dir)?;
+    let (store, recovered) = loop {
+        match recover(settings, &broker, clock).await {
+            Ok(opened) => break opened,
+            Err(Refusal::Full(error)) => {
+                // Whoever makes room should not have to start the broker as well.
+                warn!(event = "storage_full", error.message = %error, "the disk is full: recovery waits for room");
+                status.hold_recovery("the disk is full");
+                tokio::time::sleep(FULL_DISK_RETRY).await;
+            }
+            Err(Refusal::NotOurs(error)) => {
+                lock.withdraw();
+                return Err(error);
+            }
+            Err(Refusal::Other(error)) => return Err(error),
+        }
+    };
+    tell_recovery(store.report());
+    let broker = broker::Settings {
+        cluster_id: uuid_text(store.directory_id()),
+        ..broker
+    };
+    let pair = broker_over(store, recovered, broker, clock)?;
+    let snapshots = Arc::clone(&pair.broker);
+    pair.store
+        .start(snapshots)
+        .map_err(|error| ServeError::Storage(error.to_string()))?;
+    Ok(local(pair, lock))
+}
+
+enum Refusal {
+    Full(std::io::Error),
+    NotOurs(ServeError),
+    Other(ServeError),
+}
+
+/// Opens the directory on a blocking thread. Dropping the future leaves that thread alone: recovery can end at any
+/// point, as in a crash.
+async fn recover(
+    settings: &Settings,
+    broker: &broker::Settings,
+    clock: &Arc<dyn Clock>,
+) -> Result<(LocalStore, Recovered), Refusal> {
+    let (dir, storage) = (settings.data_dir.clone(), settings.storage.clone());
+    let (clock, mut recovered) = (Arc::clone(clock), Recovered::new(broker));
+    let opening = tokio::task::spawn_blocking(move || {
+        let disk = RealDisk::open(&dir)?;
+        let store = LocalStore::open(Arc::new(disk), &storage, clock, &RandomIds, &mut recovered)?;
+        Ok::<_, OpenError>((store, recovered))
+    });
+    match opening.await {
+        Ok(Ok(opened)) => Ok(opened),
+        Ok(Err(OpenError::Io(error))) if error.kind() == std::io::ErrorKind::StorageFull => {
+            Err(Refusal::Full(error))
+        }
+        Ok(Err(error @ OpenError::NotOurs(_))) => Err(Refusal::NotOurs(refused(&settings.data_dir, &error))),
+        Ok(Err(error)) => Err(Refusal::Other(refused(&settings.data_dir, &error))),
+        Err(ended) => Err(Refusal::Other(ServeError::Storage(format!(
+            "recovery ended: {ended}"
+        )))),
+    }
+}
+
+fn refused(dir: &Path, error: &OpenError) -> ServeError {
+    ServeError::Storage(format!("{}: {}", dir.display(), with_causes(error)))
+}
+
+fn tell_recovery(report: &RecoveryReport) {
+    info!(
+        event = "recovered",
+        clean = report.clean,
+        groups = report.groups,
+        bytes = report.bytes,
+        durable_lsn = report.end.0,
+        "recovery is done"
+    );
+    if report.unfinished {
+        warn!(
+            event = "unfinished_group",
+            "the last group was never acknowledged; it was put into salvage/ and left out"
+        );
+    }
+    if report.lost_groups > 0 {
+        tracing::error!(
+            event = "data_corrupt",
+            severity = "critical",
+            groups = report.lost_groups,
+            "acknowledged groups cannot be read; their offsets answer DATA_CORRUPT"
+        );
+    }
+}
+
+fn local(pair: Pair<LocalStore>, lock: DirectoryLock) -> Engine {
+    let Pair {
+        store,
+        broker,
+        cluster_id,
+    } = pair;
+    let asked = Arc::clone(&store);
+    Engine {
+        service: broker,
+        durable: store.durable(),
+        step_bytes_max: store.caps().step_bytes_max,
+        cluster_id,
+        health: Arc::new(move || {
+            let status = asked.status();
+            EngineHealth {
+                poisoned: status.failure.is_some(),
+                read_only: status
+                    .storage_full
+                    .then(|| "the disk is full; reading and deleting still work".to_owned()),
+                journal_files: Some(status.journal_files),
+            }
+        }),
+        close: Box::new(move || {
+            let closing = tokio::task::spawn_blocking(move || {
+                let closed = store.shutdown().map_err(|error| error.to_string());
+                // The directory is given free only when nothing of it is written any more.
+                drop(lock);
+                closed
+            });
+            Box::pin(async move { closing.await.unwrap_or_else(|ended| Err(ended.to_string())) })
+        }),
+    }
+}
+
+/// Starts answering on the native port.
+pub(crate) fn start_native(
+    listener: TcpListener,
+    engine: &Engine,
+    settings: &Settings,
+    http: SocketAddr,
+    clock: &Arc<dyn Clock>,
+    tasks: &Tasks,
+) {
+    let net = net::Settings {
+        http_port: Some(http.port()),
+        ..settings.net.clone()
+    };
+    let identity = Identity {
+        cluster_id: engine.cluster_id.clone(),
+        broker_id: settings.broker.broker_id,
+        server_version: env!("CARGO_PKG_VERSION").to_owned(),
+        features: Vec::new(),
+        batch_bytes_max: engine.step_bytes_max,
+        step_bytes_max: engine.step_bytes_max,
+    };
+    let parts = net::Parts {
+        protocol: NativeProtocol::new(identity, &net),
+        settings: net,
+        service: Arc::clone(&engine.service),
+        durable: engine.durable.clone(),
+        clock: Arc::clone(clock),
+        counters: Arc::default(),
+    };
+    net::start(listener, parts, tasks);
+}
+
+fn uuid_text(bytes: [u8; 16]) -> String {
+    uuid::Uuid::from_bytes(bytes).to_string()
+}
+
+/// An error with what caused it, on one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

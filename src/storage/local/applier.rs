@@ -1,0 +1,367 @@
+//! The applier: moves durable groups from memory into segments, in big pieces, and writes checkpoints.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::checkpoint::CheckpointFiles;
+use super::engine::Engine;
+use super::group::{Group, WrittenBatch, key_of};
+use super::journal::Round;
+use super::log::{LocalLog, SegmentMeta};
+use super::paths;
+use super::segment::{PIECE_BYTES, RunBatch, SegmentWriter};
+use super::trash::Trash;
+use crate::disk::AlignedBuf;
+use crate::model::{Lsn, Offset, PartitionKey, Timestamp, TopicId};
+use crate::storage::SnapshotSource;
+
+/// Most bytes of groups applied in one round.
+const ROUND_BYTES_MAX: u64 = 128 << 20;
+
+/// The writer of segments and checkpoints; its one user is the applier thread, recovery, or a simulation.
+#[derive(Debug)]
+pub(super) struct Applier {
+    pub(super) engine: Arc<Engine>,
+    pub(super) segments: Segments,
+    pub(super) checkpoints: CheckpointFiles,
+    pub(super) trash: Trash,
+    /// Topics deleted in the groups applied so far whose files are still there.
+    pub(super) deleted: Vec<TopicId>,
+    /// Whether anything was applied since the last checkpoint, and when that was.
+    pub(super) changed: bool,
+    pub(super) last_checkpoint: Duration,
+}
+
+/// The open segments of all partitions.
+#[derive(Debug)]
+pub(super) struct Segments {
+    disk: crate::disk::SharedDisk,
+    writers: BTreeMap<PartitionKey, (u64, SegmentWriter)>,
+    uses: u64,
+    writers_max: usize,
+    /// CRC of the partial last block of partitions whose writer is closed.
+    partial_crcs: BTreeMap<PartitionKey, u32>,
+    known_dirs: BTreeSet<String>,
+    dirty_dirs: BTreeSet<String>,
+    staging: AlignedBuf,
+    /// While recovery writes: see [`SegmentWriter::keep_behind`].
+    recovering: bool,
+}
+
+impl Segments {
+    pub(super) fn new(disk: crate::disk::SharedDisk, writers_max: usize) -> Self {
+        Self {
+            disk,
+            writers: BTreeMap::new(),
+            uses: 0,
+            writers_max: writers_max.max(1),
+            partial_crcs: BTreeMap::new(),
+            known_dirs: BTreeSet::new(),
+            dirty_dirs: BTreeSet::new(),
+            staging: AlignedBuf::zeroed(PIECE_BYTES),
+            recovering: false,
+        }
+    }
+
+    fn make_dirs(&mut self, key: PartitionKey) -> io::Result<()> {
+        let (topic, partition) = (paths::topic(key.topic), paths::partition(key));
+        if self.known_dirs.contains(&partition) {
+            return Ok(());
+        }
+        self.disk.mkdir(&topic)?;
+        self.dirty_dirs.insert(paths::TOPICS.to_owned());
+        self.disk.mkdir(&partition)?;
+        self.dirty_dirs.insert(topic);
+        self.known_dirs.insert(partition);
+        Ok(())
+    }
+
+    /// The active segment of a partition, opened if need be; `None` if it has no segment yet.
+    pub(super) fn active(&mut self, log: &LocalLog) -> io::Result<Option<&mut SegmentWriter>> {
+        let key = log.partition();
+        let last = log.state().segments.last().copied();
+        let Some(last) = last else { return Ok(None) };
+        if self.writers.get(&key).is_none_or(|(_, w)| w.base() != last.base) {
+            let writer = SegmentWriter::reopen(&*self.disk, key, last)?;
+            self.insert(key, writer)?;
+        }
+        self.uses += 1;
+        let uses = self.uses;
+        Ok(self.writers.get_mut(&key).map(|(used, writer)| {
+            *used = uses;
+            writer
+        }))
+    }
+
+    /// Writers opened from now on leave what stands behind their end, until [`cut_all`](Self::cut_all).
+    pub(super) fn begin_recovery(&mut self) {
+        self.recovering = true;
+    }
+
+    fn insert(&mut self, key: PartitionKey, mut writer: SegmentWriter) -> io::Result<()> {
+        if self.recovering {
+            writer.keep_behind();
+        }
+        if self.writers.len() >= self.writers_max && !self.writers.contains_key(&key) {
+            let oldest = self
+                .writers
+                .iter()
+                .min_by_key(|(_, (used, _))| *used)
+                .map(|(k, _)| *k);
+            if let Some(oldest) = oldest
+                && let Some((_, writer)) = self.writers.get_mut(&oldest)
+            {
+                // Closed only when durable: a later sync through another handle could miss an error of this one.
+                if self.recovering {
+                    writer.sync()?;
+                } else {
+                    writer.seal()?;
+                }
+                self.partial_crcs.insert(oldest, writer.partial_crc());
+                self.writers.remove(&oldest);
+            }
+        }
+        self.uses += 1;
+        self.writers.insert(key, (self.uses, writer));
+        Ok(())
+    }
+
+    /// Ends the active segment, if any, and begins one at `base`.
+    pub(super) fn start_segment(&mut self, log: &LocalLog, base: Offset) -> io::Result<()> {
+        if let Some(active) = self.active(log)? {
+            if active.base() == base && active.bytes() == 0 {
+                return Ok(());
+            }
+            active.seal()?;
+        }
+        self.start_behind_damage(log, base)
+    }
+
+    /// Begins a segment at `base` without looking at the one before.
+    pub(super) fn start_behind_damage(&mut self, log: &LocalLog, base: Offset) -> io::Result<()> {
+        let key = log.partition();
+        self.make_dirs(key)?;
+        let writer = SegmentWriter::create(&*self.disk, key, base)?;
+        self.dirty_dirs.insert(paths::partition(key));
+        self.insert(key, writer)?;
+        log.state().segments.push(SegmentMeta {
+            base,
+            end: base,
+            bytes: 0,
+        });
+        Ok(())
+    }
+
+    /// Appends a run of batches to the active segment and shows them to readers.
+    pub(super) fn append(
+        &mut self,
+        log: &LocalLog,
+        run: &[RunBatch<'_>],
+        end: Offset,
+        time: Timestamp,
+    ) -> io::Result<()> {
+        if run.is_empty() {
+            return Ok(());
+        }
+        let config = log.state().config;
+        let mut staging = std::mem::replace(&mut self.staging, AlignedBuf::zeroed(0));
+        let appended = match self.active(log)? {
+            Some(writer) => {
+                let interval = u64::from(config.index_interval_bytes);
+                let result = writer.append(run, interval, u64::from(config.segment_bytes), &mut staging);
+                result.map(|()| writer.bytes())
+            }
+            None => Err(io::Error::other("a batch without a segment to go to")),
+        };
+        self.staging = staging;
+        let bytes = appended?;
+        let mut state = log.state();
+        if let Some(segment) = state.segments.last_mut() {
+            segment.bytes = bytes;
+            segment.end = end;
+        }
+        state.last_append = state.last_append.max(time);
+        Ok(())
+    }
+
+    /// Cuts every open active segment to its end.
+    pub(super) fn cut_all(&mut self) -> io::Result<()> {
+        self.recovering = false;
+        self.writers.values_mut().try_for_each(|(_, writer)| writer.cut())
+    }
+
+    /// Makes everything written so far durable: files first, then the names of new ones.
+    pub(super) fn sync_all(&mut self) -> io::Result<()> {
+        for (_, writer) in self.writers.values_mut() {
+            if writer.is_dirty() {
+                writer.sync()?;
+            }
+        }
+        for dir in std::mem::take(&mut self.dirty_dirs) {
+            self.disk.sync_dir(&dir)?;
+        }
+        Ok(())
+    }
+
+    /// CRC of the trusted bytes in a partition's last, partial block.
+    pub(super) fn partial_crc(&self, key: PartitionKey) -> Option<u32> {
+        self.writers
+            .get(&key)
+            .map(|(_, w)| w.partial_crc())
+            .or_else(|| self.partial_crcs.get(&key).copied())
+    }
+
+    pub(super) fn note_partial_crc(&mut self, key: PartitionKey, crc: u32) {
+        self.partial_crcs.insert(key, crc);
+    }
+
+    fn forget_topic(&mut self, topic: TopicId) {
+        self.writers.retain(|key, _| key.topic != topic);
+        self.partial_crcs.retain(|key, _| key.topic != topic);
+        let dir = paths::topic(topic);
+        self.known_dirs.retain(|d| !d.starts_with(&dir));
+        self.dirty_dirs.retain(|d| !d.starts_with(&dir));
+    }
+}
+
+/// The batches of one partition in a round, and where new segments begin.
+struct Run<'a> {
+    log: &'a Arc<LocalLog>,
+    batches: Vec<(&'a Group, &'a WrittenBatch)>,
+}
+
+impl Applier {
+    /// Applies what is durable. Full disk: nothing is lost, `Err(StorageFull)`, to be repeated.
+    pub(super) fn apply(&mut self) -> io::Result<Round> {
+        let applied = self.engine.control().applied;
+        let durable = self.engine.durable_lsn();
+        let groups = self.engine.tail().range(applied, durable, ROUND_BYTES_MAX);
+        let Some(last) = groups.last().map(|g| g.lsn) else {
+            return Ok(Round::Idle);
+        };
+        let mut runs: BTreeMap<PartitionKey, Run<'_>> = BTreeMap::new();
+        for group in &groups {
+            for batch in &group.appends {
+                let run = runs.entry(key_of(batch)).or_insert_with(|| Run {
+                    log: &batch.log,
+                    batches: Vec::new(),
+                });
+                run.batches.push((group, batch));
+            }
+        }
+        for run in runs.into_values() {
+            self.apply_run(&run)?;
+        }
+        for group in &groups {
+            for topic in &group.deletions {
+                self.delete_topic(*topic);
+            }
+        }
+        let granted: u64 = groups.iter().map(|g| g.granted).sum();
+        self.applied(last, granted);
+        Ok(Round::Worked)
+    }
+
+    fn apply_run(&mut self, run: &Run<'_>) -> io::Result<()> {
+        // A round that failed half-way is repeated: what was done then is not done again.
+        let done = run.log.state().segments.last().map(|s| s.end);
+        let mut batches = run
+            .batches
+            .iter()
+            .filter(|(_, b)| done.is_none_or(|end| b.base >= end))
+            .peekable();
+        while let Some((_, first)) = batches.peek() {
+            if first.starts_segment {
+                self.segments.start_segment(run.log, first.base)?;
+            }
+            let mut part = Vec::new();
+            let (mut end, mut time) = (first.base, first.append_time);
+            while let Some((group, batch)) = batches.next_if(|(_, b)| !b.starts_segment || part.is_empty()) {
+                part.push(RunBatch {
+                    base: batch.base,
+                    append_time: batch.append_time,
+                    bytes: group.batch_bytes(batch),
+                });
+                end = batch.last.next();
+                time = time.max(batch.append_time);
+            }
+            self.segments.append(run.log, &part, end, time)?;
+        }
+        Ok(())
+    }
+
+    fn applied(&mut self, last: Lsn, granted: u64) {
+        self.changed = true;
+        self.engine.control().applied = last;
+        let free = self.engine.disk.free_bytes().unwrap_or(0);
+        self.engine.budget.applied(granted, free);
+        self.engine
+            .tail()
+            .evict(last, self.engine.settings.memory_tail_bytes);
+    }
+
+    /// Forgets a deleted topic; its files go behind the next checkpoint.
+    pub(super) fn delete_topic(&mut self, topic: TopicId) {
+        for log in self.engine.logs_of(topic) {
+            log.delete();
+        }
+        self.engine.logs().retain(|key, _| key.topic != topic);
+        self.engine.reads.close(|key| key.topic == topic);
+        self.segments.forget_topic(topic);
+        self.deleted.push(topic);
+        self.changed = true;
+    }
+
+    /// What the applier thread does when it wakes: apply if it is worth it, checkpoint if it is due. `until_durable`
+    /// waits for an LSN and says whether it came.
+    pub(super) fn round(
+        &mut self,
+        asked: &super::engine::Control,
+        source: &dyn SnapshotSource,
+        until_durable: &mut dyn FnMut(Lsn) -> bool,
+    ) -> io::Result<()> {
+        self.engine.refresh_disk_free();
+        let everything = asked.apply_asked || asked.checkpoint_asked || asked.stop;
+        while self.apply_is_due(everything) {
+            self.apply()?;
+            self.engine.control().storage_full = false;
+            if self.checkpoint_is_due(false) {
+                self.checkpoint(source, false, until_durable)?;
+            }
+        }
+        if self.checkpoint_is_due(asked.checkpoint_asked) {
+            self.checkpoint(source, false, until_durable)?;
+            if self.engine.files.is_short() {
+                // A file is used again only below the record before the newest.
+                self.checkpoint(source, false, until_durable)?;
+            }
+        }
+        self.trash.round(&*self.engine.disk)?;
+        Ok(())
+    }
+
+    fn apply_is_due(&self, everything: bool) -> bool {
+        let engine = &self.engine;
+        let applied = engine.control().applied;
+        if engine.durable_lsn() <= applied {
+            return false;
+        }
+        let (bytes, oldest) = engine.tail().bytes_behind(applied);
+        let age = oldest.map_or(Duration::ZERO, |g| engine.clock.mono().saturating_sub(g.written));
+        everything || bytes >= engine.settings.apply_bytes || age >= engine.settings.apply_after
+    }
+
+    fn checkpoint_is_due(&self, asked: bool) -> bool {
+        let applied = self.engine.control().applied;
+        let frees_a_file = self.engine.files.oldest_full().is_some_and(|end| end <= applied);
+        let old = self.engine.clock.mono().saturating_sub(self.last_checkpoint)
+            >= self.engine.settings.checkpoint_every;
+        asked
+            || self.engine.files.is_short()
+            || frees_a_file
+            || (self.changed && old)
+            || !self.deleted.is_empty()
+    }
+}

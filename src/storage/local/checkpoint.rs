@@ -1,0 +1,185 @@
+//! Writing and reading the checkpoint pair.
+//!
+//! Order, on which everything rests: segments and directories synced, then the record durable, then journal files used
+//! again and deleted topics' files removed.
+
+use std::io;
+
+use super::applier::Applier;
+use super::format::checkpoint::{Checkpoint, PartitionCheckpoint, SegmentCheckpoint};
+use super::format::{DirectoryId, FormatError};
+use super::log::LocalLog;
+use super::paths;
+use crate::disk::{Disk, DiskFile, Mode, read_exact_at};
+use crate::model::Lsn;
+use crate::storage::SnapshotSource;
+
+/// The pair of files.
+#[derive(Debug)]
+pub(super) struct CheckpointFiles {
+    /// Of the newest record.
+    pub(super) seq: u64,
+    /// Which file holds the older record, to be written next.
+    next: usize,
+}
+
+/// What the two files hold.
+#[derive(Debug)]
+pub(super) struct Pair {
+    pub(super) files: [Result<Checkpoint, FormatError>; 2],
+}
+
+impl Pair {
+    /// Reads both files; one that is missing or damaged is an error value, never "nothing there".
+    pub(super) fn read(disk: &dyn Disk, directory: DirectoryId) -> io::Result<Self> {
+        Ok(Self {
+            files: [read_one(disk, 0, directory)?, read_one(disk, 1, directory)?],
+        })
+    }
+
+    /// The newest valid record and the file it is in.
+    pub(super) fn newest(&self) -> Option<(usize, &Checkpoint)> {
+        let valid = self
+            .files
+            .iter()
+            .enumerate()
+            .filter_map(|(i, f)| f.as_ref().ok().map(|c| (i, c)));
+        valid.max_by_key(|(_, c)| c.seq)
+    }
+}
+
+fn read_one(
+    disk: &dyn Disk,
+    which: usize,
+    directory: DirectoryId,
+) -> io::Result<Result<Checkpoint, FormatError>> {
+    let file = match disk.open(paths::CHECKPOINTS[which], Mode::Buffered) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Err(FormatError::Truncated)),
+        Err(e) => return Err(e),
+    };
+    let len = usize::try_from(file.len()?).map_err(|_| io::ErrorKind::FileTooLarge)?;
+    let mut bytes = vec![0; len];
+    match read_exact_at(&*file, &mut bytes, 0) {
+        Ok(()) => Ok(Checkpoint::decode(&bytes, directory)),
+        // A sector that cannot be read is damage of this record, not of the other.
+        Err(_) => Ok(Err(FormatError::Checksum)),
+    }
+}
+
+impl CheckpointFiles {
+    /// Goes on behind the newest record of the pair.
+    pub(super) fn new(seq: u64, newest_in: usize) -> Self {
+        Self {
+            seq,
+            next: 1 - newest_in,
+        }
+    }
+
+    /// Writes a record over the older one. It is durable when this returns.
+    pub(super) fn write(
+        &mut self,
+        disk: &dyn Disk,
+        record: &Checkpoint,
+        directory: DirectoryId,
+    ) -> io::Result<()> {
+        let path = paths::CHECKPOINTS[self.next];
+        let file = match disk.open(path, Mode::Buffered) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let file = disk.create_new(path, Mode::Buffered)?;
+                disk.sync_dir("")?;
+                file
+            }
+            other => other?,
+        };
+        write_record(&*file, &record.encode(directory))?;
+        self.seq = record.seq;
+        self.next = 1 - self.next;
+        Ok(())
+    }
+}
+
+fn write_record(file: &dyn DiskFile, bytes: &[u8]) -> io::Result<()> {
+    file.write_all_at(bytes, 0)?;
+    file.sync_data()
+}
+
+impl Applier {
+    /// Writes a checkpoint of everything applied so far.
+    pub(super) fn checkpoint(
+        &mut self,
+        source: &dyn SnapshotSource,
+        clean: bool,
+        until_durable: &mut dyn FnMut(Lsn) -> bool,
+    ) -> io::Result<()> {
+        let lsn = self.engine.control().applied;
+        let partitions = self.describe_partitions(source);
+        // Snapshots were taken from live state: what they cover must be durable before the record is. This includes the
+        // deletion of every topic that had no snapshot any more.
+        if !until_durable(self.engine.queue.last_submitted()) {
+            return Ok(());
+        }
+        // Positions were read above, before the sync: what is written meanwhile is not in the record.
+        self.segments.sync_all()?;
+        let record = Checkpoint {
+            seq: self.checkpoints.seq + 1,
+            lsn,
+            clean_end: clean.then_some(lsn),
+            incarnation: self.engine.incarnation,
+            partitions,
+            deleted: self.deleted.clone(),
+        };
+        self.checkpoints
+            .write(&*self.engine.disk, &record, self.engine.directory)?;
+        self.engine.files.checkpointed(record.seq, lsn);
+        self.engine.account_journal();
+        self.trash
+            .take_in(&*self.engine.disk, &std::mem::take(&mut self.deleted))?;
+        self.changed = false;
+        self.last_checkpoint = self.engine.clock.mono();
+        Ok(())
+    }
+
+    fn describe_partitions(&self, source: &dyn SnapshotSource) -> Vec<PartitionCheckpoint> {
+        let logs: Vec<_> = self.engine.logs().values().cloned().collect();
+        logs.iter().filter_map(|log| self.describe(log, source)).collect()
+    }
+
+    fn describe(&self, log: &LocalLog, source: &dyn SnapshotSource) -> Option<PartitionCheckpoint> {
+        let key = log.partition();
+        let snapshot = source.snapshot(key).map(|s| (s.covers, s.blob));
+        let state = log.state();
+        if state.segments.is_empty() && state.quarantined.is_empty() && snapshot.is_none() {
+            return None;
+        }
+        let end = state.segments.last().map_or(state.log_start, |s| s.end);
+        let segment = |s: &super::log::SegmentMeta| SegmentCheckpoint {
+            base: s.base,
+            end: s.end,
+            bytes: s.bytes,
+        };
+        Some(PartitionCheckpoint {
+            key,
+            log_start: state.log_start,
+            end,
+            last_append: state.last_append,
+            partial_crc: self.segments.partial_crc(key).unwrap_or_default(),
+            segments: state.segments.iter().map(segment).collect(),
+            quarantined: state.quarantined.clone(),
+            snapshot,
+        })
+    }
+}
+
+/// The first record of a new directory.
+pub(super) fn initial(disk: &dyn Disk, directory: DirectoryId) -> io::Result<()> {
+    let record = Checkpoint {
+        seq: 1,
+        lsn: Lsn::ZERO,
+        clean_end: None,
+        incarnation: 0,
+        partitions: Vec::new(),
+        deleted: Vec::new(),
+    };
+    CheckpointFiles::new(0, 1).write(disk, &record, directory)
+}

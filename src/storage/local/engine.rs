@@ -1,0 +1,252 @@
+//! What the journal, the applier and the callers share.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::budget::Budget;
+use super::format::DirectoryId;
+use super::journal_files::JournalFiles;
+use super::log::LocalLog;
+use super::queue::Queue;
+use super::read::ReadSide;
+use super::settings::Settings;
+use super::tail::Tail;
+use crate::disk::SharedDisk;
+use crate::model::{DurableState, Lsn, PartitionKey, TopicId};
+use crate::rt::Clock;
+
+/// What the applier is asked for.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Control {
+    /// Every group up to here is in the segments (not necessarily synced).
+    pub(super) applied: Lsn,
+    /// Apply what is durable, whatever its amount.
+    pub(super) apply_asked: bool,
+    /// Free a journal file.
+    pub(super) checkpoint_asked: bool,
+    pub(super) stop: bool,
+    /// The applier waits for this group to be durable.
+    pub(super) awaits: Option<Lsn>,
+    /// The applier found the disk full.
+    pub(super) storage_full: bool,
+    /// Why the engine is poisoned.
+    pub(super) failure: Option<String>,
+}
+
+#[derive(Debug)]
+pub(super) struct Engine {
+    pub(super) disk: SharedDisk,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) settings: Settings,
+    pub(super) directory: DirectoryId,
+    pub(super) incarnation: u32,
+    pub(super) queue: Queue,
+    pub(super) durable: watch::Sender<DurableState>,
+    pub(super) reads: Arc<ReadSide>,
+    pub(super) files: JournalFiles,
+    pub(super) budget: Arc<Budget>,
+    pub(super) logs: Mutex<BTreeMap<PartitionKey, Arc<LocalLog>>>,
+    control: Mutex<Control>,
+    changed: Condvar,
+}
+
+/// How an engine begins.
+#[derive(Debug)]
+pub(super) struct Beginning {
+    pub(super) directory: DirectoryId,
+    pub(super) incarnation: u32,
+    pub(super) durable: Lsn,
+    pub(super) files: JournalFiles,
+    pub(super) reads: Arc<ReadSide>,
+    pub(super) logs: BTreeMap<PartitionKey, Arc<LocalLog>>,
+}
+
+impl Engine {
+    pub(super) fn new(disk: SharedDisk, clock: Arc<dyn Clock>, settings: Settings, begin: Beginning) -> Self {
+        let budget = Budget::new(
+            settings.memory_tail_bytes,
+            settings.reserve_bytes,
+            settings.step_bytes_max,
+        );
+        let engine = Self {
+            queue: Queue::new(begin.durable.next(), settings.group_bytes_max),
+            durable: watch::Sender::new(DurableState {
+                lsn: begin.durable,
+                poisoned: false,
+            }),
+            reads: begin.reads,
+            files: begin.files,
+            budget: Arc::new(budget),
+            logs: Mutex::new(begin.logs),
+            control: Mutex::new(Control {
+                applied: begin.durable,
+                ..Control::default()
+            }),
+            changed: Condvar::new(),
+            directory: begin.directory,
+            incarnation: begin.incarnation,
+            disk,
+            clock,
+            settings,
+        };
+        engine.account_journal();
+        engine
+    }
+
+    pub(super) fn tail(&self) -> &Tail {
+        self.reads.tail()
+    }
+
+    pub(super) fn control(&self) -> MutexGuard<'_, Control> {
+        self.control.lock().expect("no panics while locked")
+    }
+
+    pub(super) fn logs(&self) -> MutexGuard<'_, BTreeMap<PartitionKey, Arc<LocalLog>>> {
+        self.logs.lock().expect("no panics while locked")
+    }
+
+    /// The partitions of a topic.
+    pub(super) fn logs_of(&self, topic: TopicId) -> Vec<Arc<LocalLog>> {
+        self.logs()
+            .values()
+            .filter(|l| l.partition().topic == topic)
+            .cloned()
+            .collect()
+    }
+
+    pub(super) fn durable_lsn(&self) -> Lsn {
+        self.durable.borrow().lsn
+    }
+
+    pub(super) fn is_poisoned(&self) -> bool {
+        self.durable.borrow().poisoned
+    }
+
+    /// The engine failed: nothing that is not durable yet has a known fate, and nothing more is taken in. The process is
+    /// to end; a later success of the same file would prove nothing.
+    pub(super) fn poison(&self, what: &str, error: &io::Error) {
+        tracing::error!(event = "storage_failed", severity = "critical", error = %error, "{what}");
+        self.control()
+            .failure
+            .get_or_insert_with(|| format!("{what}: {error}"));
+        self.queue.poison();
+        self.durable.send_modify(|state| state.poisoned = true);
+        self.files.stop();
+        self.changed.notify_all();
+    }
+
+    /// Tells the applier that there is more to apply, if it is worth it.
+    pub(super) fn groups_changed(&self) {
+        let (applied, awaited) = {
+            let control = self.control();
+            (
+                control.applied,
+                control.awaits.is_some_and(|lsn| lsn <= self.durable_lsn()),
+            )
+        };
+        self.tail().evict(applied, self.settings.memory_tail_bytes);
+        if awaited || self.budget.admitted() >= self.settings.apply_bytes {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Blocks the applier until a group is durable; false if it never will be.
+    pub(super) fn wait_durable(&self, lsn: Lsn) -> bool {
+        let mut control = self.control();
+        control.awaits = Some(lsn);
+        let reached = loop {
+            if self.is_poisoned() || control.failure.is_some() {
+                break false;
+            }
+            if self.durable_lsn() >= lsn {
+                break true;
+            }
+            if self.files.is_short() {
+                // The journal waits for a checkpoint and this checkpoint for the journal.
+                self.files.want_extra();
+            }
+            control = self.changed.wait(control).expect("no panics while locked");
+        };
+        control.awaits = None;
+        reached
+    }
+
+    /// Asks the applier for a checkpoint that frees a journal file.
+    pub(super) fn ask_for_checkpoint(&self) {
+        self.control().checkpoint_asked = true;
+        self.changed.notify_all();
+    }
+
+    /// Somebody waits for room: makes it where it is short.
+    pub(super) fn make_room(&self) {
+        let (free, total, _) = self.files.space();
+        {
+            let mut control = self.control();
+            control.apply_asked = true;
+            control.checkpoint_asked |= free < total / 4;
+        }
+        self.changed.notify_all();
+    }
+
+    /// Ends everything without finishing it.
+    pub(super) fn abandon(&self) {
+        self.control()
+            .failure
+            .get_or_insert_with(|| "abandoned".to_owned());
+        self.queue.poison();
+        self.files.stop();
+        self.changed.notify_all();
+    }
+
+    pub(super) fn stop_applier(&self) {
+        self.control().stop = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until the applier has something to do, at most this long.
+    pub(super) fn wait_for_applier_work(&self, at_most: Duration) -> Control {
+        let control = self.control();
+        let idle = |c: &mut Control| {
+            let enough =
+                self.budget.admitted() >= self.settings.apply_bytes && self.durable_lsn() > c.applied;
+            !(c.stop || c.apply_asked || c.checkpoint_asked || c.failure.is_some() || enough)
+        };
+        let (mut control, _) = self
+            .changed
+            .wait_timeout_while(control, at_most, idle)
+            .expect("no panics while locked");
+        let asked = control.clone();
+        control.apply_asked = false;
+        control.checkpoint_asked = false;
+        asked
+    }
+
+    /// Accounts for a group that is in the journal now.
+    pub(super) fn account_written(&self, granted: u64) {
+        let (free, _, _) = self.files.space();
+        self.budget.written(granted, free);
+    }
+
+    /// Accounts for journal files made or freed.
+    pub(super) fn account_journal(&self) {
+        let (free, total, claimed) = self.files.space();
+        self.budget.set_journal(free, total, claimed);
+    }
+
+    /// Asks the disk how much is free.
+    pub(super) fn refresh_disk_free(&self) {
+        if let Ok(free) = self.disk.free_bytes() {
+            self.budget.set_disk_free(free);
+        }
+    }
+}
+
+impl std::fmt::Debug for dyn Clock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Clock")
+    }
+}

@@ -1,0 +1,86 @@
+//! Entries of a segment's sidecar `.index`: offset to position, sparse, each with its own checksum.
+
+use bytes::{Buf, BufMut};
+
+use super::FormatError;
+use crate::model::{Offset, Timestamp};
+use crate::record::crc32c;
+
+/// Bytes of an entry.
+pub const INDEX_ENTRY_BYTES: usize = 32;
+
+/// Where a batch begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexEntry {
+    /// Offset of its first record.
+    pub base: Offset,
+    /// When it was appended.
+    pub append_time: Timestamp,
+    /// Position in the segment file.
+    pub position: u32,
+    /// CRC-32C of the 21 header bytes that the batch's own checksum leaves out.
+    pub outer_crc: u32,
+}
+
+impl IndexEntry {
+    /// Its bytes.
+    pub fn encode(&self) -> [u8; INDEX_ENTRY_BYTES] {
+        let mut out = [0; INDEX_ENTRY_BYTES];
+        let mut buf = out.as_mut_slice();
+        buf.put_i64_le(self.base.get());
+        buf.put_i64_le(self.append_time.0);
+        buf.put_u32_le(self.position);
+        buf.put_u32_le(self.outer_crc);
+        buf.put_u32_le(0);
+        let crc = crc32c(out.first_chunk::<28>().expect("an entry has 32 bytes"));
+        *out.last_chunk_mut::<4>().expect("an entry has 32 bytes") = crc.to_le_bytes();
+        out
+    }
+
+    /// Reads an entry.
+    ///
+    /// # Errors
+    /// `Checksum` if it is damaged or was never written.
+    pub fn decode(bytes: &[u8; INDEX_ENTRY_BYTES]) -> Result<Self, FormatError> {
+        let (body, crc) = bytes.split_last_chunk::<4>().ok_or(FormatError::Truncated)?;
+        if crc32c(body) != u32::from_le_bytes(*crc) {
+            return Err(FormatError::Checksum);
+        }
+        let mut buf = body;
+        let base = Offset::new(buf.try_get_i64_le()?).ok_or(FormatError::Field("base offset"))?;
+        let append_time = Timestamp(buf.try_get_i64_le()?);
+        Ok(Self {
+            base,
+            append_time,
+            position: buf.try_get_u32_le()?,
+            outer_crc: buf.try_get_u32_le()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entry_comes_back_and_every_flip_is_seen() {
+        let entry = IndexEntry {
+            base: Offset::new(1 << 40).unwrap(),
+            append_time: Timestamp(-5),
+            position: 77,
+            outer_crc: 0xdead_beef,
+        };
+        let bytes = entry.encode();
+        assert_eq!(IndexEntry::decode(&bytes), Ok(entry));
+        for bit in 0..256 {
+            let mut bad = bytes;
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(IndexEntry::decode(&bad), Err(FormatError::Checksum));
+        }
+    }
+
+    #[test]
+    fn zeros_are_no_entry() {
+        assert_eq!(IndexEntry::decode(&[0; 32]), Err(FormatError::Checksum));
+    }
+}

@@ -1,0 +1,430 @@
+//! One partition's log as the engine keeps it: which batches are in memory, which segments are on disk.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+
+use tokio::sync::Notify;
+
+use super::read::ReadSide;
+use crate::model::{LogBounds, Lsn, Offset, PartitionKey, Timestamp};
+use crate::rt::BoxFuture;
+use crate::storage::{LogConfig, LogStats, PartitionLog, Placed, ReadError, ReadOut, ReadSpec};
+
+/// Extents below this are copied out of the memory tail, so that a slow reader does not hold a whole group in memory.
+const COPY_BELOW_BYTES: usize = 64 << 10;
+
+/// A batch that is still in the memory tail, or will be.
+#[derive(Clone, Copy, Debug)]
+struct TailBatch {
+    base: Offset,
+    last: Offset,
+    lsn: Lsn,
+    /// Where it begins in the group's payload.
+    position: usize,
+    length: usize,
+}
+
+/// A segment as readers see it: everything here is applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SegmentMeta {
+    pub(super) base: Offset,
+    /// Behind its last batch.
+    pub(super) end: Offset,
+    /// Bytes of its batches.
+    pub(super) bytes: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct LogState {
+    pub(super) deleted: bool,
+    pub(super) config: LogConfig,
+    pub(super) log_start: Offset,
+    /// Next offset to be assigned.
+    pub(super) end: Offset,
+    pub(super) last_append: Timestamp,
+    /// Oldest first.
+    pub(super) segments: Vec<SegmentMeta>,
+    /// First and last offset of damaged ranges, ordered, not overlapping.
+    pub(super) quarantined: Vec<(Offset, Offset)>,
+    /// Bytes that the active segment will have once everything taken in is applied; `None`: no segment yet.
+    pub(super) active_bytes: Option<u64>,
+    /// Batches in memory, oldest first, up to `end` without a gap.
+    tail: VecDeque<TailBatch>,
+}
+
+/// The log of one partition.
+#[derive(Debug)]
+pub struct LocalLog {
+    key: PartitionKey,
+    reads: Arc<ReadSide>,
+    state: Mutex<LogState>,
+    waiters: Mutex<Vec<Weak<Notify>>>,
+    has_waiters: AtomicBool,
+}
+
+/// What recovery found of a partition.
+#[derive(Clone, Debug)]
+pub(super) struct Recovered {
+    pub(super) log_start: Offset,
+    pub(super) end: Offset,
+    pub(super) last_append: Timestamp,
+    pub(super) segments: Vec<SegmentMeta>,
+    pub(super) quarantined: Vec<(Offset, Offset)>,
+}
+
+impl LocalLog {
+    /// An empty log.
+    pub(super) fn new(key: PartitionKey, config: LogConfig, reads: Arc<ReadSide>) -> Self {
+        let nothing = Recovered {
+            log_start: Offset::ZERO,
+            end: Offset::ZERO,
+            last_append: Timestamp::default(),
+            segments: Vec::new(),
+            quarantined: Vec::new(),
+        };
+        Self::recovered(key, config, reads, nothing)
+    }
+
+    /// A log as recovery found it.
+    pub(super) fn recovered(
+        key: PartitionKey,
+        config: LogConfig,
+        reads: Arc<ReadSide>,
+        found: Recovered,
+    ) -> Self {
+        let state = LogState {
+            deleted: false,
+            config,
+            log_start: found.log_start,
+            end: found.end,
+            last_append: found.last_append,
+            active_bytes: found.segments.last().map(|s| s.bytes),
+            segments: found.segments,
+            quarantined: found.quarantined,
+            tail: VecDeque::new(),
+        };
+        let has_waiters = AtomicBool::new(false);
+        Self {
+            key,
+            reads,
+            state: Mutex::new(state),
+            waiters: Mutex::new(Vec::new()),
+            has_waiters,
+        }
+    }
+
+    pub(super) fn partition(&self) -> PartitionKey {
+        self.key
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, LogState> {
+        self.state.lock().expect("no panics while locked")
+    }
+
+    pub(super) fn is_deleted(&self) -> bool {
+        self.state().deleted
+    }
+
+    /// Notes a batch that enters the open group at this place of its payload. Returns whether it starts a segment.
+    pub(super) fn take_in(&self, placed: &Placed<Self>, lsn: Lsn, position: u64) -> bool {
+        let header = placed.batch.header();
+        let length = placed.batch.total_bytes();
+        let mut state = self.state();
+        assert_eq!(
+            placed.base, state.end,
+            "offsets are assigned in order, under the partition's lock"
+        );
+        assert_eq!(
+            placed.base, header.base_offset,
+            "the batch is stamped with its offset"
+        );
+        let segment_bytes = u64::from(state.config.segment_bytes);
+        let (starts_segment, bytes) = match state.active_bytes {
+            Some(bytes) if bytes + u64::from(length) <= segment_bytes => (false, bytes + u64::from(length)),
+            _ => (true, u64::from(length)),
+        };
+        state.active_bytes = Some(bytes);
+        state.end = header.last_offset().next();
+        state.last_append = state.last_append.max(placed.append_time);
+        state.tail.push_back(TailBatch {
+            base: placed.base,
+            last: header.last_offset(),
+            lsn,
+            position: usize::try_from(position).expect("a group has fewer bytes than 2^32"),
+            length: length as usize,
+        });
+        starts_segment
+    }
+
+    /// Forgets the batches of groups that left memory.
+    pub(super) fn forget(&self, upto: Lsn) {
+        let mut state = self.state();
+        while state.tail.front().is_some_and(|b| b.lsn <= upto) {
+            state.tail.pop_front();
+        }
+        if state.tail.is_empty() {
+            state.tail.shrink_to_fit();
+        }
+    }
+
+    /// The partition is gone: nothing is taken in or read any more, and whoever waits is told.
+    pub(super) fn delete(&self) {
+        self.state().deleted = true;
+        self.wake();
+    }
+
+    /// Wakes parked fetches. The publisher calls it behind publishing the durable LSN.
+    pub(super) fn wake(&self) {
+        // Pairs with the fence in `notify_on_append`: either we see the waiter or it sees what was published.
+        fence(Ordering::SeqCst);
+        if !self.has_waiters.load(Ordering::SeqCst) {
+            return;
+        }
+        let waiters = {
+            let mut waiters = self.waiters.lock().expect("no panics while locked");
+            self.has_waiters.store(false, Ordering::SeqCst);
+            std::mem::take(&mut *waiters)
+        };
+        for waiter in waiters {
+            if let Some(waiter) = waiter.upgrade() {
+                waiter.notify_one();
+            }
+        }
+    }
+
+    /// Marks a range as damaged.
+    pub(super) fn quarantine(&self, first: Offset, last: Offset) {
+        let mut state = self.state();
+        insert_range(&mut state.quarantined, first, last);
+    }
+
+    fn read_memory(&self, spec: &ReadSpec) -> Option<Result<ReadOut, ReadError>> {
+        let (batches, start) = {
+            let state = self.state();
+            match state.check(spec) {
+                Err(error) => return Some(Err(error)),
+                Ok(at_end) if at_end => {
+                    return Some(Ok(ReadOut {
+                        next: spec.from,
+                        ..ReadOut::default()
+                    }));
+                }
+                Ok(_) => {}
+            }
+            if state.tail.front().is_none_or(|b| b.base > spec.from) {
+                return None;
+            }
+            let start = state.tail.partition_point(|b| b.last < spec.from);
+            (state.choose(start, spec), spec.from)
+        };
+        let mut out = ReadOut {
+            next: start,
+            ..ReadOut::default()
+        };
+        let mut group = None;
+        let mut run: Option<(usize, usize)> = None;
+        for batch in batches {
+            if group
+                .as_ref()
+                .is_none_or(|g: &Arc<super::group::Group>| g.lsn != batch.lsn)
+            {
+                push_run(&mut out, group.as_deref(), run.take());
+                // Evicted meanwhile: it is in the segments, and so is everything before it.
+                let Some(found) = self.reads.tail().get(batch.lsn) else {
+                    break;
+                };
+                group = Some(found);
+            }
+            let begin = group.as_ref().map_or(0, |g| g.payload_start) + batch.position;
+            run = match run {
+                Some((from, to)) if to == begin => Some((from, to + batch.length)),
+                other => {
+                    push_run(&mut out, group.as_deref(), other);
+                    Some((begin, begin + batch.length))
+                }
+            };
+            out.next = batch.last.next();
+        }
+        push_run(&mut out, group.as_deref(), run);
+        if out.extents.is_empty() {
+            None
+        } else {
+            Some(Ok(out))
+        }
+    }
+}
+
+/// Adds adjacent batches of one group as one extent.
+fn push_run(out: &mut ReadOut, group: Option<&super::group::Group>, run: Option<(usize, usize)>) {
+    let (Some(group), Some((from, to))) = (group, run) else {
+        return;
+    };
+    let slice = group.bytes.slice(from..to);
+    out.bytes += slice.len() as u64;
+    out.extents.push(if slice.len() < COPY_BELOW_BYTES {
+        bytes::Bytes::copy_from_slice(&slice)
+    } else {
+        slice
+    });
+}
+
+impl LogState {
+    /// The marks as of a durable LSN.
+    pub(super) fn bounds(&self, durable: Lsn) -> LogBounds {
+        let visible = self.tail.partition_point(|b| b.lsn <= durable);
+        let high_watermark = match self.tail.get(visible) {
+            Some(first_hidden) => first_hidden.base,
+            None => self.end,
+        };
+        LogBounds {
+            log_start: self.log_start,
+            high_watermark,
+            log_end: self.end,
+        }
+    }
+
+    /// Whether there is anything to read: an error, or whether `from` is the high watermark.
+    pub(super) fn check(&self, spec: &ReadSpec) -> Result<bool, ReadError> {
+        if self.deleted {
+            return Err(ReadError::NotOwner);
+        }
+        let bounds = self.bounds(spec.durable);
+        if spec.from < bounds.log_start || spec.from > bounds.high_watermark {
+            return Err(ReadError::OutOfRange(bounds));
+        }
+        if spec.from == bounds.high_watermark {
+            return Ok(true);
+        }
+        match self
+            .quarantined
+            .iter()
+            .find(|(first, last)| *first <= spec.from && spec.from <= *last)
+        {
+            Some((_, last)) => Err(ReadError::Corrupt {
+                first: spec.from,
+                last: *last,
+            }),
+            None => Ok(false),
+        }
+    }
+
+    /// Durable batches from this index of the tail on, as many as fit.
+    fn choose(&self, start: usize, spec: &ReadSpec) -> Vec<TailBatch> {
+        let mut bytes = 0;
+        let mut out = Vec::new();
+        for batch in self.tail.iter().skip(start).take_while(|b| b.lsn <= spec.durable) {
+            let fits = bytes + batch.length <= spec.max_bytes as usize;
+            let first = out.is_empty() && spec.min_one;
+            if !(fits || first) {
+                break;
+            }
+            bytes += batch.length;
+            out.push(*batch);
+        }
+        out
+    }
+}
+
+impl PartitionLog for LocalLog {
+    fn key(&self) -> PartitionKey {
+        self.key
+    }
+
+    fn bounds(&self, durable: Lsn) -> LogBounds {
+        self.state().bounds(durable)
+    }
+
+    fn stats(&self) -> LogStats {
+        let state = self.state();
+        let unapplied_from = state.segments.last().map_or(state.log_start, |s| s.end);
+        let applied: u64 = state.segments.iter().map(|s| s.bytes).sum();
+        let unapplied: usize = state
+            .tail
+            .iter()
+            .filter(|b| b.base >= unapplied_from)
+            .map(|b| b.length)
+            .sum();
+        LogStats {
+            size_bytes: applied + unapplied as u64,
+            segments: u32::try_from(state.segments.len()).unwrap_or(u32::MAX),
+            quarantined: state.quarantined.clone(),
+        }
+    }
+
+    fn try_read(&self, spec: &ReadSpec) -> Option<Result<ReadOut, ReadError>> {
+        self.read_memory(spec)
+    }
+
+    fn read(self: Arc<Self>, spec: ReadSpec) -> BoxFuture<'static, Result<ReadOut, ReadError>> {
+        Box::pin(async move {
+            if let Some(found) = self.read_memory(&spec) {
+                return found;
+            }
+            let reads = Arc::clone(&self.reads);
+            let _slot = reads
+                .slots()
+                .acquire_owned()
+                .await
+                .map_err(|_| ReadError::NotOwner)?;
+            let task = tokio::task::spawn_blocking(move || self.read_segments(&spec));
+            task.await.map_err(|e| ReadError::Io(e.to_string()))?
+        })
+    }
+
+    fn notify_on_append(&self, waiter: Weak<Notify>) {
+        {
+            let mut waiters = self.waiters.lock().expect("no panics while locked");
+            // Waiters that gave up leave dead entries; a partition without appends must not collect them.
+            if waiters.len() == waiters.capacity() {
+                waiters.retain(|w| w.strong_count() > 0);
+            }
+            waiters.push(waiter);
+            self.has_waiters.store(true, Ordering::SeqCst);
+        }
+        fence(Ordering::SeqCst);
+    }
+}
+
+impl LocalLog {
+    pub(super) fn reads(&self) -> &ReadSide {
+        &self.reads
+    }
+}
+
+/// Inserts an inclusive range, merging what overlaps or touches.
+pub(super) fn insert_range(ranges: &mut Vec<(Offset, Offset)>, first: Offset, last: Offset) {
+    let (mut first, mut last) = (first, last);
+    ranges.retain(|(a, b)| {
+        let apart = b.next() < first || last.next() < *a;
+        if !apart {
+            first = first.min(*a);
+            last = last.max(*b);
+        }
+        apart
+    });
+    let at = ranges.partition_point(|(a, _)| *a < first);
+    ranges.insert(at, (first, last));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn o(n: i64) -> Offset {
+        Offset::new(n).unwrap()
+    }
+
+    #[test]
+    fn ranges_merge_when_they_touch() {
+        let mut ranges = Vec::new();
+        insert_range(&mut ranges, o(10), o(19));
+        insert_range(&mut ranges, o(30), o(39));
+        insert_range(&mut ranges, o(0), o(3));
+        assert_eq!(ranges, [(o(0), o(3)), (o(10), o(19)), (o(30), o(39))]);
+        insert_range(&mut ranges, o(20), o(29));
+        assert_eq!(ranges, [(o(0), o(3)), (o(10), o(39))]);
+        insert_range(&mut ranges, o(2), o(50));
+        assert_eq!(ranges, [(o(0), o(50))]);
+    }
+}

@@ -1,0 +1,38 @@
+//! Names of files and directories below the data directory.
+
+use crate::model::{Offset, PartitionKey, TopicId};
+
+/// What this directory is.
+pub(super) const FORMAT: &str = "FORMAT";
+/// Held by the running broker.
+pub(super) const LOCK: &str = "LOCK";
+/// Journal files.
+pub(super) const JOURNAL: &str = "journal";
+/// Topics, by id.
+pub(super) const TOPICS: &str = "topics";
+/// What recovery put aside.
+pub(super) const SALVAGE: &str = "salvage";
+/// What is being deleted.
+pub(super) const TRASH: &str = "trash";
+/// The two checkpoint files.
+pub(super) const CHECKPOINTS: [&str; 2] = ["checkpoint.0", "checkpoint.1"];
+
+pub(super) fn journal(number: u64) -> String {
+    format!("{JOURNAL}/{number:08}.journal")
+}
+
+pub(super) fn topic(id: TopicId) -> String {
+    format!("{TOPICS}/{id}")
+}
+
+pub(super) fn partition(key: PartitionKey) -> String {
+    format!("{TOPICS}/{}/{}", key.topic, key.partition)
+}
+
+pub(super) fn segment(key: PartitionKey, base: Offset) -> String {
+    format!("{}/{:020}.log", partition(key), base.get())
+}
+
+pub(super) fn index(key: PartitionKey, base: Offset) -> String {
+    format!("{}/{:020}.index", partition(key), base.get())
+}

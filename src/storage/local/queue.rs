@@ -1,0 +1,168 @@
+//! Where steps wait for the journal: taking them in is short, ordered, and decides their LSN.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+use super::group::{OpenGroup, PendingBatch};
+use super::log::LocalLog;
+use crate::model::Lsn;
+use crate::storage::{Step, SubmitError};
+
+/// What the journal thread is woken for.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// A group to write.
+    Group(OpenGroup),
+    /// Nothing came for as long as was waited.
+    Idle,
+    /// Closed, and everything was taken.
+    Closed,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// Groups that are not taken yet, oldest first.
+    groups: VecDeque<OpenGroup>,
+    /// Number of the next group to be opened.
+    next: Lsn,
+    poisoned: bool,
+    closed: bool,
+}
+
+/// The queue in front of the journal.
+#[derive(Debug)]
+pub(super) struct Queue {
+    inner: Mutex<Inner>,
+    work: Condvar,
+    group_bytes_max: u64,
+}
+
+impl Queue {
+    /// A queue whose first group has this number.
+    pub(super) fn new(next: Lsn, group_bytes_max: u32) -> Self {
+        let inner = Inner {
+            groups: VecDeque::new(),
+            next,
+            poisoned: false,
+            closed: false,
+        };
+        Self {
+            inner: Mutex::new(inner),
+            work: Condvar::new(),
+            group_bytes_max: u64::from(group_bytes_max),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("no panics while locked")
+    }
+
+    /// Takes a step in. Lock order: this queue, then the state of each log.
+    pub(super) fn submit(&self, granted: u64, step: Step<LocalLog>) -> Result<Lsn, SubmitError> {
+        let bytes: u64 = step
+            .appends
+            .iter()
+            .map(|p| u64::from(p.batch.total_bytes()))
+            .sum();
+        let mut inner = self.lock();
+        if inner.poisoned || inner.closed {
+            return Err(SubmitError::Poisoned);
+        }
+        // All or nothing: look at every log before the first is changed. Whoever deletes a partition holds its lock
+        // above the engine, as the caller does, so nothing changes in between.
+        if step.appends.iter().any(|p| p.log.is_deleted()) {
+            return Err(SubmitError::NotOwner);
+        }
+        let fits = inner
+            .groups
+            .back()
+            .is_some_and(|g| g.is_empty() || g.payload_bytes + bytes <= self.group_bytes_max);
+        if !fits {
+            let group = OpenGroup::new(inner.next);
+            inner.next = inner.next.next();
+            inner.groups.push_back(group);
+        }
+        let group = inner.groups.back_mut().expect("a group was opened above");
+        let lsn = group.lsn;
+        group.granted += granted;
+        for placed in step.appends {
+            let starts_segment = placed.log.take_in(&placed, lsn, group.payload_bytes);
+            group.payload_bytes += u64::from(placed.batch.total_bytes());
+            let append_time = placed.append_time;
+            group.appends.push(PendingBatch {
+                log: placed.log,
+                batch: placed.batch,
+                starts_segment,
+                append_time,
+            });
+        }
+        group.deletions.extend(step.deletions);
+        drop(inner);
+        self.work.notify_one();
+        Ok(lsn)
+    }
+
+    /// The oldest group that waits, without waiting for one.
+    pub(super) fn try_take(&self) -> Option<OpenGroup> {
+        self.lock().groups.pop_front()
+    }
+
+    /// Opens an empty group of its own: the seal of the one before. `None` if something else came meanwhile.
+    pub(super) fn open_seal(&self) -> Option<OpenGroup> {
+        let mut inner = self.lock();
+        if !inner.groups.is_empty() || inner.poisoned {
+            return None;
+        }
+        let seal = OpenGroup::new(inner.next);
+        inner.next = inner.next.next();
+        Some(seal)
+    }
+
+    /// Waits for a group, at most this long; for ever without a limit.
+    pub(super) fn wait(&self, at_most: Option<Duration>) -> Work {
+        let mut inner = self.lock();
+        loop {
+            if let Some(group) = inner.groups.pop_front() {
+                return Work::Group(group);
+            }
+            if inner.closed || inner.poisoned {
+                return Work::Closed;
+            }
+            match at_most {
+                None => inner = self.work.wait(inner).expect("no panics while locked"),
+                Some(limit) => {
+                    let (guard, timeout) = self
+                        .work
+                        .wait_timeout(inner, limit)
+                        .expect("no panics while locked");
+                    inner = guard;
+                    if timeout.timed_out() && inner.groups.is_empty() && !inner.closed {
+                        return Work::Idle;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The last number that was given out.
+    pub(super) fn last_submitted(&self) -> Lsn {
+        Lsn(self.lock().next.0 - 1)
+    }
+
+    /// Takes nothing in any more; what is there is still written.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.work.notify_all();
+    }
+
+    /// Takes nothing in any more and forgets what is there: its fate is unknown.
+    pub(super) fn poison(&self) {
+        let mut inner = self.lock();
+        inner.poisoned = true;
+        let forgotten = std::mem::take(&mut inner.groups);
+        drop(inner);
+        drop(forgotten);
+        self.work.notify_all();
+    }
+}

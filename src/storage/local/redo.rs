@@ -1,0 +1,449 @@
+//! The second pass of recovery: what the journal holds above the checkpoint goes into the segments once more,
+//! unconditionally, and into the replayed state.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::applier::Segments;
+use super::format::checkpoint::{Checkpoint, PartitionCheckpoint};
+use super::format::journal::{AppendEntry, Entry};
+use super::log::LocalLog;
+use super::paths;
+use super::read::ReadSide;
+use super::recovery::{DEFAULT_CONFIG, OpenError, RecoveryReport, Survey, log_of};
+use super::scan::{self, FoundGroup, ScannedFile};
+use super::segment::RunBatch;
+use crate::disk::{Disk, DiskFile, Mode, SharedDisk, read_exact_at};
+use crate::model::{Offset, PartitionKey, Timestamp, TopicId};
+use crate::record::{BatchHeader, HEADER_BYTES, check_crc, crc32c};
+use crate::storage::{Replay, Snapshot};
+
+/// Batches are gathered up to so many bytes before they are written, partition by partition.
+const GATHER_BYTES: usize = 32 << 20;
+
+struct Gathered {
+    base: Offset,
+    last: Offset,
+    starts_segment: bool,
+    append_time: Timestamp,
+    bytes: Bytes,
+}
+
+/// The state of the second pass.
+pub(super) struct Redo {
+    reads: Arc<ReadSide>,
+    segments: Segments,
+    logs: BTreeMap<PartitionKey, Arc<LocalLog>>,
+    /// Next offset per partition, gathered batches included.
+    next: BTreeMap<PartitionKey, Offset>,
+    /// Replayed state covers what is below.
+    covers: BTreeMap<PartitionKey, Offset>,
+    deleted: BTreeSet<TopicId>,
+    gathered: BTreeMap<PartitionKey, Vec<Gathered>>,
+    gathered_bytes: usize,
+    /// Partitions whose next batch begins a segment, because what is before it is damaged.
+    broken: BTreeSet<PartitionKey>,
+    bytes: u64,
+}
+
+fn refused(what: impl Into<String>) -> OpenError {
+    OpenError::Refused(what.into())
+}
+
+impl Redo {
+    pub(super) fn new(reads: Arc<ReadSide>, segments: Segments, deleted: &BTreeSet<TopicId>) -> Self {
+        Self {
+            reads,
+            segments,
+            logs: BTreeMap::new(),
+            next: BTreeMap::new(),
+            covers: BTreeMap::new(),
+            deleted: deleted.clone(),
+            gathered: BTreeMap::new(),
+            gathered_bytes: 0,
+            broken: BTreeSet::new(),
+            bytes: 0,
+        }
+    }
+
+    pub(super) fn logs(&self) -> &BTreeMap<PartitionKey, Arc<LocalLog>> {
+        &self.logs
+    }
+
+    pub(super) fn into_parts(self) -> (BTreeMap<PartitionKey, Arc<LocalLog>>, Segments, Vec<TopicId>) {
+        (self.logs, self.segments, self.deleted.into_iter().collect())
+    }
+
+    /// Takes over the partitions of the checkpoint.
+    pub(super) fn begin(
+        &mut self,
+        disk: &dyn Disk,
+        newest: &Checkpoint,
+        replay: &mut dyn Replay,
+    ) -> Result<(), OpenError> {
+        self.segments.begin_recovery();
+        for partition in &newest.partitions {
+            let key = partition.key;
+            if self.deleted.contains(&key.topic) {
+                continue;
+            }
+            let log = Arc::new(log_of(partition, &self.reads));
+            self.check_segments(disk, partition, &log)?;
+            self.segments.note_partial_crc(key, partition.partial_crc);
+            self.next.insert(key, partition.end);
+            self.logs.insert(key, log);
+            if let Some((covers, blob)) = &partition.snapshot {
+                self.covers.insert(key, *covers);
+                replay.snapshot(
+                    key,
+                    Snapshot {
+                        covers: *covers,
+                        blob: blob.clone(),
+                    },
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares the files with what the checkpoint says of them. A file that is missing or short is damage.
+    fn check_segments(
+        &mut self,
+        disk: &dyn Disk,
+        partition: &PartitionCheckpoint,
+        log: &LocalLog,
+    ) -> Result<(), OpenError> {
+        let key = partition.key;
+        for segment in &partition.segments {
+            let path = paths::segment(key, segment.base);
+            let found = match disk.open(&path, Mode::Buffered) {
+                Ok(file) => file.len()?,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
+                Err(e) => return Err(e.into()),
+            };
+            if found >= segment.bytes {
+                continue;
+            }
+            if key.topic.is_internal() {
+                return Err(refused(format!(
+                    "{path} has {found} bytes, {} were durable",
+                    segment.bytes
+                )));
+            }
+            tracing::error!(event = "segment_short", file = %path, found, expected = segment.bytes, "a segment is missing bytes");
+            if found == 0 {
+                let last = Offset::new(segment.end.get() - 1).unwrap_or(segment.base);
+                log.quarantine(segment.base, last);
+            }
+            self.broken.insert(key);
+        }
+        let Some(active) = partition.segments.last().filter(|_| !self.broken.contains(&key)) else {
+            return Ok(());
+        };
+        let partial = usize::try_from(active.bytes % 4096).unwrap_or_default();
+        let mut bytes = vec![0; partial];
+        let file = disk.open(&paths::segment(key, active.base), Mode::Buffered)?;
+        if read_exact_at(&*file, &mut bytes, active.bytes - partial as u64).is_err()
+            || crc32c(&bytes) != partition.partial_crc
+        {
+            if key.topic.is_internal() {
+                return Err(refused(format!("the last block of {key} is damaged")));
+            }
+            // The batches that it belongs to fail their own checksum when they are read.
+            tracing::error!(event = "partial_block_damaged", topic = %key.topic, partition = %key.partition, "the last block of a segment is damaged");
+        }
+        Ok(())
+    }
+
+    /// Goes through one group.
+    pub(super) fn group(
+        &mut self,
+        files: &[ScannedFile],
+        group: &FoundGroup,
+        replay: &mut dyn Replay,
+    ) -> Result<(), OpenError> {
+        let bytes = Bytes::from(scan::read_group(files, group)?);
+        let payload_start = usize::try_from(group.header.payload_start()).unwrap_or(usize::MAX);
+        let front = bytes
+            .get(..payload_start)
+            .ok_or_else(|| refused(format!("journal group {} is cut", group.lsn)))?;
+        for entry in scan::entries_of(front) {
+            let entry = entry.map_err(|e| refused(format!("journal group {}: {e}", group.lsn)))?;
+            match entry {
+                Entry::Append(entry) if self.deleted.contains(&entry.key.topic) => {}
+                Entry::Append(entry) => {
+                    let from = payload_start + entry.position as usize;
+                    let to = from.saturating_add(entry.length as usize).min(bytes.len());
+                    self.append(&entry, bytes.slice(from.min(to)..to), replay)?;
+                }
+                Entry::DeleteTopic(topic) => replay.topic_deleted(topic),
+            }
+        }
+        if self.gathered_bytes > GATHER_BYTES {
+            self.flush_all()?;
+        }
+        Ok(())
+    }
+
+    fn append(
+        &mut self,
+        entry: &AppendEntry,
+        bytes: Bytes,
+        replay: &mut dyn Replay,
+    ) -> Result<(), OpenError> {
+        let key = entry.key;
+        let reads = &self.reads;
+        self.logs
+            .entry(key)
+            .or_insert_with(|| Arc::new(LocalLog::new(key, DEFAULT_CONFIG, Arc::clone(reads))));
+        let next = self.next.get(&key).copied().unwrap_or(Offset::ZERO);
+        if entry.last < next {
+            return Ok(());
+        }
+        if entry.base > next {
+            self.fill_gap(key, next, entry.base, replay)?;
+        }
+        if crc32c(&bytes) == entry.crc {
+            return self.gather(entry, bytes, replay);
+        }
+        match self.copy_in_segment(entry)? {
+            Some(copy) => self.gather(entry, copy, replay),
+            None => self.lose(key, entry.base, entry.last),
+        }
+    }
+
+    /// Takes a batch in, to be written with others of its partition.
+    fn gather(
+        &mut self,
+        entry: &AppendEntry,
+        bytes: Bytes,
+        replay: &mut dyn Replay,
+    ) -> Result<(), OpenError> {
+        let key = entry.key;
+        let header = BatchHeader::parse(&bytes)
+            .map_err(|e| refused(format!("a batch of {key} at {}: {e}", entry.base)))?;
+        if self.covers.get(&key).is_none_or(|covers| entry.base >= *covers) {
+            replay.batch(key, &header, &bytes, entry.append_time);
+        }
+        self.next.insert(key, entry.last.next());
+        self.bytes += bytes.len() as u64;
+        self.gathered_bytes += bytes.len();
+        let starts_segment = entry.starts_segment || self.broken.contains(&key);
+        let gathered = Gathered {
+            base: entry.base,
+            last: entry.last,
+            starts_segment,
+            append_time: entry.append_time,
+            bytes,
+        };
+        self.gathered.entry(key).or_default().push(gathered);
+        if self.broken.contains(&key) {
+            self.flush(key)?;
+        }
+        Ok(())
+    }
+
+    /// Offsets below `to` should be there and no group has them: what the segment itself holds is taken, the rest is lost.
+    fn fill_gap(
+        &mut self,
+        key: PartitionKey,
+        from: Offset,
+        to: Offset,
+        replay: &mut dyn Replay,
+    ) -> Result<(), OpenError> {
+        let reached = self.adopt(key, from, Some(to), replay)?;
+        if reached < to {
+            let last = Offset::new(to.get() - 1).unwrap_or(reached);
+            self.lose(key, reached, last)?;
+        }
+        Ok(())
+    }
+
+    /// Takes batches from the segment behind its trusted end: they were applied in the last life, from durable groups.
+    fn adopt(
+        &mut self,
+        key: PartitionKey,
+        from: Offset,
+        to: Option<Offset>,
+        replay: &mut dyn Replay,
+    ) -> Result<Offset, OpenError> {
+        let mut next = from;
+        while to.is_none_or(|to| next < to) && !self.broken.contains(&key) {
+            self.flush(key)?;
+            let Some(log) = self.logs.get(&key).cloned() else {
+                break;
+            };
+            let time = log.state().last_append;
+            let Some(writer) = self.segments.active(&log)? else {
+                break;
+            };
+            let path = paths::segment(key, writer.base());
+            let at = writer.bytes();
+            let Some((header, bytes)) = batch_at(&self.reads, &path, at)? else {
+                break;
+            };
+            let fits = header.base_offset == next && to.is_none_or(|to| header.last_offset() < to);
+            if !fits {
+                break;
+            }
+            let last = header.last_offset();
+            let entry = AppendEntry {
+                key,
+                base: next,
+                last,
+                starts_segment: false,
+                position: 0,
+                length: 0,
+                append_time: time,
+                crc: 0,
+            };
+            self.gather(&entry, bytes, replay)?;
+            next = last.next();
+        }
+        Ok(next)
+    }
+
+    /// The copy of a batch that the last life wrote into the segment, if it is whole.
+    fn copy_in_segment(&mut self, entry: &AppendEntry) -> Result<Option<Bytes>, OpenError> {
+        if self.broken.contains(&entry.key) {
+            return Ok(None);
+        }
+        self.flush(entry.key)?;
+        let log = self.logs.get(&entry.key).cloned();
+        let (base, at) = match log {
+            Some(log) if !entry.starts_segment => match self.segments.active(&log)? {
+                Some(writer) => (writer.base(), writer.bytes()),
+                None => return Ok(None),
+            },
+            _ => (entry.base, 0),
+        };
+        let found = batch_at(&self.reads, &paths::segment(entry.key, base), at)?;
+        Ok(found
+            .map(|(_, bytes)| bytes)
+            .filter(|bytes| crc32c(bytes) == entry.crc))
+    }
+
+    /// Acknowledged offsets that cannot be had any more.
+    fn lose(&mut self, key: PartitionKey, first: Offset, last: Offset) -> Result<(), OpenError> {
+        if key.topic.is_internal() {
+            return Err(refused(format!(
+                "records {first} to {last} of {key} are damaged in the journal, and the broker needs them"
+            )));
+        }
+        tracing::error!(event = "data_corrupt", topic = %key.topic, partition = %key.partition, first = %first, last = %last, "acknowledged data is damaged");
+        self.flush(key)?;
+        if let Some(log) = self.logs.get(&key) {
+            log.quarantine(first, last);
+        }
+        self.next.insert(key, last.next());
+        self.broken.insert(key);
+        Ok(())
+    }
+
+    fn flush(&mut self, key: PartitionKey) -> Result<(), OpenError> {
+        let Some(gathered) = self.gathered.remove(&key) else {
+            return Ok(());
+        };
+        let Some(log) = self.logs.get(&key).cloned() else {
+            return Ok(());
+        };
+        let mut batches = gathered.iter().peekable();
+        while let Some(first) = batches.peek() {
+            if self.broken.remove(&key) {
+                self.segments.start_behind_damage(&log, first.base)?;
+            } else if first.starts_segment {
+                self.segments.start_segment(&log, first.base)?;
+            }
+            let mut run = Vec::new();
+            let (mut end, mut time) = (first.base, first.append_time);
+            while let Some(batch) = batches.next_if(|b| run.is_empty() || !b.starts_segment) {
+                run.push(RunBatch {
+                    base: batch.base,
+                    append_time: batch.append_time,
+                    bytes: &batch.bytes,
+                });
+                end = batch.last.next();
+                time = time.max(batch.append_time);
+                self.gathered_bytes -= batch.bytes.len();
+            }
+            self.segments.append(&log, &run, end, time)?;
+        }
+        Ok(())
+    }
+
+    fn flush_all(&mut self) -> Result<(), OpenError> {
+        let keys: Vec<_> = self.gathered.keys().copied().collect();
+        keys.into_iter().try_for_each(|key| self.flush(key))
+    }
+
+    /// Writes what is gathered, cuts the files, and tells the logs where they end.
+    pub(super) fn finish(
+        &mut self,
+        found: &Survey,
+        report: &mut RecoveryReport,
+        replay: &mut dyn Replay,
+    ) -> Result<(), OpenError> {
+        self.flush_all()?;
+        if !found.lost.is_empty() {
+            tracing::error!(event = "journal_groups_lost", groups = ?found.lost, "durable journal groups cannot be read");
+            let ends: Vec<_> = self.next.iter().map(|(key, next)| (*key, *next)).collect();
+            for (key, next) in ends {
+                self.adopt(key, next, None, replay)?;
+            }
+            self.flush_all()?;
+        }
+        self.segments.cut_all()?;
+        for (key, log) in &self.logs {
+            let mut state = log.state();
+            state.end = self.next.get(key).copied().unwrap_or(Offset::ZERO);
+            let whole = !self.broken.contains(key);
+            state.active_bytes = state.segments.last().filter(|_| whole).map(|s| s.bytes);
+        }
+        report.bytes = self.bytes;
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Redo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Redo")
+            .field("partitions", &self.logs.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The batch at a position of a segment file, if there is a whole one.
+fn batch_at(reads: &ReadSide, path: &str, at: u64) -> io::Result<Option<(BatchHeader, Bytes)>> {
+    let disk: &SharedDisk = reads.disk();
+    let file = match disk.open(path, Mode::Buffered) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let Some(head) = read_some(&*file, at, HEADER_BYTES) else {
+        return Ok(None);
+    };
+    let Ok(header) = BatchHeader::parse(&head) else {
+        return Ok(None);
+    };
+    let Ok(total) = usize::try_from(header.total_bytes()) else {
+        return Ok(None);
+    };
+    if header.total_bytes() > file.len()?.saturating_sub(at) {
+        return Ok(None);
+    }
+    let Some(bytes) = read_some(&*file, at, total) else {
+        return Ok(None);
+    };
+    Ok(check_crc(&header, &bytes)
+        .is_ok()
+        .then(|| (header, Bytes::from(bytes))))
+}
+
+fn read_some(file: &dyn DiskFile, at: u64, len: usize) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; len];
+    read_exact_at(file, &mut bytes, at).ok().map(|()| bytes)
+}

@@ -1,0 +1,257 @@
+//! Reading journal files back: which groups are there.
+
+use std::io;
+
+use super::format::DirectoryId;
+use super::format::journal::{
+    BLOCK, ENTRY_BYTES, Entry, FileHeader, GROUP_HEADER_BYTES, GROUPS_START, GroupHeader, Place, chain_hash,
+};
+use super::paths;
+use crate::disk::{AlignedBuf, Disk, DiskFile, Mode};
+use crate::model::{Lsn, TopicId};
+use crate::record::crc32c;
+
+/// Journal files are read in pieces of at least this size.
+const WINDOW_BYTES: usize = 1 << 20;
+
+/// A journal file and its header, if one of the two copies holds.
+#[derive(Debug)]
+pub(super) struct ScannedFile {
+    pub(super) number: u64,
+    pub(super) file: Box<dyn DiskFile>,
+    pub(super) bytes: u64,
+    pub(super) header: Option<FileHeader>,
+    /// Neither header nor zeros: a header that was being rewritten, or damage.
+    pub(super) illegible: bool,
+}
+
+/// A group whose header and table hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FoundGroup {
+    pub(super) lsn: Lsn,
+    /// Index of its file.
+    pub(super) file: usize,
+    pub(super) position: u64,
+    pub(super) header: GroupHeader,
+    /// [`chain_hash`] of its header.
+    pub(super) hash: u64,
+}
+
+/// Opens all files of the ring.
+pub(super) fn open_files(disk: &dyn Disk, directory: DirectoryId) -> io::Result<Vec<ScannedFile>> {
+    let mut files = Vec::new();
+    for entry in disk.list(paths::JOURNAL)? {
+        let number = entry.name.strip_suffix(".journal").and_then(|n| n.parse().ok());
+        let Some(number) = number.filter(|n| paths::journal(*n).ends_with(&entry.name) && !entry.is_dir)
+        else {
+            tracing::warn!(event = "unknown_file", file = %entry.name, "ignored a file in the journal directory");
+            continue;
+        };
+        let file = disk.open(&paths::journal(number), Mode::Direct)?;
+        let bytes = file.len()? / BLOCK as u64 * BLOCK as u64;
+        let mut window = Window::new(&*file, bytes);
+        let mut copies = Vec::new();
+        let mut zeros = true;
+        for at in [0, BLOCK as u64] {
+            let block = window.get(at, BLOCK)?;
+            zeros &= block.iter().all(|b| *b == 0);
+            copies.extend(
+                block
+                    .first_chunk()
+                    .and_then(|b| FileHeader::decode(b, directory).ok()),
+            );
+        }
+        let header = copies.into_iter().max_by_key(|h| h.generation);
+        let illegible = header.is_none() && !zeros;
+        files.push(ScannedFile {
+            number,
+            file,
+            bytes,
+            header,
+            illegible,
+        });
+    }
+    Ok(files)
+}
+
+/// Finds all groups of a file whose header and table hold, and the topics that they delete.
+pub(super) fn scan(
+    files: &[ScannedFile],
+    index: usize,
+    directory: DirectoryId,
+    deletions: &mut Vec<(Lsn, TopicId)>,
+) -> io::Result<Vec<FoundGroup>> {
+    let scanned = &files[index];
+    let Some(file_header) = scanned.header else {
+        return Ok(Vec::new());
+    };
+    let mut window = Window::new(&*scanned.file, scanned.bytes);
+    let mut groups = Vec::new();
+    let mut position = GROUPS_START;
+    while position + BLOCK as u64 <= scanned.bytes {
+        let place = Place {
+            directory,
+            generation: file_header.generation,
+            position,
+        };
+        match group_at(&mut window, scanned.bytes, &place)? {
+            Some((header, hash, deleted)) => {
+                deletions.extend(deleted.into_iter().map(|topic| (header.lsn, topic)));
+                groups.push(FoundGroup {
+                    lsn: header.lsn,
+                    file: index,
+                    position,
+                    header,
+                    hash,
+                });
+                position += header.total_bytes();
+            }
+            // Bytes of an earlier lap, padding, or damage: groups begin on blocks, so look at the next one.
+            None => position += BLOCK as u64,
+        }
+    }
+    Ok(groups)
+}
+
+fn group_at(
+    window: &mut Window<'_>,
+    file_bytes: u64,
+    place: &Place,
+) -> io::Result<Option<(GroupHeader, u64, Vec<TopicId>)>> {
+    let Some(header) = peek_at(window, place.position)? else {
+        return Ok(None);
+    };
+    if header.total_bytes() > file_bytes - place.position {
+        return Ok(None);
+    }
+    let front_bytes = usize::try_from(header.payload_start()).map_err(|_| io::ErrorKind::InvalidData)?;
+    let front = window.get(place.position, front_bytes)?;
+    if !GroupHeader::verify(front, place) {
+        return Ok(None);
+    }
+    let hash = chain_hash(front.first_chunk().ok_or(io::ErrorKind::InvalidData)?);
+    let entries = entries_of(front);
+    let deleted = entries.filter_map(|e| {
+        if let Ok(Entry::DeleteTopic(topic)) = e {
+            Some(topic)
+        } else {
+            None
+        }
+    });
+    Ok(Some((header, hash, deleted.collect())))
+}
+
+fn peek_at(window: &mut Window<'_>, position: u64) -> io::Result<Option<GroupHeader>> {
+    let bytes = window.get(position, GROUP_HEADER_BYTES)?;
+    Ok(bytes.first_chunk().and_then(GroupHeader::peek))
+}
+
+/// The entries of a table that stands behind its group's header.
+pub(super) fn entries_of(
+    front: &[u8],
+) -> impl Iterator<Item = Result<Entry, super::format::FormatError>> + '_ {
+    let table = front.get(GROUP_HEADER_BYTES..).unwrap_or_default();
+    table.as_chunks::<ENTRY_BYTES>().0.iter().map(Entry::decode)
+}
+
+/// Reads a whole group.
+pub(super) fn read_group(files: &[ScannedFile], group: &FoundGroup) -> io::Result<Vec<u8>> {
+    let scanned = &files[group.file];
+    let total = usize::try_from(group.header.total_bytes()).map_err(|_| io::ErrorKind::InvalidData)?;
+    let mut window = Window {
+        minimum: BLOCK,
+        ..Window::new(&*scanned.file, scanned.bytes)
+    };
+    Ok(window.get(group.position, total)?.to_vec())
+}
+
+/// Whether the payload of a group is whole.
+pub(super) fn payload_holds(bytes: &[u8], header: &GroupHeader) -> bool {
+    let Ok(payload_start) = usize::try_from(header.payload_start()) else {
+        return false;
+    };
+    let Some((front, payload)) = bytes.split_at_checked(payload_start) else {
+        return false;
+    };
+    entries_of(front).all(|entry| match entry {
+        Ok(Entry::Append(e)) => {
+            let end = (e.position as usize).saturating_add(e.length as usize);
+            payload
+                .get(e.position as usize..end)
+                .is_some_and(|batch| crc32c(batch) == e.crc)
+        }
+        Ok(Entry::DeleteTopic(_)) => true,
+        Err(_) => false,
+    })
+}
+
+/// What stands behind the last whole group and claims to be the next one, for `salvage/`.
+pub(super) fn unfinished_behind(files: &[ScannedFile], last: &FoundGroup) -> io::Result<Option<Vec<u8>>> {
+    let scanned = &files[last.file];
+    let position = last.position + last.header.total_bytes();
+    if position + BLOCK as u64 > scanned.bytes {
+        return Ok(None);
+    }
+    let mut window = Window::new(&*scanned.file, scanned.bytes);
+    let Some(header) = peek_at(&mut window, position)?.filter(|h| h.lsn == last.lsn.next()) else {
+        return Ok(None);
+    };
+    let len = header.total_bytes().min(scanned.bytes - position);
+    let len = usize::try_from(len).map_err(|_| io::ErrorKind::InvalidData)?;
+    Ok(Some(window.get(position, len)?.to_vec()))
+}
+
+/// Reads a file forward in large aligned pieces. What cannot be read comes as zeros: damage, to be judged by checksums.
+struct Window<'a> {
+    file: &'a dyn DiskFile,
+    bytes: u64,
+    buf: AlignedBuf,
+    at: u64,
+    filled: usize,
+    minimum: usize,
+}
+
+impl<'a> Window<'a> {
+    fn new(file: &'a dyn DiskFile, bytes: u64) -> Self {
+        Self {
+            file,
+            bytes,
+            buf: AlignedBuf::zeroed(0),
+            at: 0,
+            filled: 0,
+            minimum: WINDOW_BYTES,
+        }
+    }
+
+    /// `len` bytes at a block boundary; zeros behind the end of the file.
+    fn get(&mut self, at: u64, len: usize) -> io::Result<&[u8]> {
+        let inside = at >= self.at && at + len as u64 <= self.at + self.filled as u64;
+        if !inside {
+            let wanted = len.next_multiple_of(BLOCK).max(self.minimum);
+            if self.buf.len() < wanted {
+                self.buf = AlignedBuf::zeroed(wanted);
+            }
+            let left = usize::try_from(self.bytes.saturating_sub(at)).unwrap_or(usize::MAX);
+            let readable = wanted.min(left);
+            read_or_zero(self.file, &mut self.buf[..readable], at);
+            self.buf[readable..wanted].fill(0);
+            self.at = at;
+            self.filled = wanted;
+        }
+        let skip = usize::try_from(at - self.at).map_err(|_| io::ErrorKind::InvalidData)?;
+        Ok(&self.buf[skip..skip + len])
+    }
+}
+
+fn read_or_zero(file: &dyn DiskFile, buf: &mut [u8], at: u64) {
+    if crate::disk::read_exact_at(file, buf, at).is_ok() {
+        return;
+    }
+    for (i, block) in buf.chunks_mut(BLOCK).enumerate() {
+        let position = at + (i * BLOCK) as u64;
+        if let Err(error) = crate::disk::read_exact_at(file, block, position) {
+            tracing::warn!(event = "read_failed", position, error = %error, "a block of the journal cannot be read");
+            block.fill(0);
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Writing one segment: aligned pieces through one staging buffer, with the sparse index beside it.
+
+use std::io;
+
+use super::format::index::{INDEX_ENTRY_BYTES, IndexEntry};
+use super::log::SegmentMeta;
+use super::paths;
+use crate::disk::{AlignedBuf, BLOCK_BYTES, Disk, DiskFile, Mode, read_exact_at};
+use crate::model::{Offset, PartitionKey, Timestamp};
+use crate::record::crc32c;
+
+/// Size of the staging buffer, and so of the largest write.
+pub(super) const PIECE_BYTES: usize = 256 << 10;
+/// Space is reserved ahead only for runs of at least a piece.
+const PREALLOCATE_FROM_BYTES: u64 = PIECE_BYTES as u64;
+
+/// A batch on its way into a segment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RunBatch<'a> {
+    pub(super) base: Offset,
+    pub(super) append_time: Timestamp,
+    pub(super) bytes: &'a [u8],
+}
+
+/// The active segment of a partition, open for writing.
+#[derive(Debug)]
+pub(super) struct SegmentWriter {
+    base: Offset,
+    file: Box<dyn DiskFile>,
+    index: Box<dyn DiskFile>,
+    /// Bytes of batches so far.
+    position: u64,
+    /// The bytes of the last block, which is not full.
+    partial: Vec<u8>,
+    allocated: u64,
+    index_bytes: u64,
+    last_indexed: Option<u64>,
+    dirty: bool,
+    /// Recovery: bytes behind the end may be the only whole copy of something, and stay until the file is cut.
+    keep_behind: bool,
+}
+
+fn open_or_create(disk: &dyn Disk, path: &str, mode: Mode) -> io::Result<Box<dyn DiskFile>> {
+    match disk.create_new(path, mode) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => disk.open(path, mode),
+        other => other,
+    }
+}
+
+impl SegmentWriter {
+    /// Begins a segment. A file of that name, left by a life that ended before its checkpoint, is written over.
+    pub(super) fn create(disk: &dyn Disk, key: PartitionKey, base: Offset) -> io::Result<Self> {
+        let file = open_or_create(disk, &paths::segment(key, base), Mode::Direct)?;
+        let index = open_or_create(disk, &paths::index(key, base), Mode::Buffered)?;
+        index.set_len(0)?;
+        Ok(Self {
+            base,
+            file,
+            index,
+            position: 0,
+            partial: Vec::new(),
+            allocated: 0,
+            index_bytes: 0,
+            last_indexed: None,
+            dirty: true,
+            keep_behind: false,
+        })
+    }
+
+    /// Opens a segment at a trusted end. Index entries behind it are cut off.
+    pub(super) fn reopen(disk: &dyn Disk, key: PartitionKey, segment: SegmentMeta) -> io::Result<Self> {
+        let file = disk.open(&paths::segment(key, segment.base), Mode::Direct)?;
+        let index = open_or_create(disk, &paths::index(key, segment.base), Mode::Buffered)?;
+        let partial_bytes = usize::try_from(segment.bytes % BLOCK_BYTES as u64).unwrap_or_default();
+        let mut block = AlignedBuf::zeroed(BLOCK_BYTES);
+        if partial_bytes > 0 {
+            let at = segment.bytes - partial_bytes as u64;
+            // A file that was cut to its exact end is shorter than the block.
+            read_up_to(&*file, &mut block, at, partial_bytes)?;
+        }
+        let (index_bytes, last_indexed) = trusted_index(&*index, segment)?;
+        index.set_len(index_bytes)?;
+        Ok(Self {
+            base: segment.base,
+            file,
+            index,
+            position: segment.bytes,
+            partial: block[..partial_bytes].to_vec(),
+            allocated: 0,
+            index_bytes,
+            last_indexed,
+            dirty: true,
+            keep_behind: false,
+        })
+    }
+
+    /// From now on padding does not overwrite what stands behind the end.
+    pub(super) fn keep_behind(&mut self) {
+        self.keep_behind = true;
+    }
+
+    pub(super) fn base(&self) -> Offset {
+        self.base
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.position
+    }
+
+    pub(super) fn is_dirty(&self) -> bool {
+        self.dirty
+    }
+
+    /// CRC-32C of the bytes in the last, partial block.
+    pub(super) fn partial_crc(&self) -> u32 {
+        crc32c(&self.partial)
+    }
+
+    /// Appends batches. After an error nothing is changed but bytes behind the end, and the same call may be repeated.
+    pub(super) fn append(
+        &mut self,
+        batches: &[RunBatch<'_>],
+        index_interval: u64,
+        segment_bytes: u64,
+        staging: &mut AlignedBuf,
+    ) -> io::Result<()> {
+        let run: u64 = batches.iter().map(|b| b.bytes.len() as u64).sum();
+        self.preallocate(run, segment_bytes)?;
+        self.dirty = true;
+        let mut position = self.position;
+        let mut last_indexed = self.last_indexed;
+        let mut index = Vec::new();
+        let mut stage = Stage {
+            at: position - self.partial.len() as u64,
+            filled: self.partial.len(),
+            buf: staging,
+        };
+        stage.buf[..self.partial.len()].copy_from_slice(&self.partial);
+        for batch in batches {
+            if last_indexed.is_none_or(|at| position - at >= index_interval) {
+                index.extend_from_slice(&index_entry(batch, position)?.encode());
+                last_indexed = Some(position);
+            }
+            stage.push(&*self.file, batch.bytes)?;
+            position += batch.bytes.len() as u64;
+        }
+        let partial = stage.finish(&*self.file, self.keep_behind)?;
+        self.index.write_all_at(&index, self.index_bytes)?;
+        self.partial = partial;
+        self.position = position;
+        self.last_indexed = last_indexed;
+        self.index_bytes += index.len() as u64;
+        Ok(())
+    }
+
+    /// Makes everything written so far durable.
+    pub(super) fn sync(&mut self) -> io::Result<()> {
+        if self.dirty {
+            self.file.sync_data()?;
+            self.index.sync_data()?;
+            self.dirty = false;
+        }
+        Ok(())
+    }
+
+    /// Ends the segment: exactly its batches remain, durable.
+    pub(super) fn seal(&mut self) -> io::Result<()> {
+        self.cut()?;
+        self.sync()
+    }
+
+    /// Drops padding, and whatever else stands behind the last batch.
+    pub(super) fn cut(&mut self) -> io::Result<()> {
+        self.file.set_len(self.position)?;
+        self.keep_behind = false;
+        self.allocated = 0;
+        self.dirty = true;
+        Ok(())
+    }
+
+    fn preallocate(&mut self, run: u64, segment_bytes: u64) -> io::Result<()> {
+        let end = (self.position + run).next_multiple_of(BLOCK_BYTES as u64);
+        if run < PREALLOCATE_FROM_BYTES || end <= self.allocated {
+            return Ok(());
+        }
+        let ahead = (end + run)
+            .min(segment_bytes.next_multiple_of(BLOCK_BYTES as u64))
+            .max(end);
+        let from = self
+            .allocated
+            .max(self.position / BLOCK_BYTES as u64 * BLOCK_BYTES as u64);
+        match self.file.allocate(from, ahead - from) {
+            Ok(()) => self.allocated = ahead,
+            // Only an optimisation: writing allocates as well.
+            Err(e) if matches!(e.kind(), io::ErrorKind::Unsupported | io::ErrorKind::StorageFull) => {}
+            Err(e) => return Err(e),
+        }
+        Ok(())
+    }
+}
+
+fn index_entry(batch: &RunBatch<'_>, position: u64) -> io::Result<IndexEntry> {
+    let outer = batch
+        .bytes
+        .first_chunk::<21>()
+        .ok_or(io::ErrorKind::InvalidData)?;
+    Ok(IndexEntry {
+        base: batch.base,
+        append_time: batch.append_time,
+        position: u32::try_from(position).map_err(|_| io::ErrorKind::FileTooLarge)?,
+        outer_crc: crc32c(outer),
+    })
+}
+
+/// How much of an index file belongs to the bytes below the trusted end, and the last position that it indexes.
+fn trusted_index(index: &dyn DiskFile, segment: SegmentMeta) -> io::Result<(u64, Option<u64>)> {
+    let entries = index.len()? / INDEX_ENTRY_BYTES as u64;
+    for count in (1..=entries).rev() {
+        let mut bytes = [0; INDEX_ENTRY_BYTES];
+        read_exact_at(index, &mut bytes, (count - 1) * INDEX_ENTRY_BYTES as u64)?;
+        if let Ok(entry) = IndexEntry::decode(&bytes)
+            && entry.base < segment.end
+            && u64::from(entry.position) < segment.bytes
+        {
+            return Ok((count * INDEX_ENTRY_BYTES as u64, Some(u64::from(entry.position))));
+        }
+    }
+    Ok((0, None))
+}
+
+fn read_up_to(file: &dyn DiskFile, buf: &mut AlignedBuf, at: u64, needed: usize) -> io::Result<()> {
+    let mut got = 0;
+    while got < needed {
+        match file.read_at(&mut buf[got..], at + got as u64) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => got += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// The staging buffer in use: bytes of whole blocks go to the file when it is full.
+struct Stage<'a> {
+    at: u64,
+    filled: usize,
+    buf: &'a mut AlignedBuf,
+}
+
+impl Stage<'_> {
+    fn push(&mut self, file: &dyn DiskFile, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let room = self.buf.len() - self.filled;
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            self.buf[self.filled..self.filled + now.len()].copy_from_slice(now);
+            self.filled += now.len();
+            bytes = later;
+            if self.filled == self.buf.len() {
+                file.write_all_at(self.buf, self.at)?;
+                self.at += self.filled as u64;
+                self.filled = 0;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the rest, padded with zeros or with what is there; returns the bytes of the last, partial block.
+    fn finish(self, file: &dyn DiskFile, keep_behind: bool) -> io::Result<Vec<u8>> {
+        let padded = self.filled.next_multiple_of(BLOCK_BYTES);
+        self.buf[self.filled..padded].fill(0);
+        if keep_behind && padded > self.filled {
+            let mut block = AlignedBuf::zeroed(BLOCK_BYTES);
+            // What cannot be read, or is not there, is nothing to keep.
+            let _ = read_up_to(
+                file,
+                &mut block,
+                self.at + (padded - BLOCK_BYTES) as u64,
+                BLOCK_BYTES,
+            );
+            let used = self.filled % BLOCK_BYTES;
+            self.buf[self.filled..padded].copy_from_slice(&block[used..]);
+        }
+        if padded > 0 {
+            file.write_all_at(&self.buf[..padded], self.at)?;
+        }
+        let partial = self.filled % BLOCK_BYTES;
+        Ok(self.buf[self.filled - partial..self.filled].to_vec())
+    }
+}

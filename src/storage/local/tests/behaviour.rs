@@ -1,0 +1,289 @@
+//! What the engine does while nothing is wrong, and when the disk says no.
+
+use super::*;
+use crate::disk::sim::{Fault, FaultKind};
+
+#[test]
+fn nothing_is_visible_before_it_is_durable_and_all_of_a_step_at_once() {
+    let mut rig = Rig::new(&small());
+    let (a, b) = (key(1, 0), key(2, 3));
+    let step = vec![(a, rig.batch(a, 3, 100, 1)), (b, rig.batch(b, 2, 100, 2))];
+    let lsn = rig.submit(step, &[]);
+    assert!(rig.durable() < lsn);
+    for k in [a, b] {
+        let bounds = rig.store.open(k, CONFIG).bounds(rig.durable());
+        assert_eq!(bounds.high_watermark, Offset::ZERO);
+        assert!(bounds.log_end > Offset::ZERO);
+        assert_eq!(rig.read(k, Offset::ZERO, 1000).unwrap().0.len(), 0);
+    }
+    rig.inline.journal().unwrap();
+    assert_eq!(rig.durable(), lsn);
+    assert_eq!(rig.read(a, Offset::ZERO, 1000).unwrap().1, offset(3));
+    assert_eq!(rig.read(b, Offset::ZERO, 1000).unwrap().1, offset(2));
+    // A reader that loaded the state before sees neither.
+    let before = ReadSpec {
+        from: Offset::ZERO,
+        durable: Lsn(lsn.0 - 1),
+        max_bytes: 1000,
+        min_one: true,
+    };
+    assert_eq!(
+        rig.store
+            .open(a, CONFIG)
+            .try_read(&before)
+            .unwrap()
+            .unwrap()
+            .bytes,
+        0
+    );
+}
+
+#[test]
+fn many_submissions_become_one_group() {
+    let mut rig = Rig::new(&small());
+    let submit = |i| {
+        let batch = rig.batch(key(1, i), 1, 50, 1);
+        rig.submit(vec![(key(1, i), batch)], &[])
+    };
+    let lsns: Vec<_> = (0..10).map(submit).collect();
+    assert!(lsns.iter().all(|l| *l == lsns[0]));
+    let ops = rig.disk.ops();
+    assert_eq!(rig.inline.journal().unwrap(), Round::Worked);
+    assert_eq!(rig.disk.ops() - ops, 2, "one write and one sync");
+    assert_eq!(rig.inline.journal().unwrap(), Round::Idle);
+}
+
+#[test]
+fn records_are_the_same_from_memory_from_segments_and_after_a_restart() {
+    let mut rig = Rig::new(&small());
+    let (a, b) = (key(1, 0), key(1, 1));
+    let mut expected = BTreeMap::from([(a, Vec::new()), (b, Vec::new())]);
+    for round in 0..40_u8 {
+        for k in [a, b] {
+            let stored = rig.produce(k, 3, 300, round);
+            expected.get_mut(&k).unwrap().extend_from_slice(&stored);
+        }
+        if round % 7 == 0 {
+            while rig.inline.apply().unwrap() == Round::Worked {}
+        }
+    }
+    for (k, bytes) in &expected {
+        assert_eq!(rig.read_all(*k), bytes, "from memory");
+    }
+    while rig.inline.apply().unwrap() == Round::Worked {}
+    rig.store.engine.tail().evict(rig.durable(), 0);
+    for (k, bytes) in &expected {
+        assert_eq!(rig.read_all(*k), bytes, "from segments");
+        assert!(rig.store.open(*k, CONFIG).stats().segments > 1);
+    }
+    let above = rig.above.lock().unwrap().clone();
+    rig.inline.stop().unwrap();
+    let again = Rig::open(&rig.disk.after_kill(), &small()).unwrap();
+    assert_eq!(
+        again.store.report().groups,
+        0,
+        "a clean stop leaves nothing to replay"
+    );
+    assert!(again.store.report().clean);
+    assert_eq!(*again.above.lock().unwrap(), above);
+    for (k, bytes) in &expected {
+        assert_eq!(again.read_all(*k), bytes, "after a restart");
+    }
+}
+
+#[test]
+fn every_start_has_a_higher_leader_epoch() {
+    let rig = Rig::new(&small());
+    let again = Rig::open(&rig.disk.after_kill(), &small()).unwrap();
+    let third = Rig::open(&again.disk.after_kill(), &small()).unwrap();
+    assert!(rig.store.leader_epoch() < again.store.leader_epoch());
+    assert!(again.store.leader_epoch() < third.store.leader_epoch());
+}
+
+#[test]
+fn journal_goes_round_many_times() {
+    let mut rig = Rig::new(&small());
+    let mut expected = Vec::new();
+    for i in 0..200 {
+        expected.extend_from_slice(&rig.produce(key(1, 0), 2, 900, i));
+        if i % 5 == 0 {
+            rig.inline.applier_round(true).unwrap();
+        }
+    }
+    let journal: u64 = rig
+        .disk
+        .files()
+        .iter()
+        .filter(|(p, _)| p.starts_with("journal/"))
+        .map(|(_, len)| len)
+        .sum();
+    assert!(journal <= 3 * (64 << 10), "the ring does not grow: {journal}");
+    assert_eq!(rig.read_all(key(1, 0)), expected);
+    let again = Rig::open(&rig.disk.after_kill(), &small()).unwrap();
+    assert_eq!(again.read_all(key(1, 0)), expected);
+}
+
+#[test]
+fn failed_sync_poisons_for_ever() {
+    let mut rig = Rig::new(&small());
+    rig.produce(key(1, 0), 1, 10, 1);
+    let durable = rig.durable();
+    rig.disk.inject(Fault::next(FaultKind::SyncFails, "journal/"));
+    let batch = rig.batch(key(1, 0), 1, 10, 2);
+    rig.submit(vec![(key(1, 0), batch)], &[]);
+    rig.inline.journal().unwrap();
+    let state = *rig.store.durable().borrow();
+    assert!(state.poisoned);
+    assert_eq!(state.lsn, durable, "what was not synced is never called durable");
+    let step = Step {
+        appends: smallvec::SmallVec::new(),
+        deletions: smallvec::SmallVec::new(),
+    };
+    let permit = rig.store.permit(10, Class::Produce).unwrap();
+    assert_eq!(
+        rig.store.submit(permit, step),
+        Err(crate::storage::SubmitError::Poisoned)
+    );
+    assert!(rig.store.status().failure.is_some_and(|f| f.contains("sync")));
+    // The next life decides by what is on the disk, and what was acknowledged is there.
+    let again = Rig::open(&rig.disk.after_kill(), &small()).unwrap();
+    assert!(
+        again
+            .store
+            .open(key(1, 0), CONFIG)
+            .bounds(again.durable())
+            .high_watermark
+            >= offset(1)
+    );
+}
+
+#[test]
+fn full_disk_refuses_produce_before_anything_is_written_and_recovers_by_itself() {
+    let settings = Settings {
+        reserve_bytes: 64 << 10,
+        ..small()
+    };
+    let mut rig = Rig::new(&settings);
+    rig.inline.make_journal_file().unwrap();
+    rig.inline.make_journal_file().unwrap();
+    rig.disk.set_free_bytes(100 << 10);
+    let mut accepted = Vec::new();
+    rig.inline.applier_round(false).unwrap();
+    let refused = loop {
+        match rig.store.permit(2000, Class::Produce) {
+            Ok(permit) => drop(permit),
+            Err(e) => break e,
+        }
+        accepted.extend_from_slice(&rig.produce(key(1, 0), 1, 1900, 1));
+        rig.inline.applier_round(true).unwrap();
+        assert!(accepted.len() < 1 << 20, "the disk was to fill up");
+    };
+    assert!(
+        std::matches!(refused, Backpressure::StorageFull { .. }),
+        "{refused:?}"
+    );
+    assert_eq!(
+        rig.read_all(key(1, 0)),
+        accepted,
+        "reads go on, and nothing half-written is there"
+    );
+    rig.disk.set_free_bytes(1 << 20);
+    rig.inline.applier_round(false).unwrap();
+    assert!(
+        rig.store.permit(2000, Class::Produce).is_ok(),
+        "it recovers by itself"
+    );
+}
+
+#[test]
+fn full_disk_while_applying_loses_nothing() {
+    let mut rig = Rig::new(&small());
+    let mut expected = Vec::new();
+    for i in 0..10 {
+        expected.extend_from_slice(&rig.produce(key(1, 0), 2, 900, i));
+    }
+    rig.disk
+        .inject(Fault::next(FaultKind::NoSpace, "topics/").after(1).times(2));
+    let full = rig.inline.apply().unwrap_err();
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    assert_eq!(rig.read_all(key(1, 0)), expected);
+    while rig.inline.apply().is_err() {}
+    while rig.inline.apply().unwrap() == Round::Worked {}
+    rig.store.engine.tail().evict(rig.durable(), 0);
+    assert_eq!(rig.read_all(key(1, 0)), expected, "repeating wrote nothing twice");
+}
+
+#[test]
+fn deleted_topic_is_gone_with_its_files_and_stays_gone() {
+    let mut rig = Rig::new(&small());
+    rig.produce(key(1, 0), 3, 100, 1);
+    let kept = rig.produce(key(2, 0), 3, 100, 2);
+    rig.inline.applier_round(true).unwrap();
+    let log = rig.store.open(key(1, 0), CONFIG);
+    rig.submit(vec![], &[key(1, 0).topic]);
+    let spec = ReadSpec {
+        from: Offset::ZERO,
+        durable: rig.durable(),
+        max_bytes: 100,
+        min_one: true,
+    };
+    assert_eq!(log.try_read(&spec).unwrap().unwrap_err(), ReadError::NotOwner);
+    rig.inline.journal().unwrap();
+    for _ in 0..10 {
+        rig.inline.applier_round(true).unwrap();
+    }
+    let name = key(1, 0).topic.to_string();
+    assert!(
+        rig.disk.files().iter().all(|(path, _)| !path.contains(&name)),
+        "{:?}",
+        rig.disk.files()
+    );
+    let again = Rig::open(&rig.disk.after_kill(), &small()).unwrap();
+    assert_eq!(again.read_all(key(2, 0)), kept);
+    assert!(!again.store.engine.logs().contains_key(&key(1, 0)));
+}
+
+#[test]
+fn foreign_directory_is_refused_and_left_alone() {
+    let disk = new_disk();
+    disk.write_file("holiday.jpg", b"jpeg").unwrap();
+    let refused = Rig::open(&disk, &small()).err().unwrap();
+    assert!(
+        std::matches!(&refused, OpenError::NotOurs(found) if found == "holiday.jpg"),
+        "{refused}"
+    );
+    assert_eq!(disk.files(), [("holiday.jpg".to_owned(), 4)]);
+}
+
+#[test]
+fn newer_format_is_refused() {
+    let rig = Rig::new(&small());
+    let text = String::from_utf8(rig.disk.read_file("FORMAT").unwrap()).unwrap();
+    rig.disk
+        .write_file("FORMAT", text.replace("format 1", "format 2").as_bytes())
+        .unwrap();
+    let refused = Rig::open(&rig.disk, &small()).err().unwrap();
+    assert!(refused.to_string().contains("newer"), "{refused}");
+}
+
+#[test]
+fn waiters_hear_of_appends_and_of_the_end() {
+    let mut rig = Rig::new(&small());
+    let log = rig.store.open(key(1, 0), CONFIG);
+    let notify = Arc::new(tokio::sync::Notify::new());
+    log.notify_on_append(Arc::downgrade(&notify));
+    let woken = |notify: &Arc<tokio::sync::Notify>| {
+        let mut wait = std::pin::pin!(notify.notified());
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        wait.as_mut().poll(&mut context).is_ready()
+    };
+    rig.produce(key(2, 0), 1, 1, 1);
+    assert!(!woken(&notify), "another partition");
+    rig.produce(key(1, 0), 1, 1, 1);
+    assert!(woken(&notify));
+    rig.produce(key(1, 0), 1, 1, 1);
+    assert!(!woken(&notify), "a waiter is told once");
+    log.notify_on_append(Arc::downgrade(&notify));
+    rig.submit(vec![], &[key(1, 0).topic]);
+    assert!(woken(&notify), "the partition is gone");
+}

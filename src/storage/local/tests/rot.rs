@@ -1,0 +1,258 @@
+//! Damage of what was acknowledged: detected, named with its offsets, never cut, never given out as data.
+
+use super::*;
+
+/// A run of one batch per group with a seal behind, stopped by a kill. Nothing is applied.
+fn journal_only(batches: u8) -> (Rig, Vec<Bytes>) {
+    let mut rig = Rig::new(&small());
+    let stored = (0..batches).map(|i| rig.produce(key(1, 0), 2, 100, i)).collect();
+    rig.inline.seal();
+    (rig, stored)
+}
+
+fn position_in(disk: &SimDisk, path: &str, needle: &[u8]) -> u64 {
+    let bytes = disk.read_file(path).unwrap();
+    let at = bytes.windows(needle.len()).position(|w| w == needle);
+    u64::try_from(at.unwrap_or_else(|| panic!("not in {path}"))).unwrap()
+}
+
+fn journal_of(disk: &SimDisk, needle: &[u8]) -> String {
+    let holds = |path: &str| {
+        disk.read_file(path)
+            .unwrap()
+            .windows(needle.len())
+            .any(|w| w == needle)
+    };
+    disk.files()
+        .into_iter()
+        .map(|(p, _)| p)
+        .find(|p| p.starts_with("journal/") && holds(p))
+        .unwrap()
+}
+
+#[test]
+fn damaged_batch_in_the_journal_is_quarantined_and_its_neighbours_live() {
+    let (rig, stored) = journal_only(5);
+    let disk = rig.disk.after_kill();
+    let path = journal_of(&disk, &stored[2]);
+    disk.flip_bit(&path, position_in(&disk, &path, &stored[2]) + 80, 3)
+        .unwrap();
+    let mut again = Rig::open(&disk, &small()).unwrap();
+    assert_eq!(
+        again.read(key(1, 0), Offset::ZERO, 10_000).unwrap(),
+        (stored[..2].concat().into(), offset(4))
+    );
+    let corrupt = ReadError::Corrupt {
+        first: offset(4),
+        last: offset(5),
+    };
+    assert_eq!(again.read(key(1, 0), offset(4), 10_000).unwrap_err(), corrupt);
+    assert_eq!(
+        again.read(key(1, 0), offset(6), 10_000).unwrap(),
+        (stored[3..].concat().into(), offset(10))
+    );
+    // Appends go on behind, and the quarantine survives the next start.
+    let more = again.produce(key(1, 0), 1, 10, 9);
+    again.inline.stop().unwrap();
+    let third = Rig::open(&disk.after_kill(), &small()).unwrap();
+    assert_eq!(third.read(key(1, 0), offset(4), 10_000).unwrap_err(), corrupt);
+    assert_eq!(third.read(key(1, 0), offset(10), 10_000).unwrap().0, more);
+    assert_eq!(
+        third.store.open(key(1, 0), CONFIG).stats().quarantined,
+        [(offset(4), offset(5))]
+    );
+}
+
+#[test]
+fn damaged_group_header_is_known_by_the_groups_behind_it() {
+    let (rig, stored) = journal_only(5);
+    let disk = rig.disk.after_kill();
+    let path = journal_of(&disk, &stored[2]);
+    let group = position_in(&disk, &path, &stored[2]) / 4096 * 4096;
+    disk.zero_sector(&path, group).unwrap();
+    let again = Rig::open(&disk, &small()).unwrap();
+    assert_eq!(again.store.report().lost_groups, 1);
+    assert_eq!(
+        again.read(key(1, 0), offset(4), 10_000).unwrap_err(),
+        ReadError::Corrupt {
+            first: offset(4),
+            last: offset(5)
+        }
+    );
+    assert_eq!(
+        again.read(key(1, 0), offset(6), 10_000).unwrap().0,
+        stored[3..].concat()
+    );
+}
+
+#[test]
+fn copy_in_the_segment_stands_in_for_damage_in_the_journal() {
+    for header_too in [false, true] {
+        let (mut rig, stored) = journal_only(5);
+        rig.inline.apply().unwrap();
+        let disk = rig.disk.after_kill();
+        let path = journal_of(&disk, &stored[2]);
+        let at = position_in(&disk, &path, &stored[2]);
+        disk.flip_bit(&path, if header_too { at / 4096 * 4096 + 9 } else { at + 80 }, 3)
+            .unwrap();
+        let again = Rig::open(&disk, &small()).unwrap();
+        assert_eq!(
+            again.read_all(key(1, 0)),
+            stored.concat(),
+            "header damaged: {header_too}"
+        );
+    }
+}
+
+#[test]
+fn unfinished_last_group_is_salvaged_and_forgotten() {
+    let mut rig = Rig::new(&small());
+    let first = rig.produce(key(1, 0), 2, 100, 1);
+    let second = rig.produce(key(1, 0), 2, 100, 2);
+    let disk = rig.disk.after_kill();
+    let path = journal_of(&disk, &second);
+    disk.flip_bit(&path, position_in(&disk, &path, &second) + 80, 0)
+        .unwrap();
+    let mut again = Rig::open(&disk, &small()).unwrap();
+    assert!(again.store.report().unfinished);
+    assert_eq!(again.read_all(key(1, 0)), first);
+    assert!(
+        disk.files()
+            .iter()
+            .any(|(path, _)| path.starts_with("salvage/unfinished-"))
+    );
+    // The number is used again, and the forgotten group never comes back.
+    let other = again.produce(key(1, 0), 1, 50, 3);
+    let third = Rig::open(&disk.after_kill(), &small()).unwrap();
+    assert_eq!(third.read_all(key(1, 0)), [first, other].concat());
+}
+
+#[test]
+fn flipped_bit_in_a_segment_is_found_by_reading() {
+    let mut rig = Rig::new(&small());
+    let stored: Vec<_> = (0..8).map(|i| rig.produce(key(1, 0), 2, 700, i)).collect();
+    rig.inline.stop().unwrap();
+    let disk = rig.disk.after_kill();
+    let path = disk
+        .files()
+        .into_iter()
+        .map(|(p, _)| p)
+        .find(|p| p.ends_with("0.log"))
+        .unwrap();
+    for (what, at) in [("body", 100), ("checksum", 17), ("length", 9), ("base offset", 3)] {
+        let disk = disk.after_kill();
+        disk.flip_bit(&path, position_in(&disk, &path, &stored[3]) + at, 5)
+            .unwrap();
+        let again = Rig::open(&disk, &small()).unwrap();
+        assert_eq!(
+            again.read(key(1, 0), Offset::ZERO, 100_000).unwrap().0,
+            stored[..3].concat(),
+            "{what}"
+        );
+        let Err(ReadError::Corrupt { first, last }) = again.read(key(1, 0), offset(6), 100_000) else {
+            panic!("{what}: damage was not seen")
+        };
+        assert_eq!(first, offset(6), "{what}");
+        // A damaged length hides its neighbours up to the next indexed batch, but never for good.
+        let behind = last.next();
+        let at = usize::try_from(behind.get() / 2).unwrap();
+        assert_eq!(
+            again.read(key(1, 0), behind, 100_000).unwrap().0,
+            stored[at..].concat(),
+            "{what}"
+        );
+        assert_eq!(again.store.status().crc_errors, 1, "{what}");
+    }
+}
+
+#[test]
+fn damaged_index_costs_nothing() {
+    let mut rig = Rig::new(&small());
+    let stored: Vec<_> = (0..30).map(|i| rig.produce(key(1, 0), 2, 700, i)).collect();
+    rig.inline.stop().unwrap();
+    let disk = rig.disk.after_kill();
+    for (path, len) in disk.files().into_iter().filter(|(p, _)| p.ends_with(".index")) {
+        for at in 0..len {
+            disk.flip_bit(&path, at, 1).unwrap();
+        }
+    }
+    let again = Rig::open(&disk, &small()).unwrap();
+    assert_eq!(again.read_all(key(1, 0)), stored.concat());
+    assert_eq!(again.read(key(1, 0), offset(40), 1).unwrap().0, stored[20]);
+}
+
+#[test]
+fn one_rotten_checkpoint_costs_a_longer_replay_and_two_refuse() {
+    let mut rig = Rig::new(&small());
+    let mut stored = Vec::new();
+    for i in 0..60 {
+        stored.extend_from_slice(&rig.produce(key(1, 0), 2, 900, i));
+        if i % 6 == 0 {
+            rig.inline.applier_round(true).unwrap();
+            rig.inline.checkpoint().unwrap();
+        }
+    }
+    let disk = rig.disk.after_kill();
+    for rotten in ["checkpoint.0", "checkpoint.1"] {
+        let disk = disk.after_kill();
+        disk.flip_bit(rotten, 60, 2).unwrap();
+        let again = Rig::open(&disk, &small()).unwrap_or_else(|e| panic!("{rotten}: {e}"));
+        assert_eq!(again.read_all(key(1, 0)), stored, "{rotten}");
+    }
+    disk.flip_bit("checkpoint.0", 60, 2).unwrap();
+    disk.flip_bit("checkpoint.1", 60, 2).unwrap();
+    let before = disk.files();
+    let refused = Rig::open(&disk, &small()).err().unwrap();
+    assert!(std::matches!(refused, OpenError::Refused(_)), "{refused}");
+    assert_eq!(disk.files(), before, "nothing was touched");
+}
+
+#[test]
+fn missing_journal_file_refuses_to_start() {
+    let (rig, stored) = journal_only(3);
+    let disk = rig.disk.after_kill();
+    let path = journal_of(&disk, &stored[0]);
+    crate::disk::Disk::unlink(&disk, &path).unwrap();
+    rig.disk.files();
+    let refused = Rig::open(&disk, &small()).err().unwrap();
+    assert!(refused.to_string().contains("journal"), "{refused}");
+}
+
+#[test]
+fn damage_in_an_internal_partition_refuses_to_start() {
+    let mut rig = Rig::new(&small());
+    let stored: Vec<_> = (0..3)
+        .map(|i| rig.produce(PartitionKey::META, 1, 100, i))
+        .collect();
+    rig.inline.seal();
+    let disk = rig.disk.after_kill();
+    let path = journal_of(&disk, &stored[1]);
+    disk.flip_bit(&path, position_in(&disk, &path, &stored[1]) + 80, 0)
+        .unwrap();
+    let refused = Rig::open(&disk, &small()).err().unwrap();
+    assert!(std::matches!(refused, OpenError::Refused(_)), "{refused}");
+}
+
+#[test]
+fn missing_segment_is_damage_and_not_absence() {
+    let mut rig = Rig::new(&small());
+    for i in 0..40 {
+        rig.produce(key(1, 0), 2, 700, i);
+    }
+    rig.inline.stop().unwrap();
+    let disk = rig.disk.after_kill();
+    let segments: Vec<_> = disk
+        .files()
+        .into_iter()
+        .map(|(p, _)| p)
+        .filter(|p| p.ends_with(".log"))
+        .collect();
+    assert!(segments.len() > 2);
+    crate::disk::Disk::unlink(&disk, &segments[0]).unwrap();
+    let again = Rig::open(&disk, &small()).unwrap();
+    let Err(ReadError::Corrupt { first, last }) = again.read(key(1, 0), Offset::ZERO, 1000) else {
+        panic!("not seen")
+    };
+    assert_eq!(first, Offset::ZERO);
+    assert!(again.read(key(1, 0), last.next(), 1000).is_ok());
+}

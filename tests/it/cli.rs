@@ -1,0 +1,557 @@
+//! The binary from outside: what it prints, where, and with which exit code.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::thread;
+
+use serde_json::Value;
+
+/// A command without whatever the environment of the tests says.
+fn naru() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_naru"));
+    for name in ["NARU_SERVER", "NARU_FORMAT", "NARU_TIMEOUT", "NARU_LOG"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn serve(data_dir: &Path) -> Command {
+    let mut command = naru();
+    command
+        .args(["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"])
+        .args([
+            "--journal-file-bytes",
+            "1MiB",
+            "--log-level",
+            "info",
+            "--data-dir",
+        ])
+        .arg(data_dir)
+        .stdin(Stdio::null());
+    command
+}
+
+/// A broker in a directory of its own, killed at the end.
+struct Broker {
+    child: Child,
+    dir: tempfile::TempDir,
+    native: String,
+    http: String,
+}
+
+impl Broker {
+    fn start() -> Self {
+        Self::start_in(tempfile::tempdir().unwrap())
+    }
+
+    fn start_in(dir: tempfile::TempDir) -> Self {
+        let port_file = dir.path().join("ports.json");
+        // An old one must not be taken for the new one; the first time there is none.
+        let _ = fs::remove_file(&port_file);
+        let mut child = serve(&dir.path().join("data"))
+            .arg("--port-file")
+            .arg(&port_file)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        wait_for_event(child.stderr.take().unwrap(), "ready");
+        let text = fs::read_to_string(&port_file).unwrap();
+        let ports: Value = serde_json::from_str(&text).unwrap();
+        let (native, http) = (ports["native"].as_str().unwrap(), ports["http"].as_str().unwrap());
+        assert_eq!(text, format!(r#"{{"native": "{native}", "http": "{http}"}}"#));
+        Self {
+            native: native.to_owned(),
+            http: http.to_owned(),
+            child,
+            dir,
+        }
+    }
+
+    /// SIGKILL, then the same directory again.
+    fn kill_and_restart(mut self) -> Self {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());
+        Self::start_in(dir)
+    }
+
+    /// A command against this broker.
+    fn naru(&self, args: &[&str]) -> Command {
+        let mut command = naru();
+        command
+            .arg("-s")
+            .arg(format!("naru://{}", self.native))
+            .args(args);
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.naru(args).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Runs to success; stdout.
+    fn ok(&self, args: &[&str]) -> String {
+        succeeded(&self.run(args))
+    }
+
+    fn ok_json(&self, args: &[&str]) -> Value {
+        serde_json::from_str(&self.ok(args)).unwrap()
+    }
+
+    fn feed(&self, args: &[&str], input: impl Into<Vec<u8>>) -> Output {
+        let mut child = self
+            .naru(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (mut stdin, input) = (child.stdin.take().unwrap(), input.into());
+        // A command that refuses early does not read all of it.
+        let writer = thread::spawn(move || drop(stdin.write_all(&input)));
+        let output = child.wait_with_output().unwrap();
+        writer.join().unwrap();
+        output
+    }
+
+    /// Produces to success; the report.
+    fn produce(&self, args: &[&str], input: impl Into<Vec<u8>>) -> Value {
+        serde_json::from_str(&succeeded(&self.feed(args, input))).unwrap()
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Reads the broker's log until this event, then goes on reading so that the pipe never fills.
+fn wait_for_event(log: ChildStderr, event: &str) {
+    let mut log = BufReader::new(log);
+    let mut seen = String::new();
+    loop {
+        let mut line = String::new();
+        assert_ne!(log.read_line(&mut line).unwrap(), 0, "the broker ended:\n{seen}");
+        seen.push_str(&line);
+        let line: Value = serde_json::from_str(&line).unwrap();
+        if line["event"] == event {
+            break;
+        }
+    }
+    thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+}
+
+fn succeeded(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(output));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// Checks the exit code; stderr.
+fn failed(output: &Output, code: i32) -> String {
+    assert_eq!(output.status.code(), Some(code), "{}", stderr(output));
+    stderr(output)
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn signal(child: &Child, name: &str) {
+    let kill = Command::new("kill")
+        .arg(name)
+        .arg(child.id().to_string())
+        .status();
+    assert!(kill.unwrap().success());
+}
+
+fn entries(dir: &Path) -> usize {
+    fs::read_dir(dir).unwrap().count()
+}
+
+fn http_get(address: &str, path: &str) -> String {
+    let mut socket = TcpStream::connect(address).unwrap();
+    write!(
+        socket,
+        "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn serve_is_ready_when_the_port_file_is_there_and_stops_cleanly_on_sigterm() {
+    let mut broker = Broker::start();
+    let ready = http_get(&broker.http, "/readyz?verbose");
+    assert!(ready.starts_with("HTTP/1.1 200"), "{ready}");
+    assert!(ready.contains("journal files "), "{ready}");
+    assert!(http_get(&broker.http, "/livez").ends_with("ok\n"));
+    signal(&broker.child, "-TERM");
+    assert_eq!(broker.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_broker_in_memory_serves_without_touching_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = naru()
+        .args([
+            "serve",
+            "--in-memory",
+            "--listen",
+            "127.0.0.1:0",
+            "--http",
+            "127.0.0.1:0",
+        ])
+        .current_dir(dir.path())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_for_event(child.stderr.take().unwrap(), "ready");
+    assert_eq!(entries(dir.path()), 0);
+    signal(&child, "-INT");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_second_broker_on_the_same_directory_is_refused_with_the_pid_of_the_first() {
+    let broker = Broker::start();
+    let second = serve(&broker.dir.path().join("data")).output().unwrap();
+    let text = failed(&second, 4);
+    assert!(
+        text.contains(&format!("process id {}", broker.child.id())),
+        "{text}"
+    );
+}
+
+#[test]
+fn addresses_that_others_can_reach_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let output = naru()
+        .args(["serve", "--listen", "0.0.0.0:0", "--data-dir"])
+        .arg(&data)
+        .output()
+        .unwrap();
+    let text = failed(&output, 2);
+    assert!(text.contains("--insecure-no-auth"), "{text}");
+    assert!(!data.exists());
+}
+
+#[test]
+fn a_directory_with_other_files_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("thesis.txt"), "years of work").unwrap();
+    let text = failed(&serve(dir.path()).output().unwrap(), 1);
+    assert!(text.contains("thesis.txt"), "{text}");
+    assert_eq!(entries(dir.path()), 1);
+}
+
+#[test]
+fn help_lists_the_exit_codes_and_mistakes_are_usage_errors() {
+    let text = succeeded(&naru().arg("--help").output().unwrap());
+    for code in ["  0  success", "  7  partial", "130  interrupted"] {
+        assert!(text.contains(code), "{text}");
+    }
+    let text = failed(&naru().arg("topci").output().unwrap(), 2);
+    assert!(text.contains("topic"), "{text}");
+    let text = failed(&naru().args(["consume", "x", "-f", "%q"]).output().unwrap(), 2);
+    assert!(text.contains("'%q' is not known"), "{text}");
+}
+
+#[test]
+fn version_knows_crate_compiler_and_protocol() {
+    let output = naru().args(["version", "--format", "json"]).output().unwrap();
+    let version: Value = serde_json::from_str(&succeeded(&output)).unwrap();
+    assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(version["protocol"]["lowest"], 1);
+    assert!(version["rustc"].as_str().unwrap().starts_with("1."), "{version}");
+}
+
+#[test]
+fn without_a_broker_commands_end_with_6_and_say_what_to_do() {
+    // A port that was free a moment ago and that nobody listens on.
+    let url = {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("naru://{}", listener.local_addr().unwrap())
+    };
+    let output = naru().args(["-s", &url, "topic", "list"]).output().unwrap();
+    let text = failed(&output, 6);
+    assert!(text.contains("naru serve") && text.lines().count() <= 2, "{text}");
+    assert!(output.stdout.is_empty());
+    let output = naru()
+        .args(["-s", &url, "topic", "list", "--format", "json"])
+        .output()
+        .unwrap();
+    let error: Value = serde_json::from_str(&failed(&output, 6)).unwrap();
+    assert_eq!(error["error"]["code"], "CANNOT_CONNECT");
+    assert_eq!(error["error"]["retriable"], true);
+}
+
+#[test]
+fn topics_are_created_listed_described_and_deleted() {
+    let broker = Broker::start();
+    let create = [
+        "topic",
+        "create",
+        "orders",
+        "-p",
+        "6",
+        "-c",
+        "max.message.bytes=2048",
+    ];
+    broker.ok(&create);
+    failed(&broker.run(&create), 4);
+    broker.ok(&[&create[..], &["--if-not-exists"]].concat());
+    failed(&broker.run(&["topic", "create", "a/b"]), 2);
+
+    let described = broker.ok_json(&["topic", "describe", "orders", "--format", "json"]);
+    assert_eq!(described["name"], "orders");
+    assert_eq!(described["partitions"].as_array().unwrap().len(), 6);
+    let configs = described["configs"].as_array().unwrap();
+    let limit = configs.iter().find(|c| c["name"] == "max.message.bytes").unwrap();
+    assert_eq!(limit["value"], "2048");
+    let listed = broker.ok(&["topic", "list", "--match", "ord*", "--format", "table"]);
+    assert!(
+        listed.starts_with("TOPIC") && listed.contains("orders"),
+        "{listed}"
+    );
+    let text = failed(&broker.run(&["topic", "describe", "ordres"]), 3);
+    assert!(text.contains("did you mean 'orders'?"), "{text}");
+
+    let text = failed(&broker.run(&["topic", "delete", "orders"]), 2);
+    assert!(text.contains("-y"), "{text}");
+    broker.ok(&["topic", "delete", "orders", "-y"]);
+    assert_eq!(broker.ok(&["topic", "list"]), "");
+    failed(&broker.run(&["topic", "describe", "orders"]), 3);
+}
+
+#[test]
+fn lines_go_in_and_come_out_as_they_were_and_survive_a_kill() {
+    let broker = Broker::start();
+    broker.ok(&["topic", "create", "lines", "-p", "1"]);
+    let report = broker.produce(&["produce", "lines"], "one\n\nthree\r\nlast without newline");
+    assert_eq!(
+        (&report["acknowledged"], &report["acks"]),
+        (&4.into(), &"fsync".into())
+    );
+    let partition = &report["partitions"][0];
+    assert_eq!(
+        (&partition["first_offset"], &partition["last_offset"]),
+        (&0.into(), &3.into())
+    );
+
+    let broker = broker.kill_and_restart();
+    let read = |args: &[&str]| broker.ok(&[&["consume", "lines", "--exit-at-end"], args].concat());
+    assert_eq!(
+        read(&["-o", "start", "-f", "%v\\n"]),
+        "one\n\nthree\r\nlast without newline\n"
+    );
+    assert_eq!(
+        read(&["-o", "1", "-n", "2", "-f", "%p/%o=%v;"]),
+        "0/1=;0/2=three\r;"
+    );
+    assert_eq!(read(&["-o", "end", "-f", "%v"]), "");
+    assert_eq!(read(&["-o", "99", "-f", "%v"]), "");
+    // The log goes on where it was.
+    let report = broker.produce(&["produce", "lines"], "more\n");
+    assert_eq!(report["partitions"][0]["first_offset"], 4);
+}
+
+#[test]
+fn keys_headers_and_bytes_that_are_no_text_come_back() {
+    let broker = Broker::start();
+    broker.ok(&["topic", "create", "t", "-p", "3"]);
+    let args = [
+        "produce",
+        "t",
+        "--key-delimiter",
+        ":",
+        "-H",
+        "source:shell",
+        "-p",
+        "2",
+        "--acks",
+        "memory",
+    ];
+    let report = broker.produce(&args, b"k:a:b\n\xff\xfe\n");
+    assert_eq!(report["acks"], "memory");
+    assert_eq!(report["partitions"][0]["partition"], 2);
+    // Acknowledged in memory means visible a moment later: the reader waits for two records instead of for the end.
+    let text = broker.ok(&["consume", "t", "-p", "2", "-n", "2"]);
+    let records: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(
+        (&records[0]["key"], &records[0]["value"]),
+        (&"k".into(), &"a:b".into())
+    );
+    assert_eq!(records[0]["headers"][0]["key"], "source");
+    assert_eq!(
+        (&records[1]["key"], &records[1]["value_base64"]),
+        (&Value::Null, &"//4=".into())
+    );
+}
+
+#[test]
+fn all_partitions_are_read_and_records_of_a_key_keep_their_order() {
+    let broker = Broker::start();
+    broker.ok(&["topic", "create", "many", "-p", "6"]);
+    let input: String = (0..3_000).map(|n| format!("key-{}={n}\n", n % 50)).collect();
+    let report = broker.produce(&["produce", "many", "--key-delimiter", "="], input);
+    assert_eq!(report["acknowledged"], 3_000);
+    let text = broker.ok(&["consume", "many", "--exit-at-end", "-f", "%k %v\\n"]);
+    let mut seen: Vec<u32> = Vec::new();
+    let mut newest = BTreeMap::new();
+    for line in text.lines() {
+        let (key, number) = line.split_once(' ').unwrap();
+        let number = number.parse().unwrap();
+        seen.push(number);
+        assert!(
+            newest
+                .insert(key.to_owned(), number)
+                .is_none_or(|before| before < number)
+        );
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, (0..3_000).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_consume_quietly() {
+    let broker = Broker::start();
+    broker.ok(&["topic", "create", "long"]);
+    let line = "x".repeat(100) + "\n";
+    broker.produce(&["produce", "long"], line.repeat(5_000));
+    let mut child = broker
+        .naru(&["consume", "long", "-f", "%v\\n"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut first = String::new();
+    out.read_line(&mut first).unwrap();
+    assert_eq!(first, line);
+    drop(out);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(failed(&output, 0), "");
+}
+
+#[test]
+fn ctrl_c_ends_a_waiting_consumer_with_130() {
+    let broker = Broker::start();
+    broker.ok(&["topic", "create", "quiet"]);
+    broker.produce(&["produce", "quiet"], "x\n");
+    let mut child = broker
+        .naru(&["consume", "quiet", "-f", "%v\\n"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The record shows that the consumer is up and waits for more, and that what it has is flushed.
+    let mut first = String::new();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    out.read_line(&mut first).unwrap();
+    assert_eq!(first, "x\n");
+    signal(&child, "-INT");
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+}
+
+#[test]
+fn a_record_above_the_topics_limit_is_a_partial_failure_and_names_its_line() {
+    let broker = Broker::start();
+    broker.ok(&["topic", "create", "small", "-c", "max.message.bytes=1024"]);
+    let input = format!("fits\n{}\nafter\n", "x".repeat(4096));
+    let output = broker.feed(&["produce", "small"], input);
+    let text = failed(&output, 7);
+    assert!(text.contains("line 2"), "{text}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["acknowledged"], 1);
+    assert_eq!(
+        broker.ok(&["consume", "small", "--exit-at-end", "-f", "%v\\n"]),
+        "fits\n"
+    );
+}
+
+#[test]
+fn unknown_topics_and_partitions_are_refused_before_anything_is_read() {
+    let broker = Broker::start();
+    broker.ok(&["topic", "create", "orders"]);
+    let text = failed(&broker.feed(&["produce", "order"], "x\n"), 3);
+    assert!(text.contains("did you mean 'orders'?"), "{text}");
+    failed(&broker.feed(&["produce", "orders", "-p", "7"], "x\n"), 3);
+    failed(&broker.run(&["consume", "orders", "-p", "7"]), 3);
+}
+
+#[test]
+fn bench_produce_prints_one_json_object_and_makes_its_topic() {
+    let broker = Broker::start();
+    let args = "bench produce --topic bench --records 2503 --size 200 --batch-records 100 --in-flight 3 \
+                --connections 2 --partitions 4 --acks fsync --json";
+    let text = broker.ok(&args.split_whitespace().collect::<Vec<_>>());
+    assert_eq!(text.lines().count(), 1, "{text}");
+    let result: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&result["records"], &result["errors"]), (&2503.into(), &0.into()));
+    for field in ["records_per_s", "bytes_per_s", "p50_us", "p99_us", "p999_us"] {
+        assert!(result[field].as_f64().unwrap() > 0.0, "{field}: {text}");
+    }
+    let described = broker.ok_json(&["topic", "describe", "bench", "--format", "json"]);
+    assert_eq!(described["records"], 2503);
+    assert_eq!(described["partitions"].as_array().unwrap().len(), 4);
+}
+
+#[test]
+fn the_demo_agrees_on_a_file_and_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tmp, file) = (dir.path().join("tmp"), dir.path().join("text"));
+    fs::create_dir(&tmp).unwrap();
+    let text: String = (0..20_000).map(|n| format!("line {n} of the text\n")).collect();
+    let tail: &[u8] = b"\n\xff\xfe no text\nno newline";
+    fs::write(&file, [text.as_bytes(), tail].concat()).unwrap();
+    let output = naru()
+        .args(["demo", "--format", "json"])
+        .arg(&file)
+        .env("TMPDIR", &tmp)
+        .output()
+        .unwrap();
+    let report: Value = serde_json::from_str(&succeeded(&output)).unwrap();
+    assert_eq!(report["agrees"], true);
+    assert_eq!(report["records"]["acknowledged"], 20_003);
+    assert_eq!(report["records"]["found"], 20_003);
+    // The last quarter is sent only after the kill.
+    let at_kill = report["acknowledged_at_kill"].as_u64().unwrap();
+    assert!((10_001..=15_003).contains(&at_kill), "{at_kill}");
+    assert_eq!(entries(&tmp), 0);
+}
+
+#[test]
+fn an_interrupted_demo_removes_its_broker_and_its_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = naru()
+        .arg("demo")
+        .env("TMPDIR", dir.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = String::new();
+    let mut told = BufReader::new(child.stderr.take().unwrap());
+    told.read_line(&mut first).unwrap();
+    // "started a broker in DIR, process id PID"
+    assert_eq!(entries(dir.path()), 1);
+    let pid = first.trim().rsplit(' ').next().unwrap().to_owned();
+    let proc = Path::new("/proc").join(&pid);
+    assert!(proc.exists(), "{first}");
+    signal(&child, "-INT");
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(entries(dir.path()), 0);
+    assert!(!proc.exists(), "process {pid} is left");
+}
