@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -18,11 +17,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::Error;
-use super::codec::{self, Frame, FrameReader};
 use super::config::ClientConfig;
+use crate::net::frame::{FrameOut, FrameReader};
 use crate::pb::v1 as pb;
 use crate::pb::v1::{request::Body as RequestBody, response::Body as ResponseBody};
 use crate::rt::Tasks;
+use crate::wire::PROTOCOL_VERSION;
+use crate::wire::client::{decode_response, encode_request};
 
 /// Frames waiting for the writer. Full: whoever sends waits, and TCP pushes back on them.
 const OUTBOX_LEN: usize = 64;
@@ -39,8 +40,8 @@ const RESPONSE_BYTES_DEFAULT: u32 = 16 << 20;
 /// Whatever the broker says, a longer response is not read.
 const RESPONSE_BYTES_CEILING: u32 = 64 << 20;
 
-/// The protocol version that this client speaks.
-const PROTOCOL_VERSION: u32 = 1;
+/// Id of the handshake; those of requests are above it, and 0 is the broker's own.
+const HELLO_ID: u64 = 1;
 
 /// What a reply that goes to a mailbox brings.
 #[derive(Debug)]
@@ -75,7 +76,7 @@ impl ReplyTo {
 #[derive(Debug)]
 pub(super) struct Connection {
     info: pb::HelloResponse,
-    outbox: mpsc::Sender<Frame>,
+    outbox: mpsc::Sender<FrameOut>,
     shared: Arc<Shared>,
     running: Arc<Semaphore>,
     parked: Arc<Semaphore>,
@@ -249,12 +250,7 @@ impl Connection {
             answer,
         };
         *sent = Some((call.id, call.received_before));
-        let request = pb::Request {
-            request_id: id,
-            deadline_ms: deadline_ms(timeout),
-            body: Some(body),
-        };
-        let frame = codec::request_frame(&request);
+        let frame = encode_request(id, deadline_ms(timeout), body);
         self.hand_over(id, frame).await?;
         call.answer.await.unwrap_or_else(|_| Err(self.shared.lost()))
     }
@@ -268,7 +264,7 @@ impl Connection {
         &self,
         mailbox: &mpsc::Sender<Reply>,
         token: u64,
-        frame: impl FnOnce(u64) -> Option<Frame>,
+        frame: impl FnOnce(u64) -> Option<FrameOut>,
     ) -> Result<(), Error> {
         let permit = self.permit(&self.running).await?;
         let reply_to = ReplyTo::Mailbox {
@@ -287,7 +283,7 @@ impl Connection {
             .map_err(|_| self.shared.not_sent())
     }
 
-    async fn hand_over(&self, id: u64, frame: Option<Frame>) -> Result<(), Error> {
+    async fn hand_over(&self, id: u64, frame: Option<FrameOut>) -> Result<(), Error> {
         let Some(frame) = frame else {
             self.shared.lock().requests.remove(&id);
             return Err(Error::Usage("the request is larger than any frame".into()));
@@ -316,7 +312,7 @@ impl Shared {
             return Err(self.not_sent());
         }
         map.last_id += 1;
-        let id = map.last_id;
+        let id = HELLO_ID + map.last_id;
         let pending = Pending {
             reply_to,
             _permit: permit,
@@ -393,28 +389,29 @@ async fn shake_hands(
         features: Vec::new(),
         expected_cluster_id: config.expected_cluster_id.clone(),
     };
-    let request = pb::Request {
-        request_id: 0,
-        deadline_ms: deadline_ms(config.connect_timeout),
-        body: Some(RequestBody::Hello(hello)),
-    };
     let failed = |e: std::io::Error| connect_error(address, e.to_string());
-    let frame =
-        codec::request_frame(&request).ok_or_else(|| Error::Config("the client id is too long".into()))?;
-    for mut piece in frame {
+    let body = RequestBody::Hello(hello);
+    let frame = encode_request(HELLO_ID, deadline_ms(config.connect_timeout), body)
+        .ok_or_else(|| Error::Config("the client id is too long".into()))?;
+    for mut piece in frame.into_chunks() {
         write.write_all_buf(&mut piece).await.map_err(failed)?;
     }
     let bytes = loop {
         match frames.take(RESPONSE_BYTES_DEFAULT) {
             Ok(Some(bytes)) => break bytes,
             Ok(None) => {}
-            Err(bad) => return Err(connect_error(address, bad.to_string())),
+            Err(bad) => {
+                return Err(connect_error(
+                    address,
+                    format!("no answer of a Naru broker: {bad}"),
+                ));
+            }
         }
         if read.read_buf(frames.room()).await.map_err(failed)? == 0 {
             return Err(connect_error(address, "closed during the handshake"));
         }
     };
-    let response = pb::Response::decode(bytes)
+    let response = decode_response(bytes)
         .map_err(|e| connect_error(address, format!("no answer of a Naru broker: {e}")))?;
     match response.body {
         Some(ResponseBody::Hello(info)) if info.draining => {
@@ -429,7 +426,7 @@ async fn shake_hands(
     }
 }
 
-async fn write_frames(mut write: OwnedWriteHalf, mut queue: mpsc::Receiver<Frame>, shared: Arc<Shared>) {
+async fn write_frames(mut write: OwnedWriteHalf, mut queue: mpsc::Receiver<FrameOut>, shared: Arc<Shared>) {
     let mut pieces = Pieces::default();
     let mut stopped = pin!(shared.stop.cancelled());
     loop {
@@ -480,7 +477,7 @@ async fn read_until_broken(
     loop {
         loop {
             let response = match frames.take(response_max) {
-                Ok(Some(bytes)) => pb::Response::decode(bytes),
+                Ok(Some(bytes)) => decode_response(bytes),
                 Ok(None) => break,
                 Err(bad) => return bad.to_string(),
             };
@@ -527,8 +524,8 @@ struct Pieces {
 }
 
 impl Pieces {
-    fn extend(&mut self, frame: Frame) {
-        for piece in frame {
+    fn extend(&mut self, frame: FrameOut) {
+        for piece in frame.into_chunks() {
             if !piece.is_empty() {
                 self.bytes += piece.len();
                 self.pieces.push_back(piece);
@@ -576,11 +573,9 @@ mod tests {
     #[test]
     fn pieces_advance_over_their_borders() {
         let mut pieces = Pieces::default();
-        pieces.extend(Frame::from_iter([
-            Bytes::from_static(b"abc"),
-            Bytes::new(),
-            Bytes::from_static(b"de"),
-        ]));
+        for text in ["abc", "", "de"] {
+            pieces.extend(FrameOut::plain(text));
+        }
         let mut slices = [IoSlice::new(&[]); 4];
         assert_eq!(pieces.chunks_vectored(&mut slices), 2);
         pieces.advance(2);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::model::{ErrorClass, ErrorCode, Offset};
 use crate::pb::v1 as pb;
+use crate::wire::errors::RemoteError;
 
 /// Why a call failed. Retries that are safe have been made by the client already.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -194,30 +195,21 @@ impl Error {
 
 impl From<pb::Error> for Error {
     fn from(error: pb::Error) -> Self {
-        let code = ErrorCode::from_number(error.code);
-        let class = match error.class() {
-            pb::ErrorClass::Retry => ErrorClass::Retry,
-            pb::ErrorClass::RetryAfter => ErrorClass::RetryAfter,
-            pb::ErrorClass::Refresh => ErrorClass::Refresh,
-            pb::ErrorClass::Rejoin => ErrorClass::Rejoin,
-            pb::ErrorClass::Abort => ErrorClass::Abort,
-            pb::ErrorClass::Fatal => ErrorClass::Fatal,
-            pb::ErrorClass::Unspecified => code.map_or(ErrorClass::Abort, ErrorCode::class),
-        };
-        let name = if error.name.is_empty() {
-            code.map_or_else(|| format!("ERROR_{}", error.code), |c| c.name().to_owned())
-        } else {
-            error.name
+        let error = RemoteError::from(error);
+        let name = match (error.code, error.name) {
+            (_, name) if !name.is_empty() => name,
+            (Some(code), _) => code.name().to_owned(),
+            (None, _) => format!("ERROR_{}", error.number),
         };
         Self::Broker(Box::new(BrokerError {
-            code,
+            code: error.code,
             name,
-            class,
+            class: error.class,
             definite: error.definite,
             message: error.message,
             hint: error.hint,
             retry_after_ms: error.retry_after_ms,
-            details: error.details.unwrap_or_default(),
+            details: error.details,
         }))
     }
 }

@@ -30,7 +30,6 @@
 
 mod admin;
 mod backoff;
-mod codec;
 mod config;
 mod connection;
 mod error;
@@ -123,3 +122,6 @@ impl Client {
         PartitionReaderBuilder::new(self.clone(), topic, partition, start)
     }
 }
+
+#[cfg(test)]
+mod tests;

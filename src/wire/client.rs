@@ -45,6 +45,30 @@ fn part(mut partition: v1::ProducePartition) -> Part {
     }
 }
 
+/// Encodes a produce request of batches whose headers were stamped apart from their shared bodies: each partition comes
+/// without a payload, and with the pieces of its batch. `None` as for [`encode_request`].
+pub fn encode_produce(
+    request_id: u64,
+    deadline_ms: u32,
+    acks: v1::Acks,
+    batches: Vec<(v1::ProducePartition, [Bytes; 2])>,
+) -> Option<FrameOut> {
+    let envelope = v1::Request {
+        request_id,
+        deadline_ms,
+        body: None,
+    };
+    let produce = v1::ProduceRequest {
+        acks: acks.into(),
+        partitions: Vec::new(),
+    };
+    let parts: Vec<Part> = batches
+        .into_iter()
+        .map(|(partition, pieces)| Part::with_payload(&partition, RAW_TAG, pieces.into()))
+        .collect();
+    payload::frame(&envelope, PRODUCE_TAG, &produce, PARTITIONS_TAG, &parts)
+}
+
 /// Decodes the payload of a response frame; fetched batches are slices of it.
 ///
 /// # Errors
@@ -107,6 +131,22 @@ mod tests {
                 assert_eq!(frame.to_bytes()[4..], prost.encode_to_vec());
             }
         }
+    }
+
+    #[test]
+    fn batches_in_pieces_make_the_same_frame_as_whole_ones() {
+        let whole = Bytes::from(vec![7; 5000]);
+        let body = Body::Produce(v1::ProduceRequest {
+            acks: v1::Acks::Memory.into(),
+            partitions: (0..3)
+                .map(|i| partition(i, Some(Payload::Raw(whole.clone()))))
+                .collect(),
+        });
+        let pieces = [whole.slice(..61), whole.slice(61..)];
+        let batches = (0..3).map(|i| (partition(i, None), pieces.clone()));
+        let frame = encode_produce(300, 30_000, v1::Acks::Memory, batches.collect()).unwrap();
+        let expected = encode_request(300, 30_000, body).unwrap();
+        assert_eq!(frame.to_bytes(), expected.to_bytes());
     }
 
     #[test]

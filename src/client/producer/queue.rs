@@ -110,16 +110,6 @@ pub(super) enum Failure {
     Final,
 }
 
-/// Whether the sequences of the identity can go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Gap {
-    None,
-    /// A sequence that surely was not written will never be, so none behind it can.
-    Certain,
-    /// A batch that may have been written was given up.
-    Uncertain,
-}
-
 /// The batches of one partition that have no answer yet.
 // Invariant: `entries` are in the order of `no`; the front is not `Done`; `in_flight` counts `InFlight`.
 #[derive(Debug)]
@@ -134,7 +124,10 @@ pub(super) struct PartitionQueue<B> {
     proven: bool,
     /// Something failed: nothing is sent until `in_flight` is 0.
     settling: bool,
-    gap: Gap,
+    /// The sequences of the identity cannot go on: one was given up, or the broker does not know those before.
+    gap: bool,
+    /// The first batch that was given up although it may have been written. Those behind it may follow it at any time.
+    uncertain_from: Option<BatchNo>,
     new_id: bool,
     failures: u32,
     not_before: Duration,
@@ -153,7 +146,8 @@ impl<B> PartitionQueue<B> {
             next_sequence: Sequence::ZERO,
             proven: false,
             settling: false,
-            gap: Gap::None,
+            gap: false,
+            uncertain_from: None,
             new_id: false,
             failures: 0,
             not_before: Duration::ZERO,
@@ -169,7 +163,7 @@ impl<B> PartitionQueue<B> {
     /// True if a batch pushed now would be sent as soon as the window allows, behind none that waits.
     pub(super) fn has_room(&self) -> bool {
         let window = usize::try_from(self.window()).unwrap_or(usize::MAX);
-        self.entries.len() < window && !self.settling && self.gap == Gap::None
+        self.entries.len() < window && !self.settling && !self.gap
     }
 
     /// Appends a batch that must be answered before `deadline`.
@@ -199,7 +193,7 @@ impl<B> PartitionQueue<B> {
                 above: 0,
                 new_id: false,
             }),
-            Some(identity) if self.gap != Gap::None && !self.has_unknown() => Some(IdentityNeed {
+            Some(identity) if self.gap && !self.has_unknown() => Some(IdentityNeed {
                 above: identity.generation,
                 new_id: self.new_id,
             }),
@@ -215,7 +209,8 @@ impl<B> PartitionQueue<B> {
         }
         self.identity = Some(identity);
         self.next_sequence = Sequence::ZERO;
-        self.gap = Gap::None;
+        self.gap = false;
+        self.uncertain_from = None;
         self.new_id = false;
         self.proven = false;
         for entry in &mut self.entries {
@@ -277,9 +272,10 @@ impl<B> PartitionQueue<B> {
         if self.settling || nameless || now < self.not_before {
             return None;
         }
-        match self.gap {
-            Gap::None => self.next_in_window(),
-            Gap::Certain | Gap::Uncertain => self.next_to_resolve(),
+        if self.gap {
+            self.next_to_resolve()
+        } else {
+            self.next_in_window()
         }
     }
 
@@ -353,22 +349,24 @@ impl<B> PartitionQueue<B> {
 
     /// This attempt was not written, because the batch before it was not.
     fn on_out_of_order(&mut self, at: usize, error: &Error, now: Duration) -> Failure {
-        let entry = &mut self.entries[at];
-        match self.gap {
-            // An earlier attempt may still be written, behind an earlier attempt of the batch before it.
-            Gap::None if at > 0 => Failure::Again,
+        let unanswered = |e: &Entry<B>| e.state == State::InFlight || e.fate == Fate::Unknown;
+        // An earlier attempt may still be written, behind an earlier attempt of a batch before it.
+        let inconclusive = self.entries.iter().take(at).any(unanswered);
+        let behind_uncertain = self.is_behind_uncertain(&self.entries[at]);
+        match (self.gap, at) {
             // Everything before it was acknowledged, and the broker has forgotten that.
-            Gap::None => {
-                entry.fate = Fate::NotWritten;
-                self.gap = Gap::Certain;
+            (false, 0) => {
+                self.entries[at].fate = Fate::NotWritten;
+                self.gap = true;
                 self.pause(error, now);
                 Failure::Forgotten
             }
-            Gap::Certain => {
-                entry.fate = Fate::NotWritten;
+            // What is missing before it will never be written under its number.
+            (true, _) if !inconclusive && !behind_uncertain => {
+                self.entries[at].fate = Fate::NotWritten;
                 Failure::Again
             }
-            Gap::Uncertain => Failure::Again,
+            (_, _) => Failure::Again,
         }
     }
 
@@ -380,7 +378,7 @@ impl<B> PartitionQueue<B> {
         match entry.fate {
             Fate::NotWritten => {
                 entry.last_error = Some(error);
-                self.gap = self.gap.max(Gap::Certain);
+                self.gap = true;
                 Failure::Again
             }
             Fate::Unknown => {
@@ -399,9 +397,9 @@ impl<B> PartitionQueue<B> {
     fn give_up(&mut self, at: usize, error: Error) {
         let entry = self.entries.remove(at).expect("the caller has just found it");
         let uncertain = entry.fate == Fate::Unknown || error.may_have_taken_effect();
-        if entry.sequence.is_some() {
-            let gap = if uncertain { Gap::Uncertain } else { Gap::Certain };
-            self.gap = self.gap.max(gap);
+        self.gap |= entry.sequence.is_some();
+        if uncertain {
+            self.uncertain_from = Some(self.uncertain_from.map_or(entry.no, |no| no.min(entry.no)));
         }
         let error = if uncertain {
             error.after_unknown_attempt()
@@ -415,14 +413,17 @@ impl<B> PartitionQueue<B> {
 
     /// Behind a batch that may have been written, others of unknown fate may be written at any time as well.
     fn give_up_what_cannot_be_resolved(&mut self) {
-        let lost = |e: &Entry<B>| e.state == State::Waiting && e.fate == Fate::Unknown;
-        while self.gap == Gap::Uncertain
-            && let Some(at) = self.entries.iter().position(lost)
-        {
+        while let Some(at) = self.entries.iter().position(|entry| {
+            entry.state == State::Waiting && entry.fate == Fate::Unknown && self.is_behind_uncertain(entry)
+        }) {
             let error = self.entries[at].last_error.take();
             let error = error.unwrap_or_else(|| self.timed_out(None));
             self.give_up(at, error);
         }
+    }
+
+    fn is_behind_uncertain(&self, entry: &Entry<B>) -> bool {
+        self.uncertain_from.is_some_and(|no| entry.no > no)
     }
 
     /// The batches that were given up since the last call, and why.

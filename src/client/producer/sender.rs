@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 use tokio::sync::mpsc;
 
@@ -16,13 +17,14 @@ use super::queue::{BatchNo, Failure, Identity, IdentityNeed, PartitionQueue};
 use super::record::BatchMetadata;
 use crate::client::Error;
 use crate::client::admin::{decode, unexpected};
-use crate::client::codec::{self, ProduceItem};
 use crate::client::connection::{Connection, Reply, deadline_ms};
 use crate::client::link::pause_after;
 use crate::model::{Acks, ErrorCode, Lsn, Offset, PartitionId, ProducerEpoch, ProducerId, Timestamp};
+use crate::net::frame::FrameOut;
 use crate::pb::v1 as pb;
 use crate::pb::v1::{request::Body as RequestBody, response::Body as ResponseBody};
 use crate::rt::Clock;
+use crate::wire::client::{encode_produce, encode_request};
 
 /// Requests of one producer in flight. The connection has its own limit; this one bounds the mailbox.
 const REQUESTS_MAX: usize = 64;
@@ -285,14 +287,7 @@ impl Sender {
             producer_epoch,
         });
         let timeout = self.shared.link.config.request_timeout;
-        let frame = |request_id| {
-            let (deadline_ms, body) = (deadline_ms(timeout), Some(body));
-            codec::request_frame(&pb::Request {
-                request_id,
-                deadline_ms,
-                body,
-            })
-        };
+        let frame = |id| encode_request(id, deadline_ms(timeout), body);
         self.send(connection, Request::InitProducer, now + timeout, frame)
             .await;
     }
@@ -344,25 +339,25 @@ impl Sender {
             let accumulator = self.shared.lock();
             sent.iter().map(|sent| accumulator.place(sent.slot)).collect()
         };
-        let items: Vec<ProduceItem<'_>> = sent
+        let batches = sent
             .iter()
             .zip(places)
             .filter_map(|(sent, (topic, partition))| {
                 let batch = self.queues[sent.slot].get(sent.no)?;
                 let partition = pb::TopicPartition {
                     topic: topic.name.as_ref().to_owned(),
-                    topic_id: bytes::Bytes::copy_from_slice(topic.id.as_bytes()),
+                    topic_id: Bytes::copy_from_slice(topic.id.as_bytes()),
                     partition,
                 };
-                Some(ProduceItem {
-                    partition,
-                    batch: &batch.sealed,
-                })
+                let partition = pb::ProducePartition {
+                    partition: Some(partition),
+                    ..Default::default()
+                };
+                let head = Bytes::copy_from_slice(batch.sealed.head());
+                Some((partition, [head, batch.sealed.body().clone()]))
             })
             .collect();
-        // The id is a varint in front of everything, so the frame is made with the real one, by the connection.
-        let plan = codec::ProducePlan::new(&items);
-        let frame = move |id| plan.frame(id, deadline_ms(timeout), acks);
+        let frame = move |id| encode_produce(id, deadline_ms(timeout), acks, batches);
         self.send(
             connection,
             Request::Produce(sent),
@@ -377,7 +372,7 @@ impl Sender {
         connection: &Arc<Connection>,
         request: Request,
         give_up_at: Duration,
-        frame: impl FnOnce(u64) -> Option<codec::Frame>,
+        frame: impl FnOnce(u64) -> Option<FrameOut>,
     ) {
         let token = self.next_token;
         self.next_token += 1;

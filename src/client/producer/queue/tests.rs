@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::pb::v1 as pb;
+use crate::wire::errors::class_to_wire;
 
 const RECORDS: u32 = 3;
 
@@ -45,17 +46,9 @@ fn secs(seconds: u64) -> Duration {
 }
 
 fn broker_error(code: ErrorCode) -> Error {
-    let class = match code.class() {
-        crate::model::ErrorClass::Retry => pb::ErrorClass::Retry,
-        crate::model::ErrorClass::RetryAfter => pb::ErrorClass::RetryAfter,
-        crate::model::ErrorClass::Refresh => pb::ErrorClass::Refresh,
-        crate::model::ErrorClass::Rejoin => pb::ErrorClass::Rejoin,
-        crate::model::ErrorClass::Abort => pb::ErrorClass::Abort,
-        crate::model::ErrorClass::Fatal => pb::ErrorClass::Fatal,
-    };
     Error::from(pb::Error {
         code: code.number(),
-        class: class.into(),
+        class: class_to_wire(code.class()).into(),
         definite: code.is_definite(),
         ..Default::default()
     })
@@ -256,6 +249,40 @@ fn behind_a_batch_of_unknown_fate_that_is_given_up_only_what_was_never_sent_goes
     assert_eq!(facts, [(1, true), (2, true), (3, true)]);
     queue.on_identity(identity(2, 7, 1));
     assert_eq!(shape(&send_all(&mut queue, secs(20))), [(4, 0)]);
+}
+
+#[test]
+fn a_refusal_says_nothing_about_an_earlier_attempt_while_one_before_it_may_be_written() {
+    let mut queue = queue();
+    for batch in 1..=5 {
+        queue.push(batch, RECORDS, secs(120));
+    }
+    for (no, _, _) in send_all(&mut queue, secs(0)) {
+        queue.on_failure(no, lost(), secs(0));
+    }
+    let alone = send_all(&mut queue, secs(9));
+    queue.on_success(alone[0].0, secs(9));
+    let second = send_all(&mut queue, secs(9));
+    assert_eq!(shape(&second), [(2, 6), (3, 9), (4, 12), (5, 15)]);
+    queue.on_failure(second[0].0, broker_error(ErrorCode::Backpressure), secs(9));
+    queue.on_failure(second[2].0, broker_error(ErrorCode::InvalidRecord), secs(9));
+    for at in [1, 3] {
+        queue.on_failure(second[at].0, broker_error(ErrorCode::OutOfOrderSequence), secs(9));
+    }
+    // Batch 4 may have been written by its first attempt, and batch 5 behind it. Those before it lose nothing.
+    let failed = queue.take_failed();
+    let facts: Vec<_> = failed
+        .iter()
+        .map(|(b, e)| (*b, e.may_have_taken_effect()))
+        .collect();
+    assert_eq!(facts, [(4, true), (5, true)]);
+    for expected in [(2, 6), (3, 9)] {
+        assert_eq!(queue.needs_identity(), None);
+        let resolving = send_all(&mut queue, secs(99));
+        assert_eq!(shape(&resolving), [expected], "under its old number");
+        queue.on_success(resolving[0].0, secs(99));
+    }
+    assert!(queue.is_empty());
 }
 
 #[test]
