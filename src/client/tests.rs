@@ -595,7 +595,14 @@ async fn a_batch_that_does_not_fit_its_checksum_is_an_error() {
     let unchecked = client
         .reader("orders", 0, Start::Offset(offset(15)))
         .check_crc(false);
-    let batch = unchecked.build().await.unwrap().next_batch().await.unwrap().unwrap();
+    let batch = unchecked
+        .build()
+        .await
+        .unwrap()
+        .next_batch()
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!((batch.header.base_offset, batch.from), (offset(10), offset(15)));
 }
 

@@ -37,7 +37,10 @@ const ENVELOPE_BYTES: usize = 64;
 
 /// What the sender waits for.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "made once per reply and taken apart at once; a box would cost more")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made once per reply and taken apart at once; a box would cost more"
+)]
 enum Event {
     Reply(Reply),
     Connected(Result<Arc<Connection>, Error>),

@@ -192,7 +192,10 @@ pub(super) struct BufferPool {
 
 impl BufferPool {
     pub(super) fn new(bytes_max: usize) -> Self {
-        Self { free: Mutex::default(), bytes_max }
+        Self {
+            free: Mutex::default(),
+            bytes_max,
+        }
     }
 
     /// Lengths come in eight steps per power of two: few enough to meet again, close enough to waste an eighth at most.
