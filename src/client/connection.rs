@@ -150,7 +150,7 @@ impl Connection {
         frames: FrameReader,
         tasks: &Tasks,
     ) -> Self {
-        let limits = info.limits.clone().unwrap_or_default();
+        let limits = info.limits.unwrap_or_default();
         let shared = Arc::new(Shared {
             address: address.to_owned(),
             pending: Mutex::default(),
@@ -189,7 +189,7 @@ impl Connection {
     }
 
     pub(super) fn limits(&self) -> pb::Limits {
-        self.info.limits.clone().unwrap_or_default()
+        self.info.limits.unwrap_or_default()
     }
 
     pub(super) fn is_closed(&self) -> bool {

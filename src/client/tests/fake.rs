@@ -32,7 +32,7 @@ pub(super) enum Act {
     Ignore,
     /// Answers after the next request has been answered.
     Later,
-    Answer(ResponseBody),
+    Answer(Box<ResponseBody>),
 }
 
 type Script = Box<dyn FnMut(u32, &RequestBody) -> Act + Send>;
@@ -116,7 +116,7 @@ impl FakeBroker {
     pub(super) fn values(&self, partition: usize) -> Vec<String> {
         let state = self.shared.state.lock().unwrap();
         let batches = state.partitions[partition].batches.iter();
-        batches.flat_map(|batch| values(batch)).collect()
+        batches.flat_map(values).collect()
     }
 
     /// Number of batches of a partition.
@@ -181,7 +181,7 @@ async fn converse(mut stream: TcpStream, number: u32, shared: Arc<Shared>) {
                     later.push((request.request_id, shared.serve(body).await));
                     continue;
                 }
-                Act::Answer(answer) => answer,
+                Act::Answer(answer) => *answer,
             };
             let mut answers = vec![(request.request_id, answer)];
             answers.append(&mut later);
