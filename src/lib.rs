@@ -1,11 +1,11 @@
 //! Naru, a message broker: topics, partitions and offsets, and an acknowledgement that means "on disk".
 //!
 //! ```text
-//!  socket      frame         request              decision                  one durable write            effect
-//!  net ──► net::frame ──► wire ──► api ──► broker ──► partition ──► storage::local::journal ──► segments, lazily
-//!                                                                        │ durable LSN
-//!          reply waits for its LSN ◄─────────────────────────────────────┤
-//!          parked fetches wake, answered from memory ◄───────────────────┘
+//!  socket      frame          request               decision                    one durable write          effect
+//!  net --> net::frame --> wire --> api --> broker --> partition --> storage::local (journal) --> segments, lazily
+//!                                                                           | durable LSN
+//!          reply waits for its LSN <----------------------------------------+
+//!          parked fetches wake, answered from memory <----------------------+
 //! ```
 //!
 //! Modules in reading order: [`model`], [`record`], [`api`], [`partition`], [`metadata`], [`disk`], [`storage`],

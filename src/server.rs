@@ -275,3 +275,67 @@ fn write_port_file(path: Option<&Path>, addresses: Addresses) -> Result<(), Serv
         source,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn in_memory() -> Settings {
+        Settings {
+            in_memory: true,
+            ..Settings::default()
+        }
+    }
+
+    async fn opened(settings: &Settings) -> Engine {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let native = SocketAddr::from(([127, 0, 0, 1], 1));
+        engine::open(settings, native, &clock, &Status::new())
+            .await
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_poisoned_engine_ends_the_broker_with_74_after_a_bounded_wait() {
+        let settings = in_memory();
+        let mut engine = opened(&settings).await;
+        let (publish, durable) = watch::channel(DurableState::default());
+        engine.durable = durable;
+        let connections = Tasks::new();
+        let (told, was_told) = tokio::sync::oneshot::channel();
+        connections.spawn(|stop| async move {
+            stop.cancelled().await;
+            // A connection that cannot get rid of its answers does not hold up the end.
+            let _ = told.send(());
+            std::future::pending::<()>().await;
+        });
+        publish.send_modify(|state| state.poisoned = true);
+        let mut signals = Signals::install().unwrap();
+        let status = Status::new();
+        let ended = until_the_end(&settings, engine, &mut signals, &status, &connections).await;
+        assert!(matches!(&ended, Err(ServeError::Poisoned)), "{ended:?}");
+        assert_eq!(ended.unwrap_err().exit_code(), 74);
+        was_told.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_drain_waits_for_connections_and_then_closes_the_engine() {
+        let settings = in_memory();
+        let mut engine = opened(&settings).await;
+        let (closed, was_closed) = tokio::sync::oneshot::channel();
+        engine.close = Box::new(|| {
+            Box::pin(async {
+                closed.send(()).unwrap();
+                Ok(())
+            })
+        });
+        let connections = Tasks::new();
+        connections.spawn(|stop| async move { stop.cancelled().await });
+        let mut durable = engine.durable.clone();
+        drain(engine, &connections, &mut durable, settings.drain)
+            .await
+            .unwrap();
+        was_closed.await.unwrap();
+        assert_eq!(connections.wait(Duration::ZERO).await, 0);
+    }
+}

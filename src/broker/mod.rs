@@ -220,12 +220,8 @@ impl<S: LogStore> SnapshotSource for Broker<S> {
         let mut state = partition.lock();
         state.expire(now);
         let covers = state.next_offset();
-        let producers = state.snapshot()?;
-        drop(state);
-        Some(Snapshot {
-            covers,
-            blob: recovered::encode_producers(&producers),
-        })
+        let blob = state.to_stored()?;
+        Some(Snapshot { covers, blob })
     }
 }
 

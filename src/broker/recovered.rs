@@ -3,14 +3,12 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use prost::Message;
 
 use super::Settings;
 use crate::machine::StateMachine;
 use crate::metadata::{DecodeError, Machine, MetaRecord};
 use crate::model::{Offset, PartitionKey, Timestamp, TopicId};
 use crate::partition::{PartitionState, ProducerLimits, SnapshotError};
-use crate::pb::internal::ProducerSnapshot;
 use crate::record::{BatchError, BatchHeader, Records};
 use crate::storage::{Replay, Snapshot};
 
@@ -38,18 +36,9 @@ pub enum RecoverError {
         #[source]
         source: DecodeError,
     },
-    /// The producers of a partition: no message.
+    /// The producers of a partition.
     #[error("the producers of {key} in the checkpoint")]
     Producers {
-        /// Which partition.
-        key: PartitionKey,
-        /// What is wrong.
-        #[source]
-        source: prost::DecodeError,
-    },
-    /// The producers of a partition: a message that contradicts itself.
-    #[error("the producers of {key} in the checkpoint")]
-    Producer {
         /// Which partition.
         key: PartitionKey,
         /// What is wrong.
@@ -101,10 +90,8 @@ impl Recovered {
             self.meta.lead(snapshot.covers, self.meta.leader_epoch());
             return Ok(());
         }
-        let producers = ProducerSnapshot::decode(snapshot.blob)
+        let state = PartitionState::from_stored(self.producers, snapshot.covers, snapshot.blob)
             .map_err(|source| RecoverError::Producers { key, source })?;
-        let state = PartitionState::restore(self.producers, snapshot.covers, &producers)
-            .map_err(|source| RecoverError::Producer { key, source })?;
         self.partitions.insert(key, state);
         Ok(())
     }
@@ -167,11 +154,7 @@ impl Replay for Recovered {
         let state = self.partitions.get(&key)?;
         Some(Snapshot {
             covers: state.next_offset(),
-            blob: encode_producers(&state.snapshot()?),
+            blob: state.to_stored()?,
         })
     }
-}
-
-pub(super) fn encode_producers(producers: &ProducerSnapshot) -> Bytes {
-    producers.encode_to_vec().into()
 }

@@ -147,7 +147,7 @@ mod tests {
         write_readable(&mut out, &with(&record), false).unwrap();
         assert_eq!(
             String::from_utf8(out).unwrap(),
-            "orders/2 @7  1970-01-01 00:00:00.000Z  key=o-1  7 B  trace=ab12\n  a\\u{1b}[31m\\u{7}b\n"
+            "orders/2 @7  1970-01-01 00:00:00.000Z  key=o-1  8 B  trace=ab12\n  a\\u{1b}[31m\\u{7}b\n"
         );
     }
 }

@@ -240,10 +240,14 @@ fn open_flags(flags: OFlags) -> i32 {
 /// only the write, and with `EINVAL` in both cases.
 fn probe_direct(probe: &Path) -> io::Result<bool> {
     remove_if_there(probe)?;
-    let direct = write_block(probe);
+    let written = write_block(probe);
     // Even a refused open may have left the name behind.
     remove_if_there(probe)?;
-    match direct {
+    takes_direct(written)
+}
+
+fn takes_direct(written: io::Result<()>) -> io::Result<bool> {
+    match written {
         Ok(()) => Ok(true),
         // A full disk that let us open the file takes direct I/O; whoever needs space will hear about it.
         Err(e) if e.kind() == io::ErrorKind::StorageFull => Ok(true),
@@ -303,6 +307,32 @@ mod tests {
         assert_eq!(kind(&missing), io::ErrorKind::NotFound);
         std::fs::write(&missing, "a file").unwrap();
         assert_eq!(kind(&missing), io::ErrorKind::NotADirectory);
+    }
+
+    #[test]
+    fn only_a_refusal_of_direct_io_is_taken_for_one() {
+        use rustix::io::Errno;
+        let probe = |errno: Errno| takes_direct(Err(errno.into()));
+        assert!(!probe(Errno::INVAL).unwrap());
+        assert!(!probe(Errno::OPNOTSUPP).unwrap());
+        assert!(probe(Errno::NOSPC).unwrap());
+        assert_eq!(probe(Errno::IO).unwrap_err().raw_os_error(), Some(5));
+        assert_eq!(
+            probe(Errno::ACCESS).unwrap_err().kind(),
+            io::ErrorKind::PermissionDenied
+        );
+    }
+
+    #[test]
+    fn without_direct_io_a_file_opened_so_is_buffered() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = RealDisk {
+            root: dir.path().to_owned(),
+            direct: false,
+        };
+        let file = disk.create_new("f", Mode::Direct).unwrap();
+        file.write_all_at(b"odd", 1).unwrap();
+        assert_eq!(file.len().unwrap(), 4);
     }
 
     #[test]

@@ -168,7 +168,7 @@ impl Moment<'_> {
             let mut state = image.state();
             // A file without a name is gone with the process.
             if let Ok(id) = state.find_file(path) {
-                let mode = state.view(id).written.unwrap_or(Mode::Buffered);
+                let mode = state.written(id).unwrap_or(Mode::Buffered);
                 // Without space for it the write would not have begun.
                 let _ = state.write(id, path, mode, &data[..done], at);
             }

@@ -1,7 +1,6 @@
 //! What every disk does, run on the real one and on the simulated one.
 
 use std::io::ErrorKind;
-use std::path::Path;
 
 use proptest::prelude::*;
 
@@ -9,9 +8,10 @@ use super::real::RealDisk;
 use super::sim::{CutProfile, SimDisk, SimOptions};
 use super::*;
 
-/// Where the build keeps its files there is a real file system, with direct I/O as a rule; `/tmp` is often in memory.
+/// Where the build keeps its programs there is a real file system, with direct I/O as a rule; `/tmp` is often in memory.
 fn real_root() -> tempfile::TempDir {
-    tempfile::tempdir_in(Path::new(env!("CARGO_MANIFEST_DIR")).join("target")).unwrap()
+    let program = std::env::current_exe().unwrap();
+    tempfile::tempdir_in(program.parent().unwrap()).unwrap()
 }
 
 fn on_both(check: impl Fn(&dyn Disk)) {

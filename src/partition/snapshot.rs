@@ -2,6 +2,8 @@
 //!
 //! LSNs are not stored: what a checkpoint knows is durable.
 
+use bytes::Bytes;
+use prost::Message;
 use smallvec::SmallVec;
 
 use super::PartitionState;
@@ -9,19 +11,38 @@ use super::producers::{Producer, ProducerLimits, ProducerTable, Remembered, WIND
 use crate::model::{LeaderEpoch, Lsn, Offset, ProducerEpoch, ProducerId, Sequence, Timestamp};
 use crate::pb::internal::{ProducerEntry, ProducerSnapshot, RememberedBatch};
 
-/// A stored producer that cannot be: the checkpoint was written by a newer or a broken broker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("producer {producer_id} is stored with {what}")]
-pub struct SnapshotError {
-    /// Which one.
-    pub producer_id: i64,
-    /// What is wrong with it.
-    pub what: &'static str,
+/// Stored producers that cannot be: the checkpoint was written by a newer or a broken broker.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotError {
+    /// The bytes are no message.
+    #[error("the stored producers are no message")]
+    Malformed(#[from] prost::DecodeError),
+    /// An entry contradicts itself.
+    #[error("producer {producer_id} is stored with {what}")]
+    Producer {
+        /// Which one.
+        producer_id: i64,
+        /// What is wrong with it.
+        what: &'static str,
+    },
 }
 
 impl PartitionState {
+    /// The producers that are remembered, as bytes for a checkpoint; `None` if there are none.
+    pub fn to_stored(&self) -> Option<Bytes> {
+        self.snapshot().map(|producers| producers.encode_to_vec().into())
+    }
+
+    /// The state as of offset `covers`, from the bytes of a checkpoint.
+    ///
+    /// # Errors
+    /// Says what cannot be.
+    pub fn from_stored(limits: ProducerLimits, covers: Offset, stored: Bytes) -> Result<Self, SnapshotError> {
+        Self::restore(limits, covers, &ProducerSnapshot::decode(stored)?)
+    }
+
     /// The producers that are remembered; `None` if there are none.
-    pub fn snapshot(&self) -> Option<ProducerSnapshot> {
+    pub(super) fn snapshot(&self) -> Option<ProducerSnapshot> {
         let producers: Vec<_> = self
             .producers
             .oldest_first()
@@ -34,7 +55,7 @@ impl PartitionState {
     ///
     /// # Errors
     /// An entry contradicts itself.
-    pub fn restore(
+    pub(super) fn restore(
         limits: ProducerLimits,
         covers: Offset,
         snapshot: &ProducerSnapshot,
@@ -42,7 +63,7 @@ impl PartitionState {
         let mut producers = ProducerTable::new(limits);
         let mut last_append = Timestamp(i64::MIN);
         for entry in &snapshot.producers {
-            let producer = restored(entry).map_err(|what| SnapshotError {
+            let producer = restored(entry).map_err(|what| SnapshotError::Producer {
                 producer_id: entry.producer_id,
                 what,
             })?;

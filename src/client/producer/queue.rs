@@ -17,9 +17,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::super::Error;
-use super::super::backoff::Backoff;
-use super::super::link::pause_after;
+use crate::client::Error;
+use crate::client::backoff::Backoff;
+use crate::client::link::pause_after;
 use crate::model::{ErrorCode, ProducerEpoch, ProducerId, Sequence};
 use crate::record::ProducerFields;
 

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::content::{Content, PAGE, SECTOR, SECTORS_PER_PAGE, sectors};
 use super::rng::Rng;
 use super::{DataKept, FailedSync};
-use crate::disk::Mode;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Inode {
@@ -16,13 +15,13 @@ pub(super) struct Inode {
     /// Sectors that were written or cut off since they were last synced: page number to a bit per sector.
     dirty: BTreeMap<u64, u8>,
     len_dirty: bool,
+    /// A sync has failed, so the cache may show what is not on the medium although nothing is dirty.
+    forgot: bool,
     /// Blocks that count against free space, reserved ones included.
     pub(super) allocated: Arc<BTreeSet<u64>>,
     durable_allocated: Arc<BTreeSet<u64>>,
     /// Sectors that cannot be read until they are written again.
     unreadable: BTreeSet<u64>,
-    /// How it was written so far; the two ways are never mixed.
-    pub(super) written: Option<Mode>,
     /// No name leads here any more, only handles.
     pub(super) unlinked: bool,
 }
@@ -45,6 +44,7 @@ impl Inode {
         self.cached = content;
         self.dirty.clear();
         self.len_dirty = false;
+        self.forgot = false;
     }
 
     /// Blocks of a range that are not allocated yet.
@@ -108,6 +108,7 @@ impl Inode {
         self.durable = self.after_power_cut(rng, DataKept::Torn);
         self.dirty.clear();
         self.len_dirty = false;
+        self.forgot = true;
         if after == FailedSync::Reverts {
             self.cached = self.durable.clone();
         }
@@ -183,16 +184,28 @@ impl Inode {
         content
     }
 
-    /// The inode as it is found after a power cut, with nothing left to sync.
-    pub(super) fn cut(&self, rng: &mut Rng, kept: DataKept) -> Self {
-        let mut after = self.clone();
-        let content = self.after_power_cut(rng, kept);
-        if kept == DataKept::All {
-            after.durable_allocated = Arc::clone(&self.allocated);
+    /// Makes this inode what is found after a power cut, with nothing left to sync.
+    pub(super) fn cut(self: &mut Arc<Self>, rng: &mut Rng, kept: DataKept) {
+        if self.is_settled() {
+            // Most files of a long run; shared with the original instead of copied.
+            return;
         }
-        after.settle(content);
-        after.written = None;
-        after
+        let content = self.after_power_cut(rng, kept);
+        let inode = Arc::make_mut(self);
+        if kept == DataKept::All {
+            inode.durable_allocated = Arc::clone(&inode.allocated);
+        }
+        inode.settle(content);
+        inode.unlinked = false;
+    }
+
+    /// Whether a power cut would change nothing.
+    fn is_settled(&self) -> bool {
+        self.dirty.is_empty()
+            && !self.len_dirty
+            && !self.forgot
+            && !self.unlinked
+            && self.allocated == self.durable_allocated
     }
 
     /// Changes bytes on the medium and in the cache alike: damage that nobody wrote.

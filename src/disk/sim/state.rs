@@ -26,6 +26,8 @@ pub(super) struct State {
     rng: Rng,
     inodes: BTreeMap<FileId, Arc<Inode>>,
     handles: BTreeMap<FileId, u64>,
+    /// How files were written so far; the two ways are never mixed in one.
+    written: BTreeMap<FileId, Mode>,
     next_id: u64,
     capacity_blocks: u64,
     used_blocks: u64,
@@ -40,6 +42,7 @@ impl State {
             rng: Rng::new(options.seed),
             inodes: BTreeMap::new(),
             handles: BTreeMap::new(),
+            written: BTreeMap::new(),
             next_id: ROOT + 1,
             capacity_blocks: options.free_bytes / PAGE,
             used_blocks: 0,
@@ -150,8 +153,7 @@ impl State {
         buf: &[u8],
         at: u64,
     ) -> io::Result<()> {
-        let inode = self.inode(id);
-        if inode.written.is_some_and(|written| written != mode) {
+        if self.written.get(&id).is_some_and(|&written| written != mode) {
             let message = "direct and buffered writes to one file";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
@@ -171,10 +173,9 @@ impl State {
         } else {
             buf.len()
         };
-        let inode = self.inode(id);
-        inode.written = Some(mode);
+        self.written.insert(id, mode);
         if done > 0 {
-            inode.write(&buf[..done], at);
+            self.inode(id).write(&buf[..done], at);
         }
         if failing { Err(Errno::IO.into()) } else { Ok(()) }
     }
@@ -229,6 +230,11 @@ impl State {
 
     pub(super) fn view(&self, id: FileId) -> &Inode {
         self.inodes.get(&id).expect(OPEN_FILES_STAY)
+    }
+
+    /// How a file was written so far, if at all.
+    pub(super) fn written(&self, id: FileId) -> Option<Mode> {
+        self.written.get(&id).copied()
     }
 
     pub(super) fn inode(&mut self, id: FileId) -> &mut Inode {
@@ -307,13 +313,12 @@ impl State {
         let (names, data) = profile.parts();
         let mut after = self.clone();
         after.handles.clear();
+        after.written.clear();
         after.faults.clear();
         after.tree = self.tree.cut(&mut rng, names);
         after.forget_unreferenced();
         for inode in after.inodes.values_mut() {
-            let mut cut = inode.cut(&mut rng, data);
-            cut.unlinked = false;
-            *inode = Arc::new(cut);
+            inode.cut(&mut rng, data);
         }
         after.used_blocks = after.inodes.values().map(|i| i.allocated.len() as u64).sum();
         after.rng = rng;
@@ -360,12 +365,14 @@ impl State {
         let Self {
             inodes,
             handles,
+            written,
             used_blocks,
             ..
         } = self;
         inodes.retain(|id, inode| {
             let keep = referenced.contains(id) || handles.contains_key(id);
             if !keep {
+                written.remove(id);
                 *used_blocks -= inode.allocated.len() as u64;
             }
             keep

@@ -19,6 +19,9 @@ use crate::disk::SharedDisk;
 use crate::model::{DurableState, Lsn, PartitionKey, TopicId};
 use crate::rt::Clock;
 
+/// How often a checkpoint that waits for the journal asks for a journal file.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
 /// What the applier is asked for.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Control {
@@ -169,7 +172,11 @@ impl Engine {
                 // The journal waits for a checkpoint and this checkpoint for the journal.
                 self.files.want_extra();
             }
-            control = self.changed.wait(control).expect("no panics while locked");
+            // Asked again now and then: making a file fails while the disk is full.
+            (control, _) = self
+                .changed
+                .wait_timeout(control, ASK_AGAIN)
+                .expect("no panics while locked");
         };
         control.awaits = None;
         reached

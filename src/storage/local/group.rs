@@ -1,5 +1,6 @@
 //! Journal groups: open, while batches are taken in; written, as part of the memory tail.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -91,7 +92,7 @@ pub(super) struct Group {
 impl Group {
     /// Memory that it holds on to: bytes, and what is kept per batch here and in the partition.
     pub(super) fn memory_bytes(&self) -> u64 {
-        (self.bytes.len() + self.appends.len() * 160) as u64
+        (BufferPool::rounded(self.bytes.len()) + self.appends.len() * 160) as u64
     }
 
     pub(super) fn batch_bytes(&self, batch: &WrittenBatch) -> &[u8] {
@@ -184,45 +185,43 @@ pub(super) fn assemble(open: OpenGroup, framing: &Framing, pool: &Arc<BufferPool
 /// Aligned buffers that are used again, because memory that was not touched for a while is slow.
 #[derive(Debug)]
 pub(super) struct BufferPool {
-    /// By power of two from one block on.
-    classes: Mutex<(Vec<Vec<AlignedBuf>>, usize)>,
+    /// By length.
+    free: Mutex<(BTreeMap<usize, Vec<AlignedBuf>>, usize)>,
     bytes_max: usize,
 }
 
 impl BufferPool {
     pub(super) fn new(bytes_max: usize) -> Self {
         Self {
-            classes: Mutex::new((Vec::new(), 0)),
+            free: Mutex::default(),
             bytes_max,
         }
     }
 
-    fn class(len: usize) -> usize {
-        (len.div_ceil(BLOCK_BYTES)).next_power_of_two().trailing_zeros() as usize
+    /// Lengths come in eight steps per power of two: few enough to meet again, close enough to waste an eighth at most.
+    fn rounded(len: usize) -> usize {
+        let step = (len.max(1).next_power_of_two() / 16).max(BLOCK_BYTES);
+        len.next_multiple_of(step)
     }
 
     /// A buffer of at least `len` bytes with any content.
     fn take(&self, len: usize) -> AlignedBuf {
-        let class = Self::class(len);
+        let len = Self::rounded(len);
         {
-            let mut classes = self.classes.lock().expect("no panics while locked");
-            if let Some(buf) = classes.0.get_mut(class).and_then(Vec::pop) {
-                classes.1 -= buf.len();
+            let mut free = self.free.lock().expect("no panics while locked");
+            if let Some(buf) = free.0.get_mut(&len).and_then(Vec::pop) {
+                free.1 -= len;
                 return buf;
             }
         }
-        AlignedBuf::zeroed(BLOCK_BYTES << class)
+        AlignedBuf::zeroed(len)
     }
 
     fn give_back(&self, buf: AlignedBuf) {
-        let class = Self::class(buf.len());
-        let mut classes = self.classes.lock().expect("no panics while locked");
-        if classes.1 + buf.len() <= self.bytes_max {
-            classes.1 += buf.len();
-            if classes.0.len() <= class {
-                classes.0.resize_with(class + 1, Vec::new);
-            }
-            classes.0[class].push(buf);
+        let mut free = self.free.lock().expect("no panics while locked");
+        if free.1 + buf.len() <= self.bytes_max {
+            free.1 += buf.len();
+            free.0.entry(buf.len()).or_default().push(buf);
         }
     }
 }

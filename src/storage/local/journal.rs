@@ -7,7 +7,7 @@ use super::engine::Engine;
 use super::format::journal::{GROUPS_START, Place};
 use super::group::{BufferPool, Framing, Group, OpenGroup, assemble};
 use super::journal_files::RingFile;
-use crate::model::{DurableState, Lsn};
+use crate::model::Lsn;
 
 /// Buffers kept for the next groups.
 const POOL_BYTES: usize = 16 << 20;
@@ -171,10 +171,8 @@ impl Journal {
         let group = Arc::new(group);
         let engine = &self.engine;
         engine.tail().push(Arc::clone(&group));
-        engine.durable.send_replace(DurableState {
-            lsn: group.lsn,
-            poisoned: false,
-        });
+        // The applier may have poisoned the engine while this group was written: that must not be taken back.
+        engine.durable.send_modify(|state| state.lsn = group.lsn);
         engine.account_written(group.granted);
         for batch in &group.appends {
             batch.log.wake();

@@ -244,6 +244,15 @@ impl JournalFiles {
         self.changed.notify_all();
     }
 
+    /// Waits before another try at making a file; true if the engine stops meanwhile.
+    pub(super) fn rest(&self, at_most: Duration) -> bool {
+        let (inner, _) = self
+            .changed
+            .wait_timeout_while(self.lock(), at_most, |inner| !inner.stop)
+            .expect("no panics while locked");
+        inner.stop
+    }
+
     /// Ends all waiting.
     pub(super) fn stop(&self) {
         self.lock().stop = true;

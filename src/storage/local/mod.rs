@@ -1,9 +1,9 @@
 //! The engine on local disk: one journal under all partitions, segments behind it.
 //!
 //! ```text
-//!  submit ──► queue ──► journal thread: one group, one write, one sync ──► durable LSN ──► replies, fetches
-//!                                   │
-//!                                   └─► memory tail ──► applier thread: segments in big pieces, checkpoints
+//!  submit --> queue --> journal thread: one group, one write, one sync --> durable LSN --> replies, fetches
+//!                               |
+//!                               +--> memory tail --> applier thread: segments in big pieces, checkpoints
 //! ```
 //!
 //! Rules and formats: `docs/architecture.md`, `docs/storage-format.md`. Journal and applier are machines with a `round`;

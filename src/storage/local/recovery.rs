@@ -280,6 +280,16 @@ fn check_headers(files: &[ScannedFile], newest: &Checkpoint) -> Result<(), OpenE
             newest.seq, newest.lsn
         )));
     }
+    let cut = files
+        .iter()
+        .find(|f| f.header.is_some_and(|h| f.bytes < h.file_bytes));
+    if let Some(file) = cut {
+        return Err(OpenError::Refused(format!(
+            "{} has {} bytes, less than its header says: groups may be missing at its end",
+            paths::journal(file.number),
+            file.bytes
+        )));
+    }
     // A directory without any checkpointed group may have been cut off while its first header was written.
     if files.iter().all(|f| f.header.is_none()) && (newest.lsn > Lsn::ZERO || files.is_empty()) {
         let problem = if files.iter().any(|f| f.illegible) {

@@ -67,11 +67,9 @@ impl Settings {
         self.journal_file_bytes = round(self.journal_file_bytes);
         self.journal_first_file_bytes = round(self.journal_first_file_bytes).min(self.journal_file_bytes);
         self.journal_files = self.journal_files.max(3);
-        // A table entry per batch comes on top of the batches: a quarter is more than the smallest batches need.
-        let group = (self.journal_first_file_bytes - GROUPS_START - GROUP_HEADER_BYTES as u64) / 4 * 3;
-        let step = group
-            .min(self.journal_first_file_bytes / 2)
-            .min(self.memory_tail_bytes / 4);
+        // A table entry of 64 bytes comes on top of every batch, and the smallest batch has 68: 17 parts of 33 are batches.
+        let group = (self.journal_first_file_bytes - GROUPS_START - GROUP_HEADER_BYTES as u64) / 33 * 17;
+        let step = group.min(self.memory_tail_bytes / 4);
         self.step_bytes_max = self.step_bytes_max.min(u32::try_from(step).unwrap_or(u32::MAX));
         self.group_bytes_max = self.group_bytes_max.min(self.step_bytes_max);
         self.apply_bytes = self.apply_bytes.min(self.memory_tail_bytes / 4);

@@ -64,8 +64,13 @@ impl Threads {
         join(self.maker.take());
         engine.stop_applier();
         match self.applier.take().map(JoinHandle::join) {
-            Some(Ok(result)) => result,
-            Some(Err(_)) => Err(io::Error::other("the applier thread panicked")),
+            Some(Ok(result)) => result?,
+            Some(Err(_)) => return Err(io::Error::other("the applier thread panicked")),
+            None => {}
+        }
+        // A checkpoint that waited for a failed journal was not written, and says so only here.
+        match engine.control().failure.clone() {
+            Some(failure) => Err(io::Error::other(failure)),
             None => Ok(()),
         }
     }
@@ -185,8 +190,11 @@ fn maker_loop(engine: &Engine) {
                 }
             }
             Err(error) => {
-                tracing::warn!(event = "journal_file_failed", error = %error, "a journal file could not be made; the ring stays smaller");
-                return;
+                tracing::warn!(event = "journal_file_failed", error = %error, "a journal file could not be made; trying again");
+                // Giving up would leave the journal waiting for a file that nobody makes.
+                if engine.files.rest(TICK) {
+                    return;
+                }
             }
         }
     }

@@ -1,3 +1,5 @@
+//! What is encoded by hand is read back by the protobuf library.
+
 use prost::Message;
 
 use super::*;

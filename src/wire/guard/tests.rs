@@ -1,3 +1,5 @@
+//! The guard against messages that no decoder should see, and its table against the `.proto` files.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;

@@ -1,3 +1,5 @@
+//! The native protocol: greeting, requests, answers, errors.
+
 use super::*;
 use crate::api;
 use crate::api::{FetchForm, ProducePayload, ProducerStamp, Request};

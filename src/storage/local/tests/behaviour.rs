@@ -287,3 +287,39 @@ fn waiters_hear_of_appends_and_of_the_end() {
     rig.submit(vec![], &[key(1, 0).topic]);
     assert!(woken(&notify), "the partition is gone");
 }
+
+#[test]
+fn poison_is_not_taken_back_by_a_group_that_was_being_written() {
+    let mut rig = Rig::new(&small());
+    let batch = rig.batch(key(1, 0), 1, 10, 1);
+    rig.submit(vec![(key(1, 0), batch)], &[]);
+    let store = Arc::downgrade(&rig.store);
+    rig.disk.on_op(move |_| {
+        if let Some(store) = store.upgrade() {
+            store
+                .engine
+                .poison("the applier failed", &std::io::Error::other("EIO"));
+        }
+    });
+    rig.inline.journal().unwrap();
+    assert!(rig.store.durable().borrow().poisoned);
+}
+
+#[test]
+fn group_of_the_smallest_batches_fits_the_smallest_journal_file() {
+    let mut rig = Rig::new(&small());
+    let mut expected = Vec::new();
+    for _ in 0..3 {
+        for _ in 0..10 {
+            // Six steps of many batches each go into one group by their bytes; the table comes on top.
+            let mut step = Vec::new();
+            for partition in 0..50 {
+                step.push((key(1, partition), rig.batch(key(1, partition), 1, 0, 0)));
+            }
+            expected.extend_from_slice(&step[0].1.to_bytes());
+            rig.submit(step, &[]);
+        }
+        while rig.inline.journal().unwrap() == Round::Worked {}
+    }
+    assert_eq!(rig.read_all(key(1, 0)), expected);
+}

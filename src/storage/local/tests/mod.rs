@@ -3,6 +3,7 @@
 mod behaviour;
 mod power;
 mod rot;
+mod threaded;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

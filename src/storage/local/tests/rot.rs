@@ -256,3 +256,16 @@ fn missing_segment_is_damage_and_not_absence() {
     assert_eq!(first, Offset::ZERO);
     assert!(again.read(key(1, 0), last.next(), 1000).is_ok());
 }
+
+#[test]
+fn shortened_journal_file_refuses_to_start() {
+    let (rig, stored) = journal_only(5);
+    let disk = rig.disk.after_kill();
+    let path = journal_of(&disk, &stored[0]);
+    let cut = position_in(&disk, &path, &stored[3]) / 4096 * 4096;
+    let file = crate::disk::Disk::open(&disk, &path, crate::disk::Mode::Direct).unwrap();
+    file.set_len(cut).unwrap();
+    drop(file);
+    let refused = Rig::open(&disk, &small()).err().unwrap();
+    assert!(std::matches!(refused, OpenError::Refused(_)), "{refused}");
+}
