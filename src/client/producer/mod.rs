@@ -234,6 +234,13 @@ impl Shared {
             .cloned()
     }
 
+    fn forget_topic(&self, topic: &Topic) {
+        let mut topics = self.topics.lock().expect("no panics while locked");
+        if topics.get(&topic.name).is_some_and(|known| known.id == topic.id) {
+            topics.remove(&topic.name);
+        }
+    }
+
     async fn topic(self: &Arc<Self>, name: &str) -> Result<Arc<Topic>, Error> {
         if let Some(topic) = self.known_topic(name) {
             return Ok(topic);

@@ -33,7 +33,7 @@ pub(super) enum Act {
     Ignore,
     /// Answers after the next request has been answered.
     Later,
-    Answer(ResponseBody),
+    Answer(Box<ResponseBody>),
 }
 
 type Script = Box<dyn FnMut(u32, &RequestBody) -> Act + Send>;
@@ -182,7 +182,7 @@ async fn converse(mut stream: TcpStream, number: u32, shared: Arc<Shared>) {
                     later.push((request.request_id, shared.serve(body).await));
                     continue;
                 }
-                Act::Answer(answer) => answer,
+                Act::Answer(answer) => *answer,
             };
             let mut answers = vec![(request.request_id, answer)];
             answers.append(&mut later);
