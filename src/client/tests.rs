@@ -2,6 +2,7 @@
 
 mod fake;
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -199,34 +200,73 @@ async fn an_unknown_topic_is_refused_without_being_asked_for_again() {
     assert_eq!(asked.load(Ordering::Relaxed), 1);
 }
 
-#[tokio::test]
-async fn a_topic_that_was_created_again_is_looked_up_again() {
+/// Refuses the second produce request because of its topic.
+fn topic_gone_once() -> impl FnMut(u32, &RequestBody) -> Act + Send + 'static {
     let mut produced = 0;
-    let script = move |_, body: &RequestBody| match body {
-        RequestBody::Produce(_) => {
-            produced += 1;
-            if produced == 2 {
+    move |_, body: &RequestBody| {
+        produced += u32::from(matches!(body, RequestBody::Produce(_)));
+        match body {
+            RequestBody::Produce(_) if produced == 2 => {
                 let error = Some(refusal(ErrorCode::UnknownTopicId));
                 let partition = pb::ProducedPartition {
                     error,
                     ..Default::default()
                 };
-                return answer(ResponseBody::Produce(pb::ProduceResponse {
+                answer(ResponseBody::Produce(pb::ProduceResponse {
                     partitions: vec![partition],
-                }));
+                }))
             }
-            Act::Serve
+            _ => Act::Serve,
         }
-        _ => Act::Serve,
-    };
-    let broker = FakeBroker::start(1, script).await;
+    }
+}
+
+#[tokio::test]
+async fn a_topic_that_was_gone_for_a_moment_goes_on_with_its_sequences() {
+    let broker = FakeBroker::start(1, topic_gone_once()).await;
     let client = broker.client().await;
     let producer = client.producer().build().await.unwrap();
     producer.send(order("a")).await.unwrap();
     let error = producer.send(order("b")).await.unwrap_err();
     assert_eq!(error.code(), Some(ErrorCode::UnknownTopicId));
-    producer.send(order("c")).await.unwrap();
+    // Were it numbered from the beginning, the broker would take it for the first one.
+    let stored = producer.send(order("c")).await.unwrap();
+    assert!(!stored.duplicate);
     assert_eq!(broker.values(0), ["a", "c"]);
+}
+
+#[tokio::test]
+async fn a_topic_that_was_created_again_is_looked_up_again() {
+    let mut gone_once = topic_gone_once();
+    let mut described = 0;
+    let ids = Arc::new(Mutex::new(Vec::new()));
+    let seen = ids.clone();
+    let script = move |connection, body: &RequestBody| {
+        match body {
+            RequestBody::Produce(produce) => {
+                let place = produce.partitions[0].partition.as_ref().unwrap();
+                seen.lock().unwrap().push(place.topic_id[0]);
+            }
+            RequestBody::DescribeTopic(_) => {
+                described += 1;
+                if described == 2 {
+                    return answer(ResponseBody::DescribeTopic(pb::DescribeTopicResponse {
+                        topic_id: Bytes::from_static(&[8; 16]),
+                        partitions: vec![pb::PartitionDescription::default()],
+                        ..Default::default()
+                    }));
+                }
+            }
+            _ => {}
+        }
+        gone_once(connection, body)
+    };
+    let broker = FakeBroker::start(1, script).await;
+    let producer = broker.client().await.producer().build().await.unwrap();
+    producer.send(order("a")).await.unwrap();
+    producer.send(order("b")).await.unwrap_err();
+    let _ = producer.send(order("c")).await;
+    assert_eq!(*ids.lock().unwrap(), [9, 9, 8]);
 }
 
 #[tokio::test]

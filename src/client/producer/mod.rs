@@ -269,15 +269,20 @@ impl Shared {
         if let Some(topic) = topics.get(name) {
             return Ok(topic.clone());
         }
-        let topic = self.lock().add_topic(|first_slot| Topic {
-            name: name.into(),
-            id: described.topic_id,
-            partitions,
-            batch_bytes_max,
-            batch_bytes: usize::try_from(batch_bytes).unwrap_or(usize::MAX),
-            first_slot,
-            sticky: AtomicU32::new(fastrand::u32(0..partitions)),
+        let mut accumulator = self.lock();
+        let known = accumulator.topic(described.topic_id);
+        let topic = known.unwrap_or_else(|| {
+            accumulator.add_topic(|first_slot| Topic {
+                name: name.into(),
+                id: described.topic_id,
+                partitions,
+                batch_bytes_max,
+                batch_bytes: usize::try_from(batch_bytes).unwrap_or(usize::MAX),
+                first_slot,
+                sticky: AtomicU32::new(fastrand::u32(0..partitions)),
+            })
         });
+        drop(accumulator);
         topics.insert(topic.name.clone(), topic.clone());
         Ok(topic)
     }

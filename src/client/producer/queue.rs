@@ -163,7 +163,8 @@ impl<B> PartitionQueue<B> {
     /// True if a batch pushed now would be sent as soon as the window allows, behind none that waits.
     pub(super) fn has_room(&self) -> bool {
         let window = usize::try_from(self.window()).unwrap_or(usize::MAX);
-        self.entries.len() < window && !self.settling && !self.gap
+        // An empty queue always takes one: whatever it still has to settle, it does so for the next batch.
+        self.is_empty() || (self.entries.len() < window && !self.settling && !self.gap)
     }
 
     /// Appends a batch that must be answered before `deadline`.
