@@ -2,90 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::thread;
 
+use rustix::process::Signal;
 use serde_json::Value;
 
-/// A command without whatever the environment of the tests says.
-fn naru() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_naru"));
-    for name in ["NARU_SERVER", "NARU_FORMAT", "NARU_TIMEOUT", "NARU_LOG"] {
-        command.env_remove(name);
-    }
-    command
-}
-
-fn serve(data_dir: &Path) -> Command {
-    let mut command = naru();
-    command
-        .args(["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"])
-        .args([
-            "--journal-file-bytes",
-            "1MiB",
-            "--log-level",
-            "info",
-            "--data-dir",
-        ])
-        .arg(data_dir)
-        .stdin(Stdio::null());
-    command
-}
-
-/// A broker in a directory of its own, killed at the end.
-struct Broker {
-    child: Child,
-    dir: tempfile::TempDir,
-    native: String,
-    http: String,
-}
+use crate::broker::{Broker, Log, http_get, naru, serve, signal};
 
 impl Broker {
-    fn start() -> Self {
-        Self::start_in(tempfile::tempdir().unwrap())
-    }
-
-    fn start_in(dir: tempfile::TempDir) -> Self {
-        let port_file = dir.path().join("ports.json");
-        // An old one must not be taken for the new one; the first time there is none.
-        let _ = fs::remove_file(&port_file);
-        let mut child = serve(&dir.path().join("data"))
-            .arg("--port-file")
-            .arg(&port_file)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        wait_for_event(child.stderr.take().unwrap(), "ready");
-        let text = fs::read_to_string(&port_file).unwrap();
-        let ports: Value = serde_json::from_str(&text).unwrap();
-        let (native, http) = (ports["native"].as_str().unwrap(), ports["http"].as_str().unwrap());
-        assert_eq!(text, format!(r#"{{"native": "{native}", "http": "{http}"}}"#));
-        Self {
-            native: native.to_owned(),
-            http: http.to_owned(),
-            child,
-            dir,
-        }
-    }
-
-    /// SIGKILL, then the same directory again.
-    fn kill_and_restart(mut self) -> Self {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());
-        Self::start_in(dir)
-    }
-
     /// A command against this broker.
     fn naru(&self, args: &[&str]) -> Command {
         let mut command = naru();
-        command
-            .arg("-s")
-            .arg(format!("naru://{}", self.native))
-            .args(args);
+        command.arg("-s").arg(self.url()).args(args);
         command
     }
 
@@ -124,30 +56,6 @@ impl Broker {
     }
 }
 
-impl Drop for Broker {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Reads the broker's log until this event, then goes on reading so that the pipe never fills.
-fn wait_for_event(log: ChildStderr, event: &str) {
-    let mut log = BufReader::new(log);
-    let mut seen = String::new();
-    loop {
-        let mut line = String::new();
-        assert_ne!(log.read_line(&mut line).unwrap(), 0, "the broker ended:\n{seen}");
-        seen.push_str(&line);
-        let line: Value = serde_json::from_str(&line).unwrap();
-        if line["event"] == event {
-            break;
-        }
-    }
-    thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-}
-
 fn succeeded(output: &Output) -> String {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(output));
     String::from_utf8(output.stdout.clone()).unwrap()
@@ -163,28 +71,8 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-fn signal(child: &Child, name: &str) {
-    let kill = Command::new("kill")
-        .arg(name)
-        .arg(child.id().to_string())
-        .status();
-    assert!(kill.unwrap().success());
-}
-
 fn entries(dir: &Path) -> usize {
     fs::read_dir(dir).unwrap().count()
-}
-
-fn http_get(address: &str, path: &str) -> String {
-    let mut socket = TcpStream::connect(address).unwrap();
-    write!(
-        socket,
-        "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-    )
-    .unwrap();
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).unwrap();
-    answer
 }
 
 #[test]
@@ -194,7 +82,7 @@ fn serve_is_ready_when_the_port_file_is_there_and_stops_cleanly_on_sigterm() {
     assert!(ready.starts_with("HTTP/1.1 200"), "{ready}");
     assert!(ready.contains("journal files "), "{ready}");
     assert!(http_get(&broker.http, "/livez").ends_with("ok\n"));
-    signal(&broker.child, "-TERM");
+    broker.signal(Signal::TERM);
     assert_eq!(broker.child.wait().unwrap().code(), Some(0));
 }
 
@@ -214,9 +102,9 @@ fn a_broker_in_memory_serves_without_touching_the_disk() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    wait_for_event(child.stderr.take().unwrap(), "ready");
+    Log::of(child.stderr.take().unwrap()).wait_for("ready");
     assert_eq!(entries(dir.path()), 0);
-    signal(&child, "-INT");
+    signal(&child, Signal::INT);
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
@@ -335,7 +223,7 @@ fn topics_are_created_listed_described_and_deleted() {
 
 #[test]
 fn lines_go_in_and_come_out_as_they_were_and_survive_a_kill() {
-    let broker = Broker::start();
+    let mut broker = Broker::start();
     broker.ok(&["topic", "create", "lines", "-p", "1"]);
     let report = broker.produce(&["produce", "lines"], "one\n\nthree\r\nlast without newline");
     assert_eq!(
@@ -348,7 +236,8 @@ fn lines_go_in_and_come_out_as_they_were_and_survive_a_kill() {
         (&0.into(), &3.into())
     );
 
-    let broker = broker.kill_and_restart();
+    broker.kill();
+    broker.restart();
     let read = |args: &[&str]| broker.ok(&[&["consume", "lines", "--exit-at-end"], args].concat());
     assert_eq!(
         read(&["-o", "start", "-f", "%v\\n"]),
@@ -460,7 +349,7 @@ fn ctrl_c_ends_a_waiting_consumer_with_130() {
     let mut out = BufReader::new(child.stdout.take().unwrap());
     out.read_line(&mut first).unwrap();
     assert_eq!(first, "x\n");
-    signal(&child, "-INT");
+    signal(&child, Signal::INT);
     assert_eq!(child.wait().unwrap().code(), Some(130));
 }
 
@@ -550,7 +439,7 @@ fn an_interrupted_demo_removes_its_broker_and_its_directory() {
     let pid = first.trim().rsplit(' ').next().unwrap().to_owned();
     let proc = Path::new("/proc").join(&pid);
     assert!(proc.exists(), "{first}");
-    signal(&child, "-INT");
+    signal(&child, Signal::INT);
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert_eq!(entries(dir.path()), 0);
     assert!(!proc.exists(), "process {pid} is left");

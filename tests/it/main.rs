@@ -3,8 +3,18 @@
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod broker;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod connections;
+#[cfg(test)]
+mod examples;
+#[cfg(test)]
+mod kill;
+#[cfg(test)]
+mod load;
+#[cfg(test)]
+mod operations;
 #[cfg(test)]
 mod peer;

@@ -1,0 +1,266 @@
+//! The real binary as a broker of its own: started in a directory of its own, killed, started again on the same ports.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread;
+
+use naru::client::Client;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::peer::{PATIENCE, until};
+
+/// A command without whatever the environment of the tests says.
+pub(crate) fn naru() -> Command {
+    clean(Command::new(env!("CARGO_BIN_EXE_naru")))
+}
+
+fn clean(mut command: Command) -> Command {
+    for name in ["NARU_SERVER", "NARU_FORMAT", "NARU_TIMEOUT", "NARU_LOG"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// `naru serve` on any free ports.
+pub(crate) fn serve(data_dir: &Path) -> Command {
+    let mut command = naru();
+    Setup::default().add_to(&mut command, data_dir);
+    command
+}
+
+/// How a broker is started.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    pub(crate) journal_file_bytes: &'static str,
+    pub(crate) listen: String,
+    pub(crate) http: String,
+    /// A program that runs the broker, with its arguments; it must leave the process id to the broker.
+    pub(crate) under: Vec<String>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            journal_file_bytes: "1MiB",
+            listen: "127.0.0.1:0".to_owned(),
+            http: "127.0.0.1:0".to_owned(),
+            under: Vec::new(),
+        }
+    }
+}
+
+impl Setup {
+    /// The smallest ring there is, so that journal files are used again and again.
+    pub(crate) fn small_journal() -> Self {
+        Self {
+            journal_file_bytes: "64KiB",
+            ..Self::default()
+        }
+    }
+
+    fn add_to(&self, command: &mut Command, data_dir: &Path) {
+        command
+            .args(["serve", "--log-level", "info", "--log-format", "json"])
+            .args(["--listen", &self.listen, "--http", &self.http])
+            .args(["--journal-file-bytes", self.journal_file_bytes])
+            .arg("--data-dir")
+            .arg(data_dir)
+            .stdin(Stdio::null());
+    }
+
+    fn command(&self, data_dir: &Path, port_file: &Path) -> Command {
+        let mut command = match self.under.split_first() {
+            Some((program, args)) => {
+                let mut command = clean(Command::new(program));
+                command.args(args).arg(env!("CARGO_BIN_EXE_naru"));
+                command
+            }
+            None => naru(),
+        };
+        self.add_to(&mut command, data_dir);
+        command.arg("--port-file").arg(port_file).stderr(Stdio::piped());
+        command
+    }
+
+    pub(crate) fn start(self) -> Broker {
+        let home = tempfile::tempdir().unwrap();
+        let data = home.path().join("data");
+        self.start_on(home, data)
+    }
+
+    /// Starts a broker whose data is not in its home.
+    pub(crate) fn start_on(self, home: tempfile::TempDir, data: PathBuf) -> Broker {
+        let (child, log, native, http) = run(&self, home.path(), &data);
+        Broker {
+            child,
+            dir: home,
+            data,
+            native,
+            http,
+            log,
+            setup: self,
+        }
+    }
+}
+
+/// A broker in a directory of its own, killed at the end.
+pub(crate) struct Broker {
+    pub(crate) child: Child,
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) data: PathBuf,
+    pub(crate) native: String,
+    pub(crate) http: String,
+    pub(crate) log: Log,
+    setup: Setup,
+}
+
+/// Starts the process and waits until it is ready.
+fn run(setup: &Setup, home: &Path, data: &Path) -> (Child, Log, String, String) {
+    let port_file = home.join("ports.json");
+    // An old one must not be taken for the new one; the first time there is none.
+    let _ = fs::remove_file(&port_file);
+    let mut child = setup.command(data, &port_file).spawn().unwrap();
+    let log = Log::of(child.stderr.take().unwrap());
+    log.wait_for("ready");
+    let text = fs::read_to_string(&port_file).unwrap();
+    let ports: Value = serde_json::from_str(&text).unwrap();
+    let (native, http) = (ports["native"].as_str().unwrap(), ports["http"].as_str().unwrap());
+    assert_eq!(text, format!(r#"{{"native": "{native}", "http": "{http}"}}"#));
+    (child, log, native.to_owned(), http.to_owned())
+}
+
+impl Broker {
+    pub(crate) fn start() -> Self {
+        Setup::default().start()
+    }
+
+    /// SIGKILL; returns when the process is gone.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts a process that has ended again: same directory, same ports.
+    pub(crate) fn restart(&mut self) {
+        self.setup.listen.clone_from(&self.native);
+        self.setup.http.clone_from(&self.http);
+        self.setup.under.clear();
+        let (child, log, ..) = run(&self.setup, self.dir.path(), &self.data);
+        (self.child, self.log) = (child, log);
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        self::signal(&self.child, signal);
+    }
+
+    /// Waits for the end of the process.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let mut status = None;
+        until("the broker's end", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        })
+        .await;
+        status.unwrap()
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("naru://{}", self.native)
+    }
+
+    pub(crate) async fn client(&self) -> Client {
+        Client::connect(&self.url()).await.unwrap()
+    }
+
+    /// Memory that the process has now, and had at most, in KiB.
+    pub(crate) fn rss_kib(&self) -> (u64, u64) {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let field = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+            line.split_whitespace().nth(1).unwrap().parse().unwrap()
+        };
+        (field("VmRSS:"), field("VmHWM:"))
+    }
+}
+
+pub(crate) fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The log of a broker, read all the time so that the pipe never fills.
+#[derive(Clone)]
+pub(crate) struct Log(Arc<(Mutex<Lines>, Condvar)>);
+
+#[derive(Default)]
+struct Lines {
+    lines: Vec<Value>,
+    ended: bool,
+}
+
+impl Log {
+    pub(crate) fn of(stderr: ChildStderr) -> Self {
+        let log = Self(Arc::default());
+        let writer = log.clone();
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines() {
+                // What is no JSON is kept too: it may be the reason of a failure.
+                let line = line.unwrap();
+                let line = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                writer.lock().lines.push(line);
+                writer.0.1.notify_all();
+            }
+            writer.lock().ended = true;
+            writer.0.1.notify_all();
+        });
+        log
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lines> {
+        self.0.0.lock().unwrap()
+    }
+
+    /// The first line of this event, now or later.
+    pub(crate) fn wait_for(&self, event: &str) -> Value {
+        let has_it = |lines: &Lines| lines.lines.iter().find(|line| line["event"] == event).cloned();
+        let (lines, _) = self
+            .0
+            .1
+            .wait_timeout_while(self.lock(), PATIENCE, |l| !l.ended && has_it(l).is_none())
+            .unwrap();
+        has_it(&lines).unwrap_or_else(|| panic!("no event {event} in the broker's log:\n{:#?}", lines.lines))
+    }
+
+    /// The line of this event, if there was one.
+    pub(crate) fn event(&self, event: &str) -> Option<Value> {
+        self.lock()
+            .lines
+            .iter()
+            .find(|line| line["event"] == event)
+            .cloned()
+    }
+}
+
+pub(crate) fn http_get(address: &str, path: &str) -> String {
+    let mut socket = TcpStream::connect(address).unwrap();
+    write!(
+        socket,
+        "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    answer
+}
