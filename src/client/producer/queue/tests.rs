@@ -197,6 +197,19 @@ fn behind_a_batch_that_is_given_up_all_are_numbered_anew_in_a_new_epoch() {
 }
 
 #[test]
+fn a_queue_that_has_given_everything_up_takes_the_next_batch() {
+    let mut queue = queue();
+    queue.push(1, RECORDS, secs(120));
+    let sent = send_all(&mut queue, secs(0));
+    assert!(queue.has_room());
+    queue.on_failure(sent[0].0, broker_error(ErrorCode::InvalidRecord), secs(0));
+    assert!(queue.has_room(), "nothing else would ask for the new identity");
+    queue.push(2, RECORDS, secs(120));
+    assert!(!queue.has_room(), "it waits for the identity");
+    assert!(queue.needs_identity().is_some());
+}
+
+#[test]
 fn a_batch_of_unknown_fate_is_resolved_before_anything_is_numbered_anew() {
     let mut queue = queue();
     for batch in 1..=3 {
