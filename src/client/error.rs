@@ -104,6 +104,16 @@ impl fmt::Display for BrokerError {
 
 impl std::error::Error for BrokerError {}
 
+impl BrokerError {
+    /// The topic or partition is not there, or was created again.
+    pub(super) fn says_unknown_topic(&self) -> bool {
+        matches!(
+            self.code,
+            Some(ErrorCode::UnknownTopicOrPartition | ErrorCode::UnknownTopicId)
+        )
+    }
+}
+
 impl Error {
     /// True if the same call may succeed later without anything being changed.
     ///
@@ -114,6 +124,8 @@ impl Error {
             | Self::Disconnected { .. }
             | Self::Timeout { .. }
             | Self::BufferFull { .. } => true,
+            // Names are looked up for every call, so there is nothing to refresh: the topic is not there.
+            Self::Broker(error) if error.says_unknown_topic() => false,
             Self::Broker(error) => match error.class {
                 ErrorClass::Retry | ErrorClass::RetryAfter | ErrorClass::Refresh | ErrorClass::Rejoin => true,
                 ErrorClass::Abort | ErrorClass::Fatal => false,

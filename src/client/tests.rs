@@ -2,6 +2,8 @@
 
 mod fake;
 
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,6 +26,10 @@ fn offset(value: i64) -> Offset {
 
 fn order(value: impl Into<String>) -> ProducerRecord {
     ProducerRecord::to("orders").value(value.into())
+}
+
+fn answer(body: ResponseBody) -> Act {
+    Act::Answer(Box::new(body))
 }
 
 /// The address of a port that nobody listens on.
@@ -88,7 +94,7 @@ async fn the_next_address_is_tried_and_a_refused_handshake_is_final() {
     let client = fast().connect(&url).await.unwrap();
     assert_eq!(client.broker_info().cluster_id, "fake");
 
-    let strict = |_, _: &RequestBody| Act::Answer(ResponseBody::Error(refusal(ErrorCode::WrongCluster)));
+    let strict = |_, _: &RequestBody| answer(ResponseBody::Error(refusal(ErrorCode::WrongCluster)));
     let broker = FakeBroker::start(1, strict).await;
     let builder = fast().wait_for_broker(Duration::from_secs(60));
     let error = builder.connect(&broker.url()).await.unwrap_err();
@@ -176,12 +182,91 @@ async fn a_request_without_an_answer_times_out_and_the_dead_connection_is_replac
 }
 
 #[tokio::test]
-async fn an_unknown_topic_is_refused_at_once() {
-    let broker = FakeBroker::start(1, |_, _| Act::Serve).await;
+async fn an_unknown_topic_is_refused_without_being_asked_for_again() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = asked.clone();
+    let script = move |_, body: &RequestBody| {
+        if matches!(body, RequestBody::DescribeTopic(_)) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+        Act::Serve
+    };
+    let broker = FakeBroker::start(1, script).await;
     let client = broker.client().await;
     let producer = client.producer().build().await.unwrap();
     let error = producer.send(ProducerRecord::to("odrers")).await.unwrap_err();
     assert_eq!(error.code(), Some(ErrorCode::UnknownTopicOrPartition));
+    assert!(!error.is_retriable());
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+}
+
+/// Refuses the second produce request because of its topic.
+fn topic_gone_once() -> impl FnMut(u32, &RequestBody) -> Act + Send + 'static {
+    let mut produced = 0;
+    move |_, body: &RequestBody| {
+        produced += u32::from(matches!(body, RequestBody::Produce(_)));
+        match body {
+            RequestBody::Produce(_) if produced == 2 => {
+                let error = Some(refusal(ErrorCode::UnknownTopicId));
+                let partition = pb::ProducedPartition {
+                    error,
+                    ..Default::default()
+                };
+                answer(ResponseBody::Produce(pb::ProduceResponse {
+                    partitions: vec![partition],
+                }))
+            }
+            _ => Act::Serve,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_topic_that_was_gone_for_a_moment_goes_on_with_its_sequences() {
+    let broker = FakeBroker::start(1, topic_gone_once()).await;
+    let client = broker.client().await;
+    let producer = client.producer().build().await.unwrap();
+    producer.send(order("a")).await.unwrap();
+    let error = producer.send(order("b")).await.unwrap_err();
+    assert_eq!(error.code(), Some(ErrorCode::UnknownTopicId));
+    // Were it numbered from the beginning, the broker would take it for the first one.
+    let stored = producer.send(order("c")).await.unwrap();
+    assert!(!stored.duplicate);
+    assert_eq!(broker.values(0), ["a", "c"]);
+}
+
+#[tokio::test]
+async fn a_topic_that_was_created_again_is_looked_up_again() {
+    let mut gone_once = topic_gone_once();
+    let mut described = 0;
+    let ids = Arc::new(Mutex::new(Vec::new()));
+    let seen = ids.clone();
+    let script = move |connection, body: &RequestBody| {
+        match body {
+            RequestBody::Produce(produce) => {
+                let place = produce.partitions[0].partition.as_ref().unwrap();
+                seen.lock().unwrap().push(place.topic_id[0]);
+            }
+            RequestBody::DescribeTopic(_) => {
+                described += 1;
+                if described == 2 {
+                    return answer(ResponseBody::DescribeTopic(pb::DescribeTopicResponse {
+                        topic_id: Bytes::from_static(&[8; 16]),
+                        partitions: vec![pb::PartitionDescription::default()],
+                        ..Default::default()
+                    }));
+                }
+            }
+            _ => {}
+        }
+        gone_once(connection, body)
+    };
+    let broker = FakeBroker::start(1, script).await;
+    let producer = broker.client().await.producer().build().await.unwrap();
+    producer.send(order("a")).await.unwrap();
+    producer.send(order("b")).await.unwrap_err();
+    let _ = producer.send(order("c")).await;
+    assert_eq!(*ids.lock().unwrap(), [9, 9, 8]);
 }
 
 #[tokio::test]
@@ -213,9 +298,7 @@ fn unreliable(seed: u64) -> impl FnMut(u32, &RequestBody) -> Act + Send + 'stati
     move |_, body| match (body, random.u8(0..100)) {
         (RequestBody::Produce(_) | RequestBody::InitProducer(_), 0..3) => Act::HangUp,
         (RequestBody::Produce(_) | RequestBody::InitProducer(_), 3..6) => Act::ServeAndHangUp,
-        (RequestBody::Produce(_), 6..10) => {
-            Act::Answer(ResponseBody::Error(refusal(ErrorCode::Backpressure)))
-        }
+        (RequestBody::Produce(_), 6..10) => answer(ResponseBody::Error(refusal(ErrorCode::Backpressure))),
         (RequestBody::Fetch(_), 0..20) => Act::HangUp,
         _ => Act::Serve,
     }
@@ -262,7 +345,10 @@ async fn over_an_unreliable_network_each_record_is_stored_once_in_order_and_read
             found += numbers.len();
 
             let index = u32::try_from(partition).unwrap();
-            let reader = client.reader("orders", index, Start::Earliest).fetch_bytes(3_000);
+            let reader = client
+                .reader("orders", index, Start::Earliest)
+                .fetch_bytes(3_000)
+                .max_wait(ms(5));
             let mut reader = reader.build().await.unwrap();
             for expected in values {
                 let record = reader.next().await.unwrap().unwrap();
@@ -309,10 +395,10 @@ async fn records_behind_a_refused_batch_arrive_in_order() {
 
 #[tokio::test]
 async fn a_full_buffer_makes_senders_wait_and_refuses_those_who_do_not() {
-    let (answer, answered) = std::sync::mpsc::channel::<()>();
+    let (release, released) = std::sync::mpsc::channel::<()>();
     let mut waiting = true;
     let script = move |_, body: &RequestBody| match body {
-        RequestBody::Produce(_) if waiting && answered.try_recv().is_err() => Act::Later,
+        RequestBody::Produce(_) if waiting && released.try_recv().is_err() => Act::Later,
         RequestBody::Produce(_) => {
             waiting = false;
             Act::Serve
@@ -341,7 +427,7 @@ async fn a_full_buffer_makes_senders_wait_and_refuses_those_who_do_not() {
         std::future::poll_fn(|context| std::task::Poll::Ready(third.as_mut().poll(context).is_pending()));
     assert!(pending.await, "there is no room");
     // Whatever the broker holds back is answered together with a request that it does not hold back.
-    answer.send(()).unwrap();
+    release.send(()).unwrap();
     client.ping(Bytes::new()).await.unwrap();
     first.await.unwrap();
     let third = third.await.unwrap();
@@ -513,7 +599,8 @@ async fn a_reader_begins_inside_a_batch_and_waits_at_the_end() {
 async fn whole_batches_and_records_can_be_mixed() {
     let broker = filled(3, |_, _| Act::Serve).await;
     let client = broker.client().await;
-    let mut reader = client.reader("orders", 0, Start::Earliest).build().await.unwrap();
+    let reader = client.reader("orders", 0, Start::Earliest).max_wait(ms(5));
+    let mut reader = reader.build().await.unwrap();
     let numbers = |batch: &ConsumedBatch| -> Vec<i64> {
         batch
             .records()
@@ -555,7 +642,7 @@ async fn damaged_data_is_reported_and_a_seek_goes_on_behind_it() {
                 error: Some(error),
                 ..Default::default()
             };
-            Act::Answer(ResponseBody::Fetch(pb::FetchResponse {
+            answer(ResponseBody::Fetch(pb::FetchResponse {
                 partitions: vec![partition],
             }))
         }

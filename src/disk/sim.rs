@@ -1,6 +1,6 @@
 //! A disk in memory that is as unkind as a real one may be, and the same every time for the same seed.
 //!
-//! What is written is visible at once and durable only after [`DiskFile::sync_data`](super::DiskFile::sync_data); names
+//! What is written is visible at once and durable only after [`DiskFile::sync_data`]; names
 //! only after [`Disk::sync_dir`] of their directory. Direct writes are no more durable than buffered ones. From a running
 //! disk, images can be taken of what the next process would find; the original runs on:
 //!

@@ -2,7 +2,7 @@
 //!
 //! The contract is `proto/naru/v1`; its prose is `docs/protocol.md`. Requests pass the guard before they are decoded. Record
 //! bytes are slices of the read buffer on the way in and shared extents on the way out; only what stands in front of
-//! them is encoded. [`client`], [`errors`] and [`frames`](payload) also belong to the client.
+//! them is encoded. [`client`], [`errors`] and `payload` also belong to the client.
 
 pub mod client;
 pub mod errors;

@@ -9,8 +9,12 @@ mod cli;
 #[cfg(test)]
 mod connections;
 #[cfg(test)]
+mod examples;
+#[cfg(test)]
 mod kill;
 #[cfg(test)]
 mod load;
+#[cfg(test)]
+mod operations;
 #[cfg(test)]
 mod peer;

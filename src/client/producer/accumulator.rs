@@ -101,6 +101,13 @@ pub(super) struct Added<T> {
 }
 
 impl Accumulator {
+    /// A topic that has its place already. A second place for one partition would begin its sequences again, and the broker
+    /// would take its records for duplicates.
+    pub(super) fn topic(&self, id: TopicId) -> Option<Arc<Topic>> {
+        let slot = self.slots.iter().find(|slot| slot.topic.id == id);
+        slot.map(|slot| slot.topic.clone())
+    }
+
     /// Makes room for a topic's partitions.
     pub(super) fn add_topic(&mut self, describe: impl FnOnce(usize) -> Topic) -> Arc<Topic> {
         let topic = Arc::new(describe(self.slots.len()));

@@ -234,6 +234,13 @@ impl Shared {
             .cloned()
     }
 
+    fn forget_topic(&self, topic: &Topic) {
+        let mut topics = self.topics.lock().expect("no panics while locked");
+        if topics.get(&topic.name).is_some_and(|known| known.id == topic.id) {
+            topics.remove(&topic.name);
+        }
+    }
+
     async fn topic(self: &Arc<Self>, name: &str) -> Result<Arc<Topic>, Error> {
         if let Some(topic) = self.known_topic(name) {
             return Ok(topic);
@@ -262,15 +269,20 @@ impl Shared {
         if let Some(topic) = topics.get(name) {
             return Ok(topic.clone());
         }
-        let topic = self.lock().add_topic(|first_slot| Topic {
-            name: name.into(),
-            id: described.topic_id,
-            partitions,
-            batch_bytes_max,
-            batch_bytes: usize::try_from(batch_bytes).unwrap_or(usize::MAX),
-            first_slot,
-            sticky: AtomicU32::new(fastrand::u32(0..partitions)),
+        let mut accumulator = self.lock();
+        let known = accumulator.topic(described.topic_id);
+        let topic = known.unwrap_or_else(|| {
+            accumulator.add_topic(|first_slot| Topic {
+                name: name.into(),
+                id: described.topic_id,
+                partitions,
+                batch_bytes_max,
+                batch_bytes: usize::try_from(batch_bytes).unwrap_or(usize::MAX),
+                first_slot,
+                sticky: AtomicU32::new(fastrand::u32(0..partitions)),
+            })
         });
+        drop(accumulator);
         topics.insert(topic.name.clone(), topic.clone());
         Ok(topic)
     }

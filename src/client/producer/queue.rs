@@ -161,9 +161,11 @@ impl<B> PartitionQueue<B> {
     }
 
     /// True if a batch pushed now would be sent as soon as the window allows, behind none that waits.
+    ///
+    /// An empty queue always has room: only a batch in it makes it ask for the new identity that closes a gap.
     pub(super) fn has_room(&self) -> bool {
         let window = usize::try_from(self.window()).unwrap_or(usize::MAX);
-        self.entries.len() < window && !self.settling && !self.gap
+        self.entries.is_empty() || (self.entries.len() < window && !self.settling && !self.gap)
     }
 
     /// Appends a batch that must be answered before `deadline`.

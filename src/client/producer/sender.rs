@@ -15,10 +15,10 @@ use super::Shared;
 use super::accumulator::{Batch, Topic};
 use super::queue::{BatchNo, Failure, Identity, IdentityNeed, PartitionQueue};
 use super::record::BatchMetadata;
-use crate::client::Error;
 use crate::client::admin::{decode, unexpected};
 use crate::client::connection::{Connection, Reply, deadline_ms};
 use crate::client::link::pause_after;
+use crate::client::{BrokerError, Error};
 use crate::model::{Acks, ErrorCode, Lsn, Offset, PartitionId, ProducerEpoch, ProducerId, Timestamp};
 use crate::net::frame::FrameOut;
 use crate::pb::v1 as pb;
@@ -513,6 +513,11 @@ impl Sender {
 
     fn on_failed(&mut self, sent: Sent, error: Error) {
         let now = self.now();
+        if error.broker().is_some_and(BrokerError::says_unknown_topic) {
+            // Deleted, perhaps created again: the next record looks it up.
+            let (topic, _) = self.shared.lock().place(sent.slot);
+            self.shared.forget_topic(&topic);
+        }
         let failure = self.queues[sent.slot].on_failure(sent.no, error, now);
         if failure == Some(Failure::Forgotten) {
             let (topic, partition) = self.shared.lock().place(sent.slot);

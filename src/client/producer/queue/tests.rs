@@ -620,3 +620,15 @@ proptest! {
         world.check();
     }
 }
+
+#[test]
+fn a_queue_whose_only_batch_was_given_up_takes_the_next_one() {
+    let mut queue = queue();
+    queue.push(1, RECORDS, secs(10));
+    let sent = send_all(&mut queue, secs(0));
+    queue.on_failure(sent[0].0, broker_error(ErrorCode::StorageFull), secs(1));
+    queue.expire(secs(10));
+    assert_eq!(queue.take_failed().len(), 1);
+    // Without room nothing would ever be pushed, and without a batch no identity would ever be asked for.
+    assert!(queue.has_room());
+}
