@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use naru::api::{Outcome, Request, Service};
+use naru::broker::{self, Broker, Recovered};
 use naru::model::{BrokerId, DurableState, Lsn};
 use naru::net::frame::FrameReader;
 use naru::net::{Counters, Parts, Settings, bind, start};
 use naru::pb::v1;
 use naru::pb::v1::request::Body;
 use naru::pb::v1::response::Body as Answer;
-use naru::rt::{SystemClock, Tasks};
+use naru::rt::{RandomIds, SystemClock, Tasks};
+use naru::storage::LogStore;
+use naru::storage::memory::{MemoryOptions, MemoryStore};
 use naru::wire::client::{decode_response, encode_request};
 use naru::wire::{Identity, NativeProtocol};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -38,7 +41,35 @@ impl<F: Fn(Request) -> Outcome + Send + Sync + 'static> Service for Fake<F> {
     }
 }
 
+/// A server over a service of the test's own, with a durable state that the test moves.
 pub(crate) fn start_server(settings: Settings, service: impl Service) -> Server {
+    let (durable, receiver) = watch::channel(DurableState::default());
+    start_over(settings, Arc::new(service), durable, receiver)
+}
+
+/// A server over a real broker in memory, without topics.
+pub(crate) fn start_broker(settings: Settings) -> Server {
+    let store = Arc::new(MemoryStore::new(MemoryOptions::default()));
+    let receiver = store.durable();
+    let of_broker = broker::Settings::default();
+    let broker = Broker::new(
+        store,
+        Recovered::new(&of_broker),
+        Arc::new(SystemClock::new()),
+        Arc::new(RandomIds),
+        of_broker,
+    );
+    // The engine moves its own durable state; the one at hand is not heard.
+    let (unheard, _) = watch::channel(DurableState::default());
+    start_over(settings, Arc::new(broker.unwrap()), unheard, receiver)
+}
+
+fn start_over(
+    settings: Settings,
+    service: Arc<dyn Service>,
+    durable: watch::Sender<DurableState>,
+    receiver: watch::Receiver<DurableState>,
+) -> Server {
     let identity = Identity {
         cluster_id: "test-cluster".to_owned(),
         broker_id: BrokerId(1),
@@ -49,13 +80,12 @@ pub(crate) fn start_server(settings: Settings, service: impl Service) -> Server 
     };
     let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
-    let (durable, receiver) = watch::channel(DurableState::default());
     let counters = Arc::new(Counters::default());
     let tasks = Tasks::new();
     let parts = Parts {
         protocol: NativeProtocol::new(identity, &settings),
         settings,
-        service: Arc::new(service),
+        service,
         durable: receiver,
         clock: Arc::new(SystemClock::new()),
         counters: Arc::clone(&counters),
