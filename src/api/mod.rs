@@ -3,6 +3,7 @@
 mod admin;
 mod error;
 mod fetch;
+mod groups;
 mod produce;
 
 use std::sync::Arc;
@@ -14,12 +15,13 @@ pub use admin::{
 };
 pub use error::{ApiError, ErrorDetails};
 pub use fetch::{Fetch, FetchForm, FetchPartition, FetchPayload, Fetched, FetchedPartition};
+pub use groups::{CommitOffsets, Committed, FetchOffsets, FetchedOffsets, GroupOffset, OffsetToCommit};
 pub use produce::{
     InitProducer, InitializedProducer, Produce, ProducePartition, ProducePayload, Produced,
     ProducedPartition, ProducerStamp,
 };
 
-use crate::model::{Lsn, PartitionId, TopicId};
+use crate::model::{Lsn, PartitionId, Timestamp, TopicId};
 use crate::rt::BoxFuture;
 
 /// A partition as a client names it: by id if given, otherwise by name.
@@ -54,6 +56,10 @@ pub enum Request {
     Produce(Produce),
     /// Reads batches, waiting for them if asked to.
     Fetch(Fetch),
+    /// Keeps how far a group is.
+    CommitOffsets(CommitOffsets),
+    /// Asks how far a group is.
+    FetchOffsets(FetchOffsets),
 }
 
 impl Request {
@@ -69,6 +75,8 @@ impl Request {
             Self::InitProducer(_) => "init_producer",
             Self::Produce(_) => "produce",
             Self::Fetch(_) => "fetch",
+            Self::CommitOffsets(_) => "commit_offsets",
+            Self::FetchOffsets(_) => "fetch_offsets",
         }
     }
 }
@@ -94,6 +102,10 @@ pub enum Response {
     Produce(Produced),
     /// To [`Request::Fetch`].
     Fetch(Fetched),
+    /// To [`Request::CommitOffsets`]: the time of the commit.
+    CommitOffsets(Timestamp),
+    /// To [`Request::FetchOffsets`].
+    FetchOffsets(FetchedOffsets),
 }
 
 /// An answer or one error for the whole request.

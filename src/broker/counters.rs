@@ -87,12 +87,14 @@ impl Counters {
             Ok(Response::ListOffsets(items)) => self.refused_items(items),
             Ok(Response::Produce(produced)) => self.refused_items(&produced.partitions),
             Ok(Response::Fetch(fetched)) => self.refused_items(&fetched.partitions),
+            Ok(Response::FetchOffsets(offsets)) => self.refused_items(offsets),
             Ok(
                 Response::CreateTopic(_)
                 | Response::DeleteTopic(_)
                 | Response::DescribeTopic(_)
                 | Response::ListTopics(_)
-                | Response::InitProducer(_),
+                | Response::InitProducer(_)
+                | Response::CommitOffsets(_),
             ) => {}
         }
     }

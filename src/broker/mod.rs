@@ -2,14 +2,16 @@
 //!
 //! Knows no protocol and no files. Time, identities and the engine are handed in.
 //!
-//! Order of locks: coordinator, then partitions ascending by (topic id, index), then the engine's own. Nothing that holds
+//! Order of locks: metadata, then groups, then partitions ascending by (topic id, index), then the engine's own. Nothing that holds
 //! a partition asks the coordinator; no guard of a map is held while a mutex is taken; nothing is awaited under either.
 
 mod admin;
 mod coordinator;
 mod counters;
+mod driver;
 mod errors;
 mod fetch;
+mod groups;
 mod offsets;
 mod produce;
 mod recovered;
@@ -28,7 +30,10 @@ pub use recovered::{RecoverError, Recovered};
 pub use settings::Settings;
 
 use self::coordinator::Coordinator;
+use self::driver::Driver;
+use self::recovered::Parts;
 use crate::api::{ApiError, Outcome, Request, Service, TopicPartition};
+use crate::group;
 use crate::metadata;
 use crate::model::{DurableState, Lsn, PartitionId, PartitionKey, TopicId, TopicName};
 use crate::partition::PartitionState;
@@ -47,6 +52,7 @@ pub struct Broker<S: LogStore> {
     counters: Arc<Counters>,
     registry: Registry<S::Log>,
     coordinator: Mutex<Coordinator<S::Log>>,
+    groups: Mutex<Driver<S::Log, group::Machine>>,
     /// LSN of the newest metadata that answers may have been decided by. Behind what the coordinator holds for moments
     /// only; read where its lock would be too much.
     metadata_lsn: Arc<AtomicU64>,
@@ -99,15 +105,20 @@ impl<S: LogStore> Broker<S> {
         ids: Arc<dyn IdSource>,
         settings: Settings,
     ) -> Result<Self, RecoverError> {
-        let (machine, meta_state, mut partitions) = recovered.finish()?;
+        let Parts {
+            meta,
+            groups,
+            mut partitions,
+        } = recovered.finish()?;
         let limits = settings.producers;
         let registry = Registry::default();
-        for topic in machine.user_topics() {
+        for topic in meta.machine.user_topics() {
             let states = |key| partitions.remove(&key);
             registry.insert(open_topic(&*store, topic, limits, states));
         }
-        let producer_ids_next = AtomicI64::new(machine.producer_ids_end());
-        let coordinator = Mutex::new(Coordinator::new(&*store, machine, meta_state));
+        let producer_ids_next = AtomicI64::new(meta.machine.producer_ids_end());
+        let coordinator = Mutex::new(Coordinator::new(&*store, meta));
+        let groups = Mutex::new(Driver::new(&*store, groups));
         Ok(Self {
             durable: store.durable(),
             store,
@@ -117,6 +128,7 @@ impl<S: LogStore> Broker<S> {
             counters: Arc::default(),
             registry,
             coordinator,
+            groups,
             metadata_lsn: Arc::default(),
             producer_ids_next,
         })
@@ -129,6 +141,10 @@ impl<S: LogStore> Broker<S> {
 
     fn lock_coordinator(&self) -> MutexGuard<'_, Coordinator<S::Log>> {
         self.coordinator.lock().expect("no panics while locked")
+    }
+
+    fn lock_groups(&self) -> MutexGuard<'_, Driver<S::Log, group::Machine>> {
+        self.groups.lock().expect("no panics while locked")
     }
 
     fn durable_lsn(&self) -> Lsn {
@@ -159,6 +175,14 @@ impl<S: LogStore> Broker<S> {
 
     /// The partition that a client means.
     fn resolve(&self, asked: &TopicPartition) -> Result<Arc<Partition<S::Log>>, ApiError> {
+        Ok(self.resolve_with_topic(asked)?.1)
+    }
+
+    /// The partition that a client means, and its topic.
+    fn resolve_with_topic(
+        &self,
+        asked: &TopicPartition,
+    ) -> Result<(Arc<TopicHandle<S::Log>>, Arc<Partition<S::Log>>), ApiError> {
         let handle = match asked.topic_id {
             Some(id) => self
                 .registry
@@ -169,10 +193,11 @@ impl<S: LogStore> Broker<S> {
                 .with_name(&asked.topic)
                 .ok_or_else(|| self.unknown_topic(&asked.topic))?,
         };
-        usize::try_from(asked.partition.0)
+        let partition = usize::try_from(asked.partition.0)
             .ok()
             .and_then(|index| handle.partitions.get(index).cloned())
-            .ok_or_else(|| errors::unknown_partition(&handle.topic, asked.partition))
+            .ok_or_else(|| errors::unknown_partition(&handle.topic, asked.partition))?;
+        Ok((handle, partition))
     }
 
     /// Says what is wrong with a name under which there is no topic. Never called with a partition locked.
@@ -180,7 +205,7 @@ impl<S: LogStore> Broker<S> {
         match TopicName::for_user(name) {
             Err(bad) => errors::bad_name(&bad),
             Ok(name) => {
-                let nearest = self.lock_coordinator().machine.nearest(name.as_str());
+                let nearest = self.lock_coordinator().driver.machine.nearest(name.as_str());
                 errors::unknown_topic(&name, nearest)
             }
         }
@@ -199,6 +224,8 @@ impl<S: LogStore> Service for Broker<S> {
             Request::InitProducer(init) => self.init_producer(init),
             Request::Produce(produce) => self.produce(produce),
             Request::Fetch(fetch) => self.fetch(fetch),
+            Request::CommitOffsets(commit) => self.commit_offsets(commit),
+            Request::FetchOffsets(fetch) => self.fetch_offsets(&fetch),
         };
         match &outcome {
             Outcome::Ready(reply) | Outcome::AfterLsn { reply, .. } => self.counters.count(reply),
@@ -212,7 +239,10 @@ impl<S: LogStore> Service for Broker<S> {
 impl<S: LogStore> SnapshotSource for Broker<S> {
     fn snapshot(&self, key: PartitionKey) -> Option<Snapshot> {
         if key == PartitionKey::META {
-            return Some(self.lock_coordinator().snapshot());
+            return Some(self.lock_coordinator().driver.snapshot());
+        }
+        if key == PartitionKey::GROUPS {
+            return Some(self.lock_groups().snapshot());
         }
         let handle = self.registry.with_id(key.topic)?;
         let partition = handle.partitions.get(usize::try_from(key.partition.0).ok()?)?;
