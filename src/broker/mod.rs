@@ -16,6 +16,7 @@ mod recovered;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -26,8 +27,10 @@ use tokio::sync::watch;
 pub use counters::{Counters, CountersNow};
 pub use recovered::{RecoverError, Recovered};
 pub use settings::Settings;
+pub use traffic::{PartitionNow, TopicNow};
 
 use self::coordinator::Coordinator;
+use self::traffic::Traffic;
 use crate::api::{ApiError, Outcome, Request, Service, TopicPartition};
 use crate::metadata;
 use crate::model::{DurableState, Lsn, PartitionId, PartitionKey, TopicId, TopicName};
@@ -66,6 +69,7 @@ struct Registry<L> {
 struct TopicHandle<L> {
     topic: Arc<metadata::Topic>,
     partitions: Vec<Arc<Partition<L>>>,
+    traffic: Arc<Traffic>,
 }
 
 /// A partition: who decides, and where it is stored.
@@ -76,6 +80,7 @@ struct Partition<L> {
     /// The topic was deleted, or is just being. Written under the lock of `state`, which is held until the deletion has
     /// its LSN.
     gone: AtomicBool,
+    traffic: Arc<Traffic>,
     state: Mutex<PartitionState>,
 }
 
@@ -246,6 +251,10 @@ impl<L> Registry<L> {
         self.by_id.remove(&topic.id);
     }
 
+    fn all(&self) -> Vec<Arc<TopicHandle<L>>> {
+        self.by_id.iter().map(|handle| Arc::clone(&handle)).collect()
+    }
+
     fn with_id(&self, id: TopicId) -> Option<Arc<TopicHandle<L>>> {
         self.by_id.get(&id).map(|handle| Arc::clone(&handle))
     }
@@ -285,6 +294,7 @@ fn open_topic<S: LogStore>(
         segment_bytes: topic.config().segment_bytes,
         index_interval_bytes: topic.config().index_interval_bytes,
     };
+    let traffic = Arc::<Traffic>::default();
     let open = |index| {
         let key = PartitionKey {
             topic: topic.id,
@@ -297,11 +307,13 @@ fn open_topic<S: LogStore>(
             log,
             max_message_bytes: topic.config().max_message_bytes,
             gone: AtomicBool::new(false),
+            traffic: Arc::clone(&traffic),
             state: Mutex::new(state),
         })
     };
     TopicHandle {
         topic: Arc::clone(topic),
         partitions: (0..topic.partitions).map(open).collect(),
+        traffic,
     }
 }
