@@ -5,7 +5,10 @@
 
 mod engine;
 mod lock;
+mod metered;
+mod metrics;
 mod port_file;
+mod process;
 mod signals;
 mod status;
 
@@ -26,6 +29,7 @@ use crate::net;
 use crate::rt::{Clock, SystemClock, Tasks};
 use crate::telemetry::{self, InvalidLevel, LogTime};
 use engine::Engine;
+use metrics::Metrics;
 use port_file::Addresses;
 use signals::Signals;
 use status::{Phase, Status};
@@ -139,7 +143,16 @@ async fn serve(settings: &Settings, clock: Arc<dyn Clock>) -> Result<(), ServeEr
         native: local_address(&native, settings.listen)?,
         http: local_address(&http, settings.http.listen)?,
     };
-    http::serve(http, &settings.http, status.clone(), &pages);
+    let metrics = Arc::new(Metrics::new(metrics::Parts {
+        clock: Arc::clone(&clock),
+        status: Arc::clone(&status),
+        data_dir: (!settings.in_memory).then(|| settings.data_dir.clone()),
+    }));
+    let sources = http::Sources {
+        probe: status.clone(),
+        metrics: metrics.clone(),
+    };
+    http::serve(http, &settings.http, sources, &pages);
 
     let engine = tokio::select! {
         biased;
@@ -148,12 +161,22 @@ async fn serve(settings: &Settings, clock: Arc<dyn Clock>) -> Result<(), ServeEr
             info!(event = "stopped", signal, "stopped before recovery was done");
             return Ok(());
         }
-        opened = engine::open(settings, addresses.native, &clock, &status) => opened?,
+        opened = engine::open(settings, addresses.native, &clock, &status, &metrics.disk) => opened?,
     };
     let health = Arc::clone(&engine.health);
     status.watch_engine(move || health());
+    let now = Arc::clone(&engine.now);
+    metrics.watch_engine(Box::new(move || now()));
     let connections = Tasks::new();
-    engine::start_native(native, &engine, settings, addresses.http, &clock, &connections);
+    engine::start_native(
+        native,
+        &engine,
+        settings,
+        addresses.http,
+        &clock,
+        &metrics.native,
+        &connections,
+    );
     status.enter(Phase::Serving);
     write_port_file(settings.port_file.as_deref(), addresses)?;
     info!(
@@ -290,7 +313,7 @@ mod tests {
     async fn opened(settings: &Settings) -> Engine {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let native = SocketAddr::from(([127, 0, 0, 1], 1));
-        engine::open(settings, native, &clock, &Status::new())
+        engine::open(settings, native, &clock, &Status::new(), &Arc::default())
             .await
             .unwrap()
     }

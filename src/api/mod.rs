@@ -21,7 +21,7 @@ pub use produce::{
     ProducedPartition, ProducerStamp,
 };
 
-use crate::model::{Lsn, PartitionId, Timestamp, TopicId};
+use crate::model::{ErrorCode, Lsn, PartitionId, Timestamp, TopicId};
 use crate::rt::BoxFuture;
 
 /// A partition as a client names it: by id if given, otherwise by name.
@@ -62,22 +62,180 @@ pub enum Request {
     FetchOffsets(FetchOffsets),
 }
 
-impl Request {
-    /// Name of the request kind for metrics and logs.
-    pub const fn name(&self) -> &'static str {
+/// Kind of a request, for what is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestKind {
+    /// [`Request::Metadata`].
+    Metadata,
+    /// [`Request::CreateTopic`].
+    CreateTopic,
+    /// [`Request::DeleteTopic`].
+    DeleteTopic,
+    /// [`Request::DescribeTopic`].
+    DescribeTopic,
+    /// [`Request::ListTopics`].
+    ListTopics,
+    /// [`Request::ListOffsets`].
+    ListOffsets,
+    /// [`Request::InitProducer`].
+    InitProducer,
+    /// [`Request::Produce`].
+    Produce,
+    /// [`Request::Fetch`].
+    Fetch,
+    /// [`Request::CommitOffsets`].
+    CommitOffsets,
+    /// [`Request::FetchOffsets`].
+    FetchOffsets,
+}
+
+impl RequestKind {
+    /// All kinds, in the order in which they are declared.
+    pub const ALL: &'static [Self] = &[
+        Self::Metadata,
+        Self::CreateTopic,
+        Self::DeleteTopic,
+        Self::DescribeTopic,
+        Self::ListTopics,
+        Self::ListOffsets,
+        Self::InitProducer,
+        Self::Produce,
+        Self::Fetch,
+        Self::CommitOffsets,
+        Self::FetchOffsets,
+    ];
+
+    /// Name for metrics and logs.
+    pub const fn name(self) -> &'static str {
         match self {
-            Self::Metadata(_) => "metadata",
-            Self::CreateTopic(_) => "create_topic",
-            Self::DeleteTopic(_) => "delete_topic",
-            Self::DescribeTopic(_) => "describe_topic",
-            Self::ListTopics(_) => "list_topics",
-            Self::ListOffsets(_) => "list_offsets",
-            Self::InitProducer(_) => "init_producer",
-            Self::Produce(_) => "produce",
-            Self::Fetch(_) => "fetch",
-            Self::CommitOffsets(_) => "commit_offsets",
-            Self::FetchOffsets(_) => "fetch_offsets",
+            Self::Metadata => "metadata",
+            Self::CreateTopic => "create_topic",
+            Self::DeleteTopic => "delete_topic",
+            Self::DescribeTopic => "describe_topic",
+            Self::ListTopics => "list_topics",
+            Self::ListOffsets => "list_offsets",
+            Self::InitProducer => "init_producer",
+            Self::Produce => "produce",
+            Self::Fetch => "fetch",
+            Self::CommitOffsets => "commit_offsets",
+            Self::FetchOffsets => "fetch_offsets",
         }
+    }
+
+    /// Its place in [`ALL`](Self::ALL).
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl Request {
+    /// Its kind.
+    pub const fn kind(&self) -> RequestKind {
+        match self {
+            Self::Metadata(_) => RequestKind::Metadata,
+            Self::CreateTopic(_) => RequestKind::CreateTopic,
+            Self::DeleteTopic(_) => RequestKind::DeleteTopic,
+            Self::DescribeTopic(_) => RequestKind::DescribeTopic,
+            Self::ListTopics(_) => RequestKind::ListTopics,
+            Self::ListOffsets(_) => RequestKind::ListOffsets,
+            Self::InitProducer(_) => RequestKind::InitProducer,
+            Self::Produce(_) => RequestKind::Produce,
+            Self::Fetch(_) => RequestKind::Fetch,
+            Self::CommitOffsets(_) => RequestKind::CommitOffsets,
+            Self::FetchOffsets(_) => RequestKind::FetchOffsets,
+        }
+    }
+}
+
+/// How a request ended, for what is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Answered as asked.
+    Ok,
+    /// Refused for something that the client can mend.
+    ClientError,
+    /// Refused or given up for something that the broker or its machine is short of or has lost.
+    ServerError,
+    /// Sent back because others come first.
+    Throttled,
+}
+
+impl Ending {
+    /// All of them, the gravest last.
+    pub const ALL: [Self; 4] = [Self::Ok, Self::ClientError, Self::Throttled, Self::ServerError];
+
+    /// Name for metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::ClientError => "client_error",
+            Self::ServerError => "server_error",
+            Self::Throttled => "throttled",
+        }
+    }
+
+    /// Its place in [`ALL`](Self::ALL).
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Ok => 0,
+            Self::ClientError => 1,
+            Self::Throttled => 2,
+            Self::ServerError => 3,
+        }
+    }
+
+    /// What this error says about the end of a request.
+    pub const fn of(code: ErrorCode) -> Self {
+        match code {
+            ErrorCode::Internal
+            | ErrorCode::StorageFailed
+            | ErrorCode::StorageFull
+            | ErrorCode::DataCorrupt => Self::ServerError,
+            ErrorCode::Backpressure | ErrorCode::DeadlineExceeded | ErrorCode::Draining => Self::Throttled,
+            _ => Self::ClientError,
+        }
+    }
+
+    /// How a request with this reply ended: as its gravest item did.
+    pub fn of_reply(reply: &Reply) -> Self {
+        let mut gravest = Self::Ok;
+        each_error(reply, |error| {
+            let ending = Self::of(error.code);
+            if ending.index() > gravest.index() {
+                gravest = ending;
+            }
+        });
+        gravest
+    }
+}
+
+/// Calls `look` with every error in a reply, be it for the whole request or for an item.
+pub fn each_error(reply: &Reply, look: impl FnMut(&ApiError)) {
+    fn items<'a, T: 'a>(
+        results: impl IntoIterator<Item = &'a Result<T, ApiError>>,
+        look: impl FnMut(&ApiError),
+    ) {
+        results
+            .into_iter()
+            .filter_map(|item| item.as_ref().err())
+            .for_each(look);
+    }
+    let mut look = look;
+    match reply {
+        Err(error) => look(error),
+        Ok(Response::Metadata(answer)) => items(answer.topics.iter().map(|(_, item)| item), look),
+        Ok(Response::ListOffsets(listed)) => items(listed, look),
+        Ok(Response::Produce(produced)) => items(&produced.partitions, look),
+        Ok(Response::Fetch(fetched)) => items(&fetched.partitions, look),
+        Ok(Response::FetchOffsets(offsets)) => items(offsets, look),
+        Ok(
+            Response::CreateTopic(_)
+            | Response::DeleteTopic(_)
+            | Response::DescribeTopic(_)
+            | Response::ListTopics(_)
+            | Response::InitProducer(_)
+            | Response::CommitOffsets(_),
+        ) => {}
     }
 }
 
@@ -156,4 +314,43 @@ impl std::fmt::Debug for Outcome {
 pub trait Service: Send + Sync + 'static {
     /// Takes a request in. Synchronous: produces of one connection keep the order in which they are handed in.
     fn handle(&self, request: Request) -> Outcome;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_and_endings_stand_at_their_index() {
+        for (at, kind) in RequestKind::ALL.iter().enumerate() {
+            assert_eq!(kind.index(), at, "{}", kind.name());
+        }
+        for (at, ending) in Ending::ALL.iter().enumerate() {
+            assert_eq!(ending.index(), at, "{}", ending.name());
+        }
+    }
+
+    #[test]
+    fn a_request_ends_as_its_gravest_item() {
+        let error = |code| Err(ApiError::new(code, "x"));
+        let reply = |items| Ok(Response::ListOffsets(items));
+        let codes = [
+            ErrorCode::UnknownTopicOrPartition,
+            ErrorCode::StorageFailed,
+            ErrorCode::Backpressure,
+        ];
+        assert_eq!(
+            Ending::of_reply(&reply(codes.map(error).into())),
+            Ending::ServerError
+        );
+        assert_eq!(
+            Ending::of_reply(&reply(vec![error(codes[0])])),
+            Ending::ClientError
+        );
+        assert_eq!(Ending::of_reply(&reply(Vec::new())), Ending::Ok);
+        assert_eq!(
+            Ending::of_reply(&Err(ApiError::new(codes[2], "x"))),
+            Ending::Throttled
+        );
+    }
 }

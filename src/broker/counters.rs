@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::api::{Reply, Response};
+use crate::api::{Reply, Response, each_error};
 use crate::model::ErrorCode;
 
 /// Totals since the start.
@@ -13,8 +13,10 @@ pub struct Counters {
     duplicates: AtomicU64,
     records_out: AtomicU64,
     bytes_out: AtomicU64,
+    memory_bytes: AtomicU64,
     /// One per code, in the order of [`ErrorCode::ALL`].
     refused: Box<[AtomicU64]>,
+    produce_refused: Box<[AtomicU64]>,
 }
 
 /// The totals at one moment.
@@ -30,8 +32,12 @@ pub struct CountersNow {
     pub records_out: u64,
     /// Bytes of the batches fetched.
     pub bytes_out: u64,
+    /// Bytes of the batches fetched that were in the engine's memory.
+    pub memory_bytes: u64,
     /// Errors answered, for whole requests and for items; codes that were never answered are left out.
     pub refused: Vec<(ErrorCode, u64)>,
+    /// Those of them that refused a batch.
+    pub produce_refused: Vec<(ErrorCode, u64)>,
 }
 
 impl Default for Counters {
@@ -42,7 +48,9 @@ impl Default for Counters {
             duplicates: AtomicU64::default(),
             records_out: AtomicU64::default(),
             bytes_out: AtomicU64::default(),
-            refused: ErrorCode::ALL.iter().map(|_| AtomicU64::default()).collect(),
+            memory_bytes: AtomicU64::default(),
+            refused: per_code(),
+            produce_refused: per_code(),
         }
     }
 }
@@ -51,17 +59,15 @@ impl Counters {
     /// The totals now.
     pub fn now(&self) -> CountersNow {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let refused = ErrorCode::ALL.iter().zip(&self.refused);
         CountersNow {
             records_in: get(&self.records_in),
             bytes_in: get(&self.bytes_in),
             duplicates: get(&self.duplicates),
             records_out: get(&self.records_out),
             bytes_out: get(&self.bytes_out),
-            refused: refused
-                .map(|(code, counter)| (*code, get(counter)))
-                .filter(|(_, count)| *count > 0)
-                .collect(),
+            memory_bytes: get(&self.memory_bytes),
+            refused: seen(&self.refused),
+            produce_refused: seen(&self.produce_refused),
         }
     }
 
@@ -74,43 +80,45 @@ impl Counters {
         add(&self.duplicates, 1);
     }
 
-    pub(super) fn fetched(&self, records: u64, bytes: u64) {
+    pub(super) fn fetched(&self, records: u64, bytes: u64, memory_bytes: u64) {
         add(&self.records_out, records);
         add(&self.bytes_out, bytes);
+        add(&self.memory_bytes, memory_bytes);
     }
 
     /// Counts the errors in an answer.
     pub(super) fn count(&self, reply: &Reply) {
-        match reply {
-            Err(error) => self.refused(error.code),
-            Ok(Response::Metadata(answer)) => self.refused_items(answer.topics.iter().map(|(_, item)| item)),
-            Ok(Response::ListOffsets(items)) => self.refused_items(items),
-            Ok(Response::Produce(produced)) => self.refused_items(&produced.partitions),
-            Ok(Response::Fetch(fetched)) => self.refused_items(&fetched.partitions),
-            Ok(Response::FetchOffsets(offsets)) => self.refused_items(offsets),
-            Ok(
-                Response::CreateTopic(_)
-                | Response::DeleteTopic(_)
-                | Response::DescribeTopic(_)
-                | Response::ListTopics(_)
-                | Response::InitProducer(_)
-                | Response::CommitOffsets(_),
-            ) => {}
-        }
-    }
-
-    fn refused_items<'a, T: 'a>(&self, items: impl IntoIterator<Item = &'a Result<T, crate::api::ApiError>>) {
-        for error in items.into_iter().filter_map(|item| item.as_ref().err()) {
-            self.refused(error.code);
+        each_error(reply, |error| self.refused(error.code));
+        if let Ok(Response::Produce(produced)) = reply {
+            for error in produced.partitions.iter().filter_map(|item| item.as_ref().err()) {
+                count_code(&self.produce_refused, error.code);
+            }
         }
     }
 
     fn refused(&self, code: ErrorCode) {
-        let counters = ErrorCode::ALL.iter().zip(&self.refused);
-        for (_, counter) in counters.filter(|(at, _)| **at == code) {
-            add(counter, 1);
-        }
+        count_code(&self.refused, code);
     }
+}
+
+fn per_code() -> Box<[AtomicU64]> {
+    ErrorCode::ALL.iter().map(|_| AtomicU64::default()).collect()
+}
+
+fn count_code(counters: &[AtomicU64], code: ErrorCode) {
+    let counters = ErrorCode::ALL.iter().zip(counters);
+    for (_, counter) in counters.filter(|(at, _)| **at == code) {
+        add(counter, 1);
+    }
+}
+
+/// What was counted, without the codes that never came up.
+fn seen(counters: &[AtomicU64]) -> Vec<(ErrorCode, u64)> {
+    let counted = ErrorCode::ALL.iter().zip(counters);
+    counted
+        .map(|(code, counter)| (*code, counter.load(Ordering::Relaxed)))
+        .filter(|(_, count)| *count > 0)
+        .collect()
 }
 
 fn add(counter: &AtomicU64, by: u64) {

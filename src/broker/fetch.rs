@@ -46,6 +46,10 @@ struct Round {
     /// Bytes of decoded records so far, as a client gets them.
     structured_bytes: u64,
     records: u64,
+    /// Bytes of batches that the engine had in memory.
+    memory_bytes: u64,
+    /// Which targets gave how many records and bytes.
+    taken: Vec<(usize, u64, u64)>,
     /// A limit kept something back: there is no point in waiting for more.
     full: bool,
     failed: bool,
@@ -160,6 +164,7 @@ impl<L: PartitionLog> Plan<L> {
                 Next::Read(spec, bounds) => {
                     let log = &target.as_ref().ok()?.partition.log;
                     let read = log.try_read(&spec)?;
+                    round.note_memory(&read);
                     self.take(&mut round, &spec, bounds, read);
                 }
             }
@@ -176,7 +181,10 @@ impl<L: PartitionLog> Plan<L> {
                 (Next::Read(spec, bounds), Ok(target)) => {
                     let log = &target.partition.log;
                     let read = match log.try_read(&spec) {
-                        Some(read) => read,
+                        Some(read) => {
+                            round.note_memory(&read);
+                            read
+                        }
                         None => Arc::clone(log).read(spec).await,
                     };
                     self.take(&mut round, &spec, bounds, read);
@@ -195,6 +203,8 @@ impl<L: PartitionLog> Plan<L> {
             bytes: 0,
             structured_bytes: 0,
             records: 0,
+            memory_bytes: 0,
+            taken: Vec::new(),
             full: false,
             failed: false,
         }
@@ -256,8 +266,10 @@ impl<L: PartitionLog> Plan<L> {
                 }
             }
         }
+        let records = fetched.next_offset.since(spec.from);
         round.bytes += bytes;
-        round.records += fetched.next_offset.since(spec.from);
+        round.records += records;
+        round.taken.push((round.results.len(), records, bytes));
         round.push(Ok(fetched));
     }
 
@@ -287,7 +299,13 @@ impl<L: PartitionLog> Plan<L> {
     }
 
     fn answer(&self, round: Round) -> Reply {
-        self.counters.fetched(round.records, round.bytes);
+        self.counters
+            .fetched(round.records, round.bytes, round.memory_bytes);
+        for (at, records, bytes) in &round.taken {
+            if let Some(Ok(target)) = self.targets.get(*at) {
+                target.partition.traffic.fetched(*records, *bytes);
+            }
+        }
         Ok(Response::Fetch(Fetched {
             partitions: round.results,
         }))
@@ -301,6 +319,10 @@ impl Round {
             Err(_) => self.failed = true,
         }
         self.results.push(result);
+    }
+
+    fn note_memory(&mut self, read: &Result<ReadOut, ReadError>) {
+        self.memory_bytes += read.as_ref().map_or(0, |out| out.bytes);
     }
 
     fn is_enough(&self, min_bytes: u64) -> bool {

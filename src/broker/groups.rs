@@ -22,6 +22,9 @@ const OFFSET_BYTES: u64 = 128;
 /// A partition that exists, and what its topic is called.
 type Found<L> = (TopicName, Arc<Partition<L>>);
 
+/// An offset that may be committed, and where.
+type Checked<L> = (Arc<Partition<L>>, Offset);
+
 impl<S: LogStore> Broker<S> {
     pub(super) fn commit_offsets(&self, commit: CommitOffsets) -> Outcome {
         let (asked, max) = (commit.offsets.len(), self.settings.request_partitions_max);
@@ -55,12 +58,7 @@ impl<S: LogStore> Broker<S> {
         self.commit_found(permit, commit, &found)
     }
 
-    fn commit_found(
-        &self,
-        permit: Permit,
-        commit: CommitOffsets,
-        found: &[(Arc<Partition<S::Log>>, Offset)],
-    ) -> Outcome {
+    fn commit_found(&self, permit: Permit, commit: CommitOffsets, found: &[Checked<S::Log>]) -> Outcome {
         let mut groups = self.lock_groups();
         let mut items = commit.offsets.iter().enumerate().zip(found);
         let gone = items.find(|(_, (partition, _))| partition.is_gone());
@@ -80,7 +78,7 @@ impl<S: LogStore> Broker<S> {
         groups: &mut super::driver::Driver<S::Log, group::Machine>,
         permit: Permit,
         commit: CommitOffsets,
-        found: &[(Arc<Partition<S::Log>>, Offset)],
+        found: &[Checked<S::Log>],
     ) -> Result<Timestamp, ApiError> {
         let now = self.clock.wall();
         let offsets = commit.offsets.iter().zip(found);
@@ -113,7 +111,7 @@ impl<S: LogStore> Broker<S> {
     }
 
     /// The partition of an item, and its offset if that can be one.
-    fn check_item(&self, item: &OffsetToCommit) -> Result<(Arc<Partition<S::Log>>, Offset), ApiError> {
+    fn check_item(&self, item: &OffsetToCommit) -> Result<Checked<S::Log>, ApiError> {
         let partition = self.resolve(&item.partition)?;
         let bounds = partition.log.bounds(self.durable_lsn());
         // Below the log start is fine: retention may have passed a group that is slow.

@@ -18,6 +18,7 @@ mod recovered;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -28,10 +29,12 @@ use tokio::sync::watch;
 pub use counters::{Counters, CountersNow};
 pub use recovered::{RecoverError, Recovered};
 pub use settings::Settings;
+pub use traffic::{PartitionNow, TopicNow};
 
 use self::coordinator::Coordinator;
 use self::driver::Driver;
 use self::recovered::Parts;
+use self::traffic::Traffic;
 use crate::api::{ApiError, Outcome, Request, Service, TopicPartition};
 use crate::group;
 use crate::metadata;
@@ -72,6 +75,7 @@ struct Registry<L> {
 struct TopicHandle<L> {
     topic: Arc<metadata::Topic>,
     partitions: Vec<Arc<Partition<L>>>,
+    traffic: Arc<Traffic>,
 }
 
 /// A partition: who decides, and where it is stored.
@@ -82,8 +86,12 @@ struct Partition<L> {
     /// The topic was deleted, or is just being. Written under the lock of `state`, which is held until the deletion has
     /// its LSN.
     gone: AtomicBool,
+    traffic: Arc<Traffic>,
     state: Mutex<PartitionState>,
 }
+
+/// A partition that was asked for, and its topic.
+type Resolved<L> = (Arc<TopicHandle<L>>, Arc<Partition<L>>);
 
 /// Why there is no permit.
 enum NotAdmitted {
@@ -179,10 +187,7 @@ impl<S: LogStore> Broker<S> {
     }
 
     /// The partition that a client means, and its topic.
-    fn resolve_with_topic(
-        &self,
-        asked: &TopicPartition,
-    ) -> Result<(Arc<TopicHandle<S::Log>>, Arc<Partition<S::Log>>), ApiError> {
+    fn resolve_with_topic(&self, asked: &TopicPartition) -> Result<Resolved<S::Log>, ApiError> {
         let handle = match asked.topic_id {
             Some(id) => self
                 .registry
@@ -276,6 +281,10 @@ impl<L> Registry<L> {
         self.by_id.remove(&topic.id);
     }
 
+    fn all(&self) -> Vec<Arc<TopicHandle<L>>> {
+        self.by_id.iter().map(|handle| Arc::clone(&handle)).collect()
+    }
+
     fn with_id(&self, id: TopicId) -> Option<Arc<TopicHandle<L>>> {
         self.by_id.get(&id).map(|handle| Arc::clone(&handle))
     }
@@ -315,6 +324,7 @@ fn open_topic<S: LogStore>(
         segment_bytes: topic.config().segment_bytes,
         index_interval_bytes: topic.config().index_interval_bytes,
     };
+    let traffic = Arc::<Traffic>::default();
     let open = |index| {
         let key = PartitionKey {
             topic: topic.id,
@@ -327,11 +337,13 @@ fn open_topic<S: LogStore>(
             log,
             max_message_bytes: topic.config().max_message_bytes,
             gone: AtomicBool::new(false),
+            traffic: Arc::clone(&traffic),
             state: Mutex::new(state),
         })
     };
     TopicHandle {
         topic: Arc::clone(topic),
         partitions: (0..topic.partitions).map(open).collect(),
+        traffic,
     }
 }

@@ -125,6 +125,7 @@ impl<S: LogStore> Broker<S> {
                 lsn,
             } => {
                 self.counters.duplicate();
+                partition.traffic.duplicate();
                 return Ok(Place {
                     offsets: Some((base, last)),
                     append_time,
@@ -134,6 +135,7 @@ impl<S: LogStore> Broker<S> {
             }
             Decision::DuplicateOld { lsn } => {
                 self.counters.duplicate();
+                partition.traffic.duplicate();
                 return Ok(Place {
                     offsets: None,
                     append_time: NO_TIME,
@@ -155,6 +157,7 @@ impl<S: LogStore> Broker<S> {
         state.appended(&header, append_time, lsn);
         drop(state);
         self.counters.appended(header.count, bytes);
+        partition.traffic.appended(header.count, bytes, append_time);
         Ok(Place {
             offsets: Some((base, header.last_offset())),
             append_time,

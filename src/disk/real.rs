@@ -194,6 +194,15 @@ impl DiskFile for RealFile {
             .map_err(|e| self.failed("read", Some(at), e))
     }
 
+    fn read_cached_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
+        let mut into = [io::IoSliceMut::new(buf)];
+        match rustix::io::preadv2(&self.file, &mut into, at, rustix::io::ReadWriteFlags::NOWAIT) {
+            Ok(read) => Ok(read),
+            // Not in memory, or a file system that cannot tell. Any other trouble is the ordinary read's to report.
+            Err(_) => Ok(0),
+        }
+    }
+
     fn write_all_at(&self, buf: &[u8], at: u64) -> io::Result<()> {
         check_alignment(self.direct, buf, at)
             .and_then(|()| self.write_pieces(buf, at))

@@ -1,9 +1,10 @@
-//! The HTTP listener: health today, metrics and console later.
+//! The HTTP listener: health and metrics.
 //!
 //! HTTP/1.1 only. Every connection has a deadline for its next request head and there are few of them: this port is for
 //! probes and people, and must stay cheap when somebody plays with it. Knows nothing of the storage engine.
 
 mod health;
+mod metrics;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 pub use health::{Check, CheckState, Probe, Query, Verdict, verdict};
+pub use metrics::{BadQuery, Metrics};
 
 use crate::rt::Tasks;
 
@@ -55,14 +57,30 @@ impl Default for Settings {
     }
 }
 
+/// Who fills the pages.
+#[derive(Clone)]
+pub struct Sources {
+    /// How the process stands.
+    pub probe: Arc<dyn Probe>,
+    /// What it has counted.
+    pub metrics: Arc<dyn Metrics>,
+}
+
+impl std::fmt::Debug for Sources {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sources").finish_non_exhaustive()
+    }
+}
+
 /// The pages.
-fn router(probe: Arc<dyn Probe>) -> Router {
-    Router::new()
+fn router(sources: Sources) -> Router {
+    let health = Router::new()
         .route("/livez", get(livez))
         .route("/healthz", get(livez))
         .route("/readyz", get(readyz))
-        // No page takes a body. What a client sends as one is never read: hyper closes the connection behind the answer.
-        .with_state(probe)
+        .with_state(sources.probe);
+    // No page takes a body. What a client sends as one is never read: hyper closes the connection behind the answer.
+    health.merge(metrics::router(sources.metrics))
 }
 
 async fn livez(State(probe): State<Arc<dyn Probe>>, RawQuery(query): RawQuery) -> impl IntoResponse {
@@ -89,9 +107,9 @@ fn answer(endpoint: &str, checks: &[Check], query: Option<&str>) -> impl IntoRes
 }
 
 /// Serves until the tasks are told to stop. Every accepted connection is one of `tasks`.
-pub fn serve(listener: TcpListener, settings: &Settings, probe: Arc<dyn Probe>, tasks: &Tasks) {
+pub fn serve(listener: TcpListener, settings: &Settings, sources: Sources, tasks: &Tasks) {
     let settings = settings.clone();
-    let router = router(probe);
+    let router = router(sources);
     let stage = tasks.clone();
     tasks.spawn(|stop| async move {
         let slots = Arc::new(Semaphore::new(settings.connections_max));
@@ -175,12 +193,31 @@ mod tests {
         }
     }
 
+    struct Nothing;
+
+    impl Metrics for Nothing {
+        fn all(&self) -> String {
+            "naru_test 1\n".to_owned()
+        }
+
+        fn partitions(&self, topics: &str) -> Result<String, BadQuery> {
+            match topics {
+                "" => Ok("everything\n".to_owned()),
+                _ => Err(BadQuery(format!("no pattern: {topics}"))),
+            }
+        }
+    }
+
     async fn start(settings: Settings) -> (SocketAddr, Arc<Switch>, Tasks) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let probe = Arc::new(Switch::default());
         let tasks = Tasks::new();
-        serve(listener, &settings, probe.clone(), &tasks);
+        let sources = Sources {
+            probe: probe.clone(),
+            metrics: Arc::new(Nothing),
+        };
+        serve(listener, &settings, sources, &tasks);
         (address, probe, tasks)
     }
 
@@ -211,6 +248,31 @@ mod tests {
         assert!(after.contains("[+]recovery ok"), "{after}");
         assert!(get(address, "/healthz").await.ends_with("ok\n"));
         assert!(get(address, "/nothing").await.starts_with("HTTP/1.1 404"));
+        tasks.stop();
+        assert_eq!(tasks.wait(Duration::from_secs(5)).await, 0);
+    }
+
+    #[tokio::test]
+    async fn metrics_are_text_and_a_bad_query_is_told() {
+        let (address, _probe, tasks) = start(Settings::default()).await;
+        let page = get(address, "/metrics").await;
+        assert!(page.starts_with("HTTP/1.1 200"), "{page}");
+        assert!(page.contains("content-type: text/plain; version=0.0.4"), "{page}");
+        assert!(page.ends_with("\r\n\r\nnaru_test 1\n"), "{page}");
+        let all = get(address, "/metrics/partitions").await;
+        assert!(all.ends_with("everything\n"), "{all}");
+        for (query, status, answer) in [
+            ("topic=x*", 400, "no pattern: x*\n"),
+            ("topic=%2A", 400, "no pattern: *\n"),
+            ("tropic=x", 400, "unknown field `tropic`"),
+        ] {
+            let refused = get(address, &format!("/metrics/partitions?{query}")).await;
+            assert!(
+                refused.starts_with(&format!("HTTP/1.1 {status}")),
+                "{query}: {refused}"
+            );
+            assert!(refused.contains(answer), "{query}: {refused}");
+        }
         tasks.stop();
         assert_eq!(tasks.wait(Duration::from_secs(5)).await, 0);
     }

@@ -16,11 +16,11 @@ use tokio_util::sync::CancellationToken;
 use super::frame::{FrameError, Peek};
 use super::greeting::{Greeted, greet};
 use super::listener::Shared;
-use super::pending::{Blocked, Held, InFlight, Parked, Queued};
+use super::pending::{Blocked, Held, InFlight, Meter, Parked, Queued};
 use super::protocol::{Decision, Decoded, Protocol};
 use super::socket::{Inbound, Outbound};
 use super::{Hangup, Settings};
-use crate::api::{ApiError, Outcome, Reply, Request};
+use crate::api::{ApiError, Ending, Outcome, Reply, Request};
 use crate::model::{DurableState, ErrorCode};
 use crate::rt::BoxFuture;
 
@@ -57,7 +57,9 @@ pub(super) async fn run<P: Protocol>(
             drop(greeting_slot);
             let mut open = Open::new(inbound, outbound, shared);
             // A token of its own: ten thousand connections must not queue for the lock of one.
-            if open.serve(stop.child_token()).await.is_ok() && open.input != Input::Ended {
+            let served = open.serve(stop.child_token()).await;
+            counters.count_abandoned(open.in_flight.len());
+            if served.is_ok() && open.input != Input::Ended {
                 linger(open.inbound, open.outbound, settings).await;
             }
         }
@@ -338,7 +340,13 @@ impl<'a, P: Protocol> Open<'a, P> {
                 decoded_bytes,
             } => {
                 self.shared.parts.counters.count_request();
-                self.in_flight.insert(id, charge.max(decoded_bytes), Some(permit));
+                let meter = Meter {
+                    kind: request.kind(),
+                    since: now,
+                    ending: Ending::Ok,
+                };
+                self.in_flight
+                    .insert(id, charge.max(decoded_bytes), meter, Some(permit));
                 let expires = now.saturating_add(deadline.unwrap_or(self.settings.request_deadline_default));
                 let queued = Queued { id, expires, request };
                 if matches!(queued.request, Request::Produce(_)) && !self.blocked.is_empty() {
@@ -368,6 +376,7 @@ impl<'a, P: Protocol> Open<'a, P> {
         match self.shared.parts.service.handle(request) {
             Outcome::Ready(reply) => self.answer(id, reply),
             Outcome::AfterLsn { lsn, reply } => {
+                self.in_flight.ends(id, Ending::of_reply(&reply));
                 self.held
                     .push(lsn, id, self.shared.parts.protocol.encode(id, reply));
             }
@@ -401,8 +410,18 @@ impl<'a, P: Protocol> Open<'a, P> {
     }
 
     fn answer(&mut self, id: u64, reply: Reply) {
-        self.in_flight.remove(id);
+        self.in_flight.ends(id, Ending::of_reply(&reply));
+        self.finish(id, self.shared.parts.clock.mono());
         self.outbound.push(self.shared.parts.protocol.encode(id, reply));
+    }
+
+    /// The request is over: gives its share back and counts it.
+    fn finish(&mut self, id: u64, now: Duration) {
+        if let Some(meter) = self.in_flight.remove(id) {
+            let took = now.saturating_sub(meter.since);
+            let counters = &self.shared.parts.counters;
+            counters.count_answer(meter.kind, meter.ending, took);
+        }
     }
 
     /// Moves replies that have become due to the output. Returns whether there were any.
@@ -412,8 +431,10 @@ impl<'a, P: Protocol> Open<'a, P> {
         }
         let mut released = false;
         let state = *self.durable.borrow_and_update();
+        let mut now = None;
         while let Some((id, reply)) = self.held.pop_due(state.lsn) {
-            self.in_flight.remove(id);
+            let now = *now.get_or_insert_with(|| self.shared.parts.clock.mono());
+            self.finish(id, now);
             self.outbound.push(reply);
             released = true;
         }

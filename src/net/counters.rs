@@ -1,8 +1,11 @@
 //! What the connections count instead of logging it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use crate::api::{Ending, RequestKind};
 use crate::model::ErrorCode;
+use crate::telemetry::{Histogram, HistogramNow};
 
 /// Lowest and highest number of the codes for bad input.
 const BAD_INPUT_FIRST: u32 = 20;
@@ -46,19 +49,86 @@ impl Hangup {
 }
 
 /// Counters of a listener and all its connections. All but [`open`](Self::open) only grow.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Counters {
     accepted: AtomicU64,
     accept_errors: AtomicU64,
     closed: AtomicU64,
     requests: AtomicU64,
+    abandoned: AtomicU64,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     bad_input: [AtomicU64; BAD_INPUT_COUNT],
     hangups: [AtomicU64; Hangup::ALL.len()],
+    /// One per kind of request, in the order of [`RequestKind::ALL`].
+    answers: Box<[Answers]>,
+}
+
+/// How requests of one kind ended.
+#[derive(Debug)]
+struct Answers {
+    endings: [AtomicU64; Ending::ALL.len()],
+    durations: Histogram,
+}
+
+/// How requests of one kind ended, at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnswersNow {
+    /// Which kind.
+    pub kind: RequestKind,
+    /// How many ended how.
+    pub endings: [(Ending, u64); Ending::ALL.len()],
+    /// How long they took, from being read to their answer being handed to the socket.
+    pub durations: HistogramNow,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        let answers = RequestKind::ALL.iter().map(|_| Answers {
+            endings: Default::default(),
+            durations: Histogram::of_latencies(),
+        });
+        Self {
+            accepted: AtomicU64::default(),
+            accept_errors: AtomicU64::default(),
+            closed: AtomicU64::default(),
+            requests: AtomicU64::default(),
+            abandoned: AtomicU64::default(),
+            bytes_in: AtomicU64::default(),
+            bytes_out: AtomicU64::default(),
+            bad_input: Default::default(),
+            hangups: Default::default(),
+            answers: answers.collect(),
+        }
+    }
 }
 
 impl Counters {
+    /// How requests ended, one entry per kind.
+    pub fn answers(&self) -> Vec<AnswersNow> {
+        let kinds = RequestKind::ALL.iter().zip(&self.answers);
+        kinds
+            .map(|(kind, answers)| AnswersNow {
+                kind: *kind,
+                endings: Ending::ALL.map(|ending| {
+                    let count = answers.endings.get(ending.index());
+                    (ending, count.map_or(0, |count| count.load(Ordering::Relaxed)))
+                }),
+                durations: answers.durations.now(),
+            })
+            .collect()
+    }
+
+    pub(super) fn count_answer(&self, kind: RequestKind, ending: Ending, took: Duration) {
+        let Some(answers) = self.answers.get(kind.index()) else {
+            return;
+        };
+        if let Some(counter) = answers.endings.get(ending.index()) {
+            add(counter, 1);
+        }
+        answers.durations.observe(took);
+    }
+
     /// Connections accepted.
     pub fn accepted(&self) -> u64 {
         self.accepted.load(Ordering::Relaxed)
@@ -84,6 +154,11 @@ impl Counters {
     /// Requests handed to the broker.
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Requests whose connection ended before their answer.
+    pub fn abandoned(&self) -> u64 {
+        self.abandoned.load(Ordering::Relaxed)
     }
 
     /// Bytes read.
@@ -123,6 +198,10 @@ impl Counters {
 
     pub(super) fn count_request(&self) {
         add(&self.requests, 1);
+    }
+
+    pub(super) fn count_abandoned(&self, requests: usize) {
+        add(&self.abandoned, requests as u64);
     }
 
     pub(super) fn count_bytes_in(&self, bytes: usize) {

@@ -30,7 +30,7 @@ mod settings;
 mod socket;
 
 #[cfg(feature = "server")]
-pub use counters::{Counters, Hangup};
+pub use counters::{AnswersNow, Counters, Hangup};
 #[cfg(feature = "server")]
 pub use listener::{Parts, bind, connection_limit, start};
 #[cfg(feature = "server")]

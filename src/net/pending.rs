@@ -7,9 +7,20 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::frame::FrameOut;
-use crate::api::{Reply, Request};
+use crate::api::{Ending, Reply, Request, RequestKind};
 use crate::model::Lsn;
 use crate::rt::BoxFuture;
+
+/// What is counted about a request when its answer leaves.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Meter {
+    /// Which kind it is.
+    pub(super) kind: RequestKind,
+    /// When it was taken in, on the monotonic clock.
+    pub(super) since: Duration,
+    /// How its answer ends it; as yet unknown answers count as fine.
+    pub(super) ending: Ending,
+}
 
 /// Every unanswered request and what it costs.
 #[derive(Debug, Default)]
@@ -21,8 +32,9 @@ pub(super) struct InFlight {
 #[derive(Debug)]
 struct Charge {
     bytes: u64,
+    meter: Meter,
     /// Share of the memory that all connections have for requests.
-    _permit: Option<OwnedSemaphorePermit>,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl InFlight {
@@ -32,33 +44,32 @@ impl InFlight {
     }
 
     /// Takes a request in.
-    pub(super) fn insert(&mut self, id: u64, bytes: u64, permit: Option<OwnedSemaphorePermit>) {
+    pub(super) fn insert(&mut self, id: u64, bytes: u64, meter: Meter, permit: Option<OwnedSemaphorePermit>) {
         self.bytes += bytes;
-        let before = self.charges.insert(
-            id,
-            Charge {
-                bytes,
-                _permit: permit,
-            },
-        );
+        let before = self.charges.insert(id, Charge { bytes, meter, permit });
         debug_assert!(before.is_none(), "ids are checked first");
     }
 
-    /// It is answered.
-    pub(super) fn remove(&mut self, id: u64) {
-        if let Some(charge) = self.charges.remove(&id) {
-            self.bytes -= charge.bytes;
+    /// Its answer is made and says this.
+    pub(super) fn ends(&mut self, id: u64, ending: Ending) {
+        if let Some(charge) = self.charges.get_mut(&id) {
+            charge.meter.ending = ending;
         }
+    }
+
+    /// It is answered.
+    pub(super) fn remove(&mut self, id: u64) -> Option<Meter> {
+        let charge = self.charges.remove(&id)?;
+        self.bytes -= charge.bytes;
+        Some(charge.meter)
     }
 
     /// It goes on without its bytes, which were handed over.
     pub(super) fn discharge(&mut self, id: u64) {
         if let Some(charge) = self.charges.get_mut(&id) {
             self.bytes -= charge.bytes;
-            *charge = Charge {
-                bytes: 0,
-                _permit: None,
-            };
+            charge.bytes = 0;
+            charge.permit = None;
         }
     }
 
@@ -264,12 +275,21 @@ mod tests {
     #[test]
     fn charges_are_given_back_once() {
         let mut flight = InFlight::default();
-        flight.insert(1, 100, None);
-        flight.insert(2, 50, None);
+        let meter = Meter {
+            kind: RequestKind::Fetch,
+            since: Duration::ZERO,
+            ending: Ending::Ok,
+        };
+        flight.insert(1, 100, meter, None);
+        flight.insert(2, 50, meter, None);
         flight.discharge(1);
         assert_eq!((flight.len(), flight.bytes()), (2, 50));
-        flight.remove(1);
-        flight.remove(1);
+        flight.ends(1, Ending::Throttled);
+        assert_eq!(
+            flight.remove(1).map(|meter| meter.ending),
+            Some(Ending::Throttled)
+        );
+        assert!(flight.remove(1).is_none());
         assert_eq!((flight.len(), flight.bytes()), (1, 50));
         assert!(!flight.contains(1) && flight.contains(2));
     }

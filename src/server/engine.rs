@@ -11,6 +11,8 @@ use tracing::{info, warn};
 
 use super::ServeError;
 use super::lock::DirectoryLock;
+use super::metered::{DiskMeter, MeteredDisk};
+use super::metrics::{EngineNow, LocalNow};
 use super::status::{EngineHealth, Status};
 use crate::api::Service;
 use crate::broker::{self, Broker, Recovered};
@@ -35,6 +37,8 @@ pub(crate) struct Engine {
     pub(crate) durable: watch::Receiver<DurableState>,
     /// How the engine stands; may be asked from anywhere.
     pub(crate) health: Arc<dyn Fn() -> EngineHealth + Send + Sync>,
+    /// What it has counted; may be asked from anywhere, and takes a while with many partitions.
+    pub(crate) now: Arc<dyn Fn() -> EngineNow + Send + Sync>,
     /// Ends the engine with a clean checkpoint.
     pub(crate) close: Box<dyn FnOnce() -> BoxFuture<'static, Result<(), String>> + Send>,
     step_bytes_max: u32,
@@ -50,6 +54,7 @@ pub(crate) async fn open(
     native: SocketAddr,
     clock: &Arc<dyn Clock>,
     status: &Status,
+    meter: &Arc<DiskMeter>,
 ) -> Result<Engine, ServeError> {
     let mut broker = settings.broker.clone();
     broker.address = native.to_string();
@@ -61,7 +66,7 @@ pub(crate) async fn open(
         broker.cluster_id = uuid_text(RandomIds.uuid());
         return over(MemoryStore::new(MemoryOptions::default()), broker, clock).map(in_memory);
     }
-    open_local(settings, broker, clock, status).await
+    open_local(settings, broker, clock, status, meter).await
 }
 
 /// An engine and its broker, before their types are forgotten.
@@ -106,8 +111,14 @@ fn over<S: LogStore>(
 fn in_memory(pair: Pair<MemoryStore>) -> Engine {
     let durable = pair.store.durable();
     let state = durable.clone();
+    let counting = Arc::clone(&pair.broker);
     Engine {
         service: pair.broker,
+        now: Arc::new(move || EngineNow {
+            counters: counting.counters().now(),
+            topics: counting.topics_now(),
+            local: None,
+        }),
         durable,
         health: Arc::new(move || EngineHealth {
             poisoned: state.borrow().poisoned,
@@ -124,10 +135,12 @@ async fn open_local(
     broker: broker::Settings,
     clock: &Arc<dyn Clock>,
     status: &Status,
+    meter: &Arc<DiskMeter>,
 ) -> Result<Engine, ServeError> {
+    let begun = clock.mono();
     let lock = DirectoryLock::take(&settings.data_dir)?;
     let (store, recovered) = loop {
-        match recover(settings, &broker, clock).await {
+        match recover(settings, &broker, clock, meter).await {
             Ok(opened) => break opened,
             Err(Refusal::Full(error)) => {
                 // Whoever makes room should not have to start the broker as well.
@@ -143,6 +156,7 @@ async fn open_local(
         }
     };
     tell_recovery(store.report());
+    let recovery_took = clock.mono().saturating_sub(begun);
     let broker = broker::Settings {
         cluster_id: uuid_text(store.directory_id()),
         ..broker
@@ -152,7 +166,7 @@ async fn open_local(
     pair.store
         .start(snapshots)
         .map_err(|error| ServeError::Storage(error.to_string()))?;
-    Ok(local(pair, lock))
+    Ok(local(pair, lock, recovery_took))
 }
 
 enum Refusal {
@@ -167,11 +181,13 @@ async fn recover(
     settings: &Settings,
     broker: &broker::Settings,
     clock: &Arc<dyn Clock>,
+    meter: &Arc<DiskMeter>,
 ) -> Result<(LocalStore, Recovered), Refusal> {
     let (dir, storage) = (settings.data_dir.clone(), settings.storage.clone());
     let (clock, mut recovered) = (Arc::clone(clock), Recovered::new(broker));
+    let meter = Arc::clone(meter);
     let opening = tokio::task::spawn_blocking(move || {
-        let disk = RealDisk::open(&dir)?;
+        let disk = MeteredDisk::new(Arc::new(RealDisk::open(&dir)?), Arc::clone(&clock), meter);
         let store = LocalStore::open(Arc::new(disk), &storage, clock, &RandomIds, &mut recovered)?;
         Ok::<_, OpenError>((store, recovered))
     });
@@ -217,15 +233,21 @@ fn tell_recovery(report: &RecoveryReport) {
     }
 }
 
-fn local(pair: Pair<LocalStore>, lock: DirectoryLock) -> Engine {
+fn local(pair: Pair<LocalStore>, lock: DirectoryLock, recovery_took: Duration) -> Engine {
     let Pair {
         store,
         broker,
         cluster_id,
     } = pair;
     let asked = Arc::clone(&store);
+    let (counted, counting) = (Arc::clone(&store), Arc::clone(&broker));
     Engine {
         service: broker,
+        now: Arc::new(move || EngineNow {
+            counters: counting.counters().now(),
+            topics: counting.topics_now(),
+            local: Some(local_now(&counted, recovery_took)),
+        }),
         durable: store.durable(),
         step_bytes_max: store.caps().step_bytes_max,
         cluster_id,
@@ -251,6 +273,21 @@ fn local(pair: Pair<LocalStore>, lock: DirectoryLock) -> Engine {
     }
 }
 
+fn local_now(store: &LocalStore, recovery_took: Duration) -> LocalNow {
+    let status = store.status();
+    LocalNow {
+        stats: store.stats(),
+        recovery: store.report().clone(),
+        recovery_took,
+        lsn: (status.durable.0, status.applied.0),
+        admitted_bytes: status.admitted_bytes,
+        journal_files: status.journal_files,
+        crc_errors: status.crc_errors,
+        storage_full: status.storage_full,
+        failed: status.failure.is_some(),
+    }
+}
+
 /// Starts answering on the native port.
 pub(crate) fn start_native(
     listener: TcpListener,
@@ -258,6 +295,7 @@ pub(crate) fn start_native(
     settings: &Settings,
     http: SocketAddr,
     clock: &Arc<dyn Clock>,
+    counters: &Arc<net::Counters>,
     tasks: &Tasks,
 ) {
     let net = net::Settings {
@@ -278,7 +316,7 @@ pub(crate) fn start_native(
         service: Arc::clone(&engine.service),
         durable: engine.durable.clone(),
         clock: Arc::clone(clock),
-        counters: Arc::default(),
+        counters: Arc::clone(counters),
     };
     net::start(listener, parts, tasks);
 }

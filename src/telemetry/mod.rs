@@ -1,10 +1,12 @@
-//! Logs of the process: set up once, written to stderr, never read by the program.
+//! Logs and metrics of the process.
 //!
-//! One flat JSON object per line, or text for people when stderr is a terminal. Success is a counter, never a line per
-//! request, so nothing here has to be fast. Knows nothing of what is logged.
+//! Logs are set up once, written to stderr, and never read by the program. One flat JSON object per line, or text for people when stderr is a terminal. Success is a counter, never a line per
+//! request, so nothing about logs has to be fast. Knows nothing of what is logged or counted.
 
 pub mod fields;
+mod histogram;
 mod json;
+mod metrics;
 
 use std::fmt;
 use std::io::IsTerminal;
@@ -14,7 +16,9 @@ use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 
+pub use histogram::{AMOUNT_BOUNDS, Histogram, HistogramNow, LATENCY_BOUNDS_US};
 pub use json::JsonLines;
+pub use metrics::{CONTENT_TYPE, Family, Kind, Page};
 
 use crate::model::Timestamp;
 

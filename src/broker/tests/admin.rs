@@ -52,7 +52,7 @@ fn whoever_sees_a_topic_waits_until_it_is_durable() {
         }),
     ];
     for request in requests {
-        let name = request.name();
+        let name = request.kind().name();
         assert_eq!(waits(rig.broker.handle(request)).0, lsn, "{name}");
     }
 }

@@ -233,7 +233,9 @@ fn a_restart_leaves_the_last_commits_wherever_the_snapshot_was_taken() {
             rig.ask(Request::DeleteTopic(DeleteTopic { name, id: None }))
                 .unwrap();
         },
-        |rig| drop(filled(rig, "u", 3)),
+        |rig| {
+            filled(rig, "u", 3);
+        },
         |rig| commit(rig, "g", &[("t", 0, 2), ("u", 0, 3)]).unwrap(),
         |rig| commit(rig, "g", &[("t", 0, 2)]).unwrap(),
     ];

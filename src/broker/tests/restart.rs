@@ -143,7 +143,7 @@ fn stored_state_that_cannot_be_understood_prevents_the_start() {
         recovered.snapshot(at, bad.clone());
         let failed = recovered.finish().map(|_| ()).unwrap_err();
         match failed {
-            RecoverError::Snapshot { of, .. } if of == "__meta" => assert_eq!(at, PartitionKey::META),
+            RecoverError::Snapshot { of: "__meta", .. } => assert_eq!(at, PartitionKey::META),
             RecoverError::Snapshot { .. } => assert_eq!(at, PartitionKey::GROUPS),
             RecoverError::Producers { key: of, .. } => assert_eq!(of, at),
             other => panic!("{other:?}"),

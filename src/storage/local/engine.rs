@@ -14,6 +14,7 @@ use super::log::LocalLog;
 use super::queue::Queue;
 use super::read::ReadSide;
 use super::settings::Settings;
+use super::stats::Stats;
 use super::tail::Tail;
 use crate::disk::SharedDisk;
 use crate::model::{DurableState, Lsn, PartitionKey, TopicId};
@@ -52,6 +53,7 @@ pub(super) struct Engine {
     pub(super) reads: Arc<ReadSide>,
     pub(super) files: JournalFiles,
     pub(super) budget: Arc<Budget>,
+    pub(super) stats: Stats,
     pub(super) logs: Mutex<BTreeMap<PartitionKey, Arc<LocalLog>>>,
     control: Mutex<Control>,
     changed: Condvar,
@@ -84,6 +86,7 @@ impl Engine {
             reads: begin.reads,
             files: begin.files,
             budget: Arc::new(budget),
+            stats: Stats::default(),
             logs: Mutex::new(begin.logs),
             control: Mutex::new(Control {
                 applied: begin.durable,

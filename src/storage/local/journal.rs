@@ -139,6 +139,8 @@ impl Journal {
         ring.last_lsn = group.lsn;
         self.position += total;
         self.previous = group.hash;
+        let took = self.engine.clock.mono().saturating_sub(framing.mono);
+        self.engine.stats.committed(&group, took);
         self.engine
             .files
             .set_current(ring.bytes - GROUPS_START, ring.bytes - self.position);

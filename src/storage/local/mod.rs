@@ -27,6 +27,7 @@ mod redo;
 mod scan;
 mod segment;
 mod settings;
+mod stats;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -41,8 +42,10 @@ use tokio::sync::watch;
 pub use inline::Inline;
 pub use journal::Round;
 pub use log::LocalLog;
+pub use paths::FileKind;
 pub use recovery::{OpenError, RecoveryReport};
 pub use settings::Settings;
+pub use stats::StatsNow;
 
 use self::budget::Budget;
 use self::engine::Engine;
@@ -142,6 +145,11 @@ impl LocalStore {
     /// What opening came to.
     pub fn report(&self) -> &RecoveryReport {
         &self.report
+    }
+
+    /// What the journal has counted since the start.
+    pub fn stats(&self) -> StatsNow {
+        self.engine.stats.now()
     }
 
     /// How the engine is.

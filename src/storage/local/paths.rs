@@ -17,6 +17,35 @@ pub(super) const TRASH: &str = "trash";
 /// The two checkpoint files.
 pub(super) const CHECKPOINTS: [&str; 2] = ["checkpoint.0", "checkpoint.1"];
 
+/// What a file of the data directory is, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// A journal file.
+    Journal,
+    /// Batches of a partition.
+    Segment,
+    /// What helps to find them.
+    Index,
+    /// One of the two checkpoints.
+    Checkpoint,
+    /// Anything else.
+    Other,
+}
+
+impl FileKind {
+    /// The kind of the file at a path below the data directory.
+    pub fn of(path: &str) -> Self {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        match name.rsplit_once('.') {
+            Some((_, "journal")) => Self::Journal,
+            Some((_, "log")) => Self::Segment,
+            Some((_, "index" | "timeindex")) => Self::Index,
+            Some(("checkpoint", _)) => Self::Checkpoint,
+            _ => Self::Other,
+        }
+    }
+}
+
 pub(super) fn journal(number: u64) -> String {
     format!("{JOURNAL}/{number:08}.journal")
 }
