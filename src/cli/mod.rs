@@ -5,8 +5,10 @@
 
 mod bench;
 mod consume;
+mod consume_group;
 mod demo;
 mod failure;
+mod group;
 mod lines;
 mod output;
 mod produce;
@@ -98,6 +100,9 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Read a topic.
     Consume(consume::ConsumeArgs),
+    /// Show and set how far groups are.
+    #[command(subcommand)]
+    Group(group::GroupCommand),
     /// Measure.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -217,6 +222,7 @@ async fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Produce(args) => produce::run(args, context).await,
         Command::Demo(args) => demo::run(args, context).await,
         Command::Consume(args) => consume::run(args, context).await,
+        Command::Group(command) => group::run(command, context).await,
         Command::Bench(command) => bench::run(command, context).await,
         Command::Version => version::run(context.output),
     }
