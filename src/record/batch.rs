@@ -95,6 +95,14 @@ impl BatchHeader {
     }
 }
 
+/// Greatest timestamp that the header at the front of `batch` names; `None` if it is shorter than a header.
+///
+/// For batches that were checked when they were taken in: the rest of the header is not looked at.
+pub fn max_timestamp_of(batch: &[u8]) -> Option<Timestamp> {
+    let head: &[u8; HEADER_BYTES] = batch.first_chunk()?;
+    Some(Timestamp(i64::from_be_bytes(field::<35, 8>(head))))
+}
+
 /// Checks a whole batch of any origin against the CRC in its header. Bytes behind the batch do not count.
 ///
 /// # Errors

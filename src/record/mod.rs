@@ -15,7 +15,7 @@ mod varint;
 #[cfg(test)]
 mod tests;
 
-pub use batch::{BatchHeader, Batches, HEADER_BYTES, SealedBatch, check_crc};
+pub use batch::{BatchHeader, Batches, HEADER_BYTES, SealedBatch, check_crc, max_timestamp_of};
 pub use builder::{BatchBuilder, ProducerFields};
 pub use codec::{Header, Record, RecordView, Records};
 pub use crc::{crc32c, crc32c_append, outer_crc};

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 
 use super::{
-    Backpressure, Class, LogCaps, LogConfig, LogStats, LogStore, PartitionLog, Permit, PermitOwner,
-    ReadError, ReadOut, ReadSpec, Step, SubmitError,
+    Backpressure, Class, LogCaps, LogConfig, LogStats, LogStore, PartitionLog, Permit, PermitOwner, Placed,
+    ReadError, ReadOut, ReadSpec, SegmentSummary, Step, SubmitError,
 };
-use crate::model::{DurableState, LeaderEpoch, LogBounds, Lsn, Offset, PartitionKey};
+use crate::model::{DurableState, LeaderEpoch, LogBounds, Lsn, Offset, PartitionKey, Timestamp};
 use crate::rt::BoxFuture;
 
 /// How a memory store behaves.
@@ -99,8 +99,26 @@ struct LogState {
 #[derive(Debug)]
 struct StoredBatch {
     lsn: Lsn,
+    base: Offset,
     end: Offset,
+    append_time: Timestamp,
+    max_timestamp: Timestamp,
     bytes: Bytes,
+}
+
+impl StoredBatch {
+    /// Every batch can be removed by itself.
+    fn summary(&self) -> SegmentSummary {
+        SegmentSummary {
+            base: self.base,
+            end: self.end,
+            bytes: self.bytes.len() as u64,
+            oldest_append: self.append_time,
+            newest_append: self.append_time,
+            max_timestamp: self.max_timestamp,
+            sealed: true,
+        }
+    }
 }
 
 impl MemoryStore {
@@ -224,7 +242,7 @@ impl LogStore for MemoryStore {
         state.lsn = lsn;
         let mut touched = Vec::new();
         for placed in step.appends {
-            let stored = placed.log.append(lsn, placed.base, &placed.batch);
+            let stored = placed.log.append(lsn, &placed);
             lock(&self.admission.used).stored += stored;
             touched.push(placed.log);
         }
@@ -256,14 +274,22 @@ impl LogStore for MemoryStore {
 }
 
 impl MemoryLog {
-    fn append(&self, lsn: Lsn, base: Offset, batch: &crate::record::SealedBatch) -> u64 {
+    fn append(&self, lsn: Lsn, placed: &Placed<Self>) -> u64 {
+        let (base, batch) = (placed.base, &placed.batch);
         let mut state = lock(&self.state);
         assert_eq!(base, state.end, "offsets are assigned under the partition's lock");
         let bytes = batch.to_bytes();
         let stored = bytes.len() as u64;
         state.end = batch.header().last_offset().next();
         let end = state.end;
-        state.batches.push(StoredBatch { lsn, end, bytes });
+        state.batches.push(StoredBatch {
+            lsn,
+            base,
+            end,
+            append_time: placed.append_time,
+            max_timestamp: batch.header().max_timestamp,
+            bytes,
+        });
         state.bytes += stored;
         stored
     }
@@ -331,6 +357,14 @@ impl PartitionLog for MemoryLog {
             segments: 1,
             quarantined: Vec::new(),
         }
+    }
+
+    fn segments(&self) -> Vec<SegmentSummary> {
+        lock(&self.state)
+            .batches
+            .iter()
+            .map(StoredBatch::summary)
+            .collect()
     }
 
     fn try_read(&self, spec: &ReadSpec) -> Option<Result<ReadOut, ReadError>> {

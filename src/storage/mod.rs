@@ -222,6 +222,25 @@ pub struct LogStats {
     pub quarantined: Vec<(Offset, Offset)>,
 }
 
+/// A piece of a partition's log that is removed as a whole: what retention decides about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentSummary {
+    /// Offset of its first record.
+    pub base: Offset,
+    /// Behind its last record.
+    pub end: Offset,
+    /// Bytes of its batches.
+    pub bytes: u64,
+    /// Append time of its first batch, by the broker's clock; never goes back within a partition.
+    pub oldest_append: Timestamp,
+    /// Append time of its last batch. Where damage took the time of a batch, that of a later one: never too early.
+    pub newest_append: Timestamp,
+    /// Greatest timestamp of its records, which producers chose unless the topic has log append time.
+    pub max_timestamp: Timestamp,
+    /// Nothing is appended to it any more; only the last one may be active.
+    pub sealed: bool,
+}
+
 /// A storage engine.
 pub trait LogStore: Send + Sync + 'static {
     /// A partition's log.
@@ -270,6 +289,9 @@ pub trait PartitionLog: Send + Sync + std::fmt::Debug + 'static {
 
     /// Size, segments, damage.
     fn stats(&self) -> LogStats;
+
+    /// The segments, oldest first, without what is in memory only: that is newer than all of them. Does not block.
+    fn segments(&self) -> Vec<SegmentSummary>;
 
     /// Reads if memory alone can answer; `None` if the disk must be asked.
     fn try_read(&self, spec: &ReadSpec) -> Option<Result<ReadOut, ReadError>>;

@@ -146,11 +146,11 @@ impl Segments {
         let writer = SegmentWriter::create(&*self.disk, key, base)?;
         self.dirty_dirs.insert(paths::partition(key));
         self.insert(key, writer)?;
-        log.state().segments.push(SegmentMeta {
-            base,
-            end: base,
-            bytes: 0,
-        });
+        let mut state = log.state();
+        if let Some(before) = state.segments.last_mut() {
+            before.sealed = true;
+        }
+        state.segments.push(SegmentMeta::empty(base));
         Ok(())
     }
 
@@ -162,25 +162,28 @@ impl Segments {
         end: Offset,
         time: Timestamp,
     ) -> io::Result<()> {
-        if run.is_empty() {
+        let Some(first) = run.first() else {
             return Ok(());
-        }
+        };
         let config = log.state().config;
         let mut staging = std::mem::replace(&mut self.staging, AlignedBuf::zeroed(0));
         let appended = match self.active(log)? {
             Some(writer) => {
                 let interval = u64::from(config.index_interval_bytes);
                 let result = writer.append(run, interval, u64::from(config.segment_bytes), &mut staging);
-                result.map(|()| writer.bytes())
+                result.map(|()| (writer.bytes(), writer.max_timestamp()))
             }
             None => Err(io::Error::other("a batch without a segment to go to")),
         };
         self.staging = staging;
-        let bytes = appended?;
+        let (bytes, max_timestamp) = appended?;
         let mut state = log.state();
         if let Some(segment) = state.segments.last_mut() {
             segment.bytes = bytes;
             segment.end = end;
+            segment.oldest_append = segment.oldest_append.min(first.append_time);
+            segment.newest_append = segment.newest_append.max(time);
+            segment.max_timestamp = max_timestamp;
         }
         state.last_append = state.last_append.max(time);
         Ok(())

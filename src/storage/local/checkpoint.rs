@@ -157,6 +157,10 @@ impl Applier {
             base: s.base,
             end: s.end,
             bytes: s.bytes,
+            oldest_append: s.oldest_append,
+            newest_append: s.newest_append,
+            max_timestamp: s.max_timestamp,
+            sealed: s.sealed,
         };
         Some(PartitionCheckpoint {
             key,

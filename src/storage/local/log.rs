@@ -9,7 +9,9 @@ use tokio::sync::Notify;
 use super::read::ReadSide;
 use crate::model::{LogBounds, Lsn, Offset, PartitionKey, Timestamp};
 use crate::rt::BoxFuture;
-use crate::storage::{LogConfig, LogStats, PartitionLog, Placed, ReadError, ReadOut, ReadSpec};
+use crate::storage::{
+    LogConfig, LogStats, PartitionLog, Placed, ReadError, ReadOut, ReadSpec, SegmentSummary,
+};
 
 /// Extents below this are copied out of the memory tail, so that a slow reader does not hold a whole group in memory.
 const COPY_BELOW_BYTES: usize = 64 << 10;
@@ -33,6 +35,28 @@ pub(super) struct SegmentMeta {
     pub(super) end: Offset,
     /// Bytes of its batches.
     pub(super) bytes: u64,
+    /// Append times of its first and its last batch.
+    pub(super) oldest_append: Timestamp,
+    pub(super) newest_append: Timestamp,
+    /// Greatest timestamp of its records.
+    pub(super) max_timestamp: Timestamp,
+    /// Its file has its final length: nothing is appended to it any more.
+    pub(super) sealed: bool,
+}
+
+impl SegmentMeta {
+    /// A segment without batches; its times are such that those of the first batch take their place.
+    pub(super) fn empty(base: Offset) -> Self {
+        Self {
+            base,
+            end: base,
+            bytes: 0,
+            oldest_append: Timestamp(i64::MAX),
+            newest_append: Timestamp(i64::MIN),
+            max_timestamp: Timestamp(i64::MIN),
+            sealed: false,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -47,7 +71,7 @@ pub(super) struct LogState {
     pub(super) segments: Vec<SegmentMeta>,
     /// First and last offset of damaged ranges, ordered, not overlapping.
     pub(super) quarantined: Vec<(Offset, Offset)>,
-    /// Bytes that the active segment will have once everything taken in is applied; `None`: no segment yet.
+    /// Bytes that the active segment will have once everything taken in is applied; `None`: the next batch begins one.
     pub(super) active_bytes: Option<u64>,
     /// Batches in memory, oldest first, up to `end` without a gap.
     tail: VecDeque<TailBatch>,
@@ -99,7 +123,7 @@ impl LocalLog {
             log_start: found.log_start,
             end: found.end,
             last_append: found.last_append,
-            active_bytes: found.segments.last().map(|s| s.bytes),
+            active_bytes: found.segments.last().filter(|s| !s.sealed).map(|s| s.bytes),
             segments: found.segments,
             quarantined: found.quarantined,
             tail: VecDeque::new(),
@@ -309,6 +333,24 @@ impl LogState {
         }
     }
 
+    /// The segments that hold applied batches.
+    fn summaries(&self) -> Vec<SegmentSummary> {
+        let last = self.segments.last().map(|s| s.base);
+        // Closed also if its file is still to be cut: the next batch goes elsewhere.
+        let closed = |s: &SegmentMeta| self.active_bytes.is_none() && s.end == self.end;
+        let summary = |s: &SegmentMeta| SegmentSummary {
+            base: s.base,
+            end: s.end,
+            bytes: s.bytes,
+            oldest_append: s.oldest_append,
+            newest_append: s.newest_append,
+            max_timestamp: s.max_timestamp,
+            sealed: s.sealed || Some(s.base) != last || closed(s),
+        };
+        let with_batches = self.segments.iter().filter(|s| s.bytes > 0);
+        with_batches.map(summary).collect()
+    }
+
     /// Durable batches from this index of the tail on, as many as fit.
     fn choose(&self, start: usize, spec: &ReadSpec) -> Vec<TailBatch> {
         let mut bytes = 0;
@@ -350,6 +392,10 @@ impl PartitionLog for LocalLog {
             segments: u32::try_from(state.segments.len()).unwrap_or(u32::MAX),
             quarantined: state.quarantined.clone(),
         }
+    }
+
+    fn segments(&self) -> Vec<SegmentSummary> {
+        self.state().summaries()
     }
 
     fn try_read(&self, spec: &ReadSpec) -> Option<Result<ReadOut, ReadError>> {

@@ -471,6 +471,10 @@ pub(super) fn log_of(partition: &PartitionCheckpoint, reads: &Arc<ReadSide>) -> 
         base: s.base,
         end: s.end,
         bytes: s.bytes,
+        oldest_append: s.oldest_append,
+        newest_append: s.newest_append,
+        max_timestamp: s.max_timestamp,
+        sealed: s.sealed,
     };
     let found = Recovered {
         log_start: partition.log_start,

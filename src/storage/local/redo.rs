@@ -400,7 +400,11 @@ impl Redo {
             let mut state = log.state();
             state.end = self.next.get(key).copied().unwrap_or(Offset::ZERO);
             let whole = !self.broken.contains(key);
-            state.active_bytes = state.segments.last().filter(|_| whole).map(|s| s.bytes);
+            state.active_bytes = state
+                .segments
+                .last()
+                .filter(|s| whole && !s.sealed)
+                .map(|s| s.bytes);
         }
         report.bytes = self.bytes;
         Ok(())

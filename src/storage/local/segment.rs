@@ -7,7 +7,7 @@ use super::log::SegmentMeta;
 use super::paths;
 use crate::disk::{AlignedBuf, BLOCK_BYTES, Disk, DiskFile, Mode, read_exact_at};
 use crate::model::{Offset, PartitionKey, Timestamp};
-use crate::record::crc32c;
+use crate::record::{crc32c, max_timestamp_of};
 
 /// Size of the staging buffer, and so of the largest write.
 pub(super) const PIECE_BYTES: usize = 256 << 10;
@@ -30,6 +30,8 @@ pub(super) struct SegmentWriter {
     index: Box<dyn DiskFile>,
     /// Bytes of batches so far.
     position: u64,
+    /// Greatest timestamp of the records so far.
+    max_timestamp: Timestamp,
     /// The bytes of the last block, which is not full.
     partial: Vec<u8>,
     allocated: u64,
@@ -58,6 +60,7 @@ impl SegmentWriter {
             file,
             index,
             position: 0,
+            max_timestamp: Timestamp(i64::MIN),
             partial: Vec::new(),
             allocated: 0,
             index_bytes: 0,
@@ -85,6 +88,7 @@ impl SegmentWriter {
             file,
             index,
             position: segment.bytes,
+            max_timestamp: segment.max_timestamp,
             partial: block[..partial_bytes].to_vec(),
             allocated: 0,
             index_bytes,
@@ -105,6 +109,10 @@ impl SegmentWriter {
 
     pub(super) fn bytes(&self) -> u64 {
         self.position
+    }
+
+    pub(super) fn max_timestamp(&self) -> Timestamp {
+        self.max_timestamp
     }
 
     pub(super) fn is_dirty(&self) -> bool {
@@ -128,6 +136,7 @@ impl SegmentWriter {
         self.preallocate(run, segment_bytes)?;
         self.dirty = true;
         let mut position = self.position;
+        let mut max_timestamp = self.max_timestamp;
         let mut last_indexed = self.last_indexed;
         let mut index = Vec::new();
         let mut stage = Stage {
@@ -141,6 +150,7 @@ impl SegmentWriter {
                 index.extend_from_slice(&index_entry(batch, position)?.encode());
                 last_indexed = Some(position);
             }
+            max_timestamp = max_timestamp.max(timestamp_of(batch)?);
             stage.push(&*self.file, batch.bytes)?;
             position += batch.bytes.len() as u64;
         }
@@ -148,6 +158,7 @@ impl SegmentWriter {
         self.index.write_all_at(&index, self.index_bytes)?;
         self.partial = partial;
         self.position = position;
+        self.max_timestamp = max_timestamp;
         self.last_indexed = last_indexed;
         self.index_bytes += index.len() as u64;
         Ok(())
@@ -197,6 +208,10 @@ impl SegmentWriter {
         }
         Ok(())
     }
+}
+
+fn timestamp_of(batch: &RunBatch<'_>) -> io::Result<Timestamp> {
+    max_timestamp_of(batch.bytes).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 fn index_entry(batch: &RunBatch<'_>, position: u64) -> io::Result<IndexEntry> {

@@ -10,6 +10,7 @@ const VERSION: u32 = 1;
 const MAGIC: [u8; 8] = *b"NARUCKPT";
 const FLAG_CLEAN: u32 = 1;
 const FLAG_SNAPSHOT: u32 = 1;
+const FLAG_SEALED: u32 = 1;
 /// Bytes before the body: magic, version, flags, directory, length of the body.
 const PREFIX_BYTES: usize = 40;
 
@@ -43,7 +44,7 @@ pub struct PartitionCheckpoint {
     pub last_append: Timestamp,
     /// CRC-32C of the trusted bytes in the last, partial block of the active segment.
     pub partial_crc: u32,
-    /// Segments, oldest first; the last one is active.
+    /// Segments, oldest first; the last one is active unless it is sealed.
     pub segments: Vec<SegmentCheckpoint>,
     /// Damaged ranges: first and last offset, inclusive.
     pub quarantined: Vec<(Offset, Offset)>,
@@ -60,6 +61,14 @@ pub struct SegmentCheckpoint {
     pub end: Offset,
     /// Bytes of its batches.
     pub bytes: u64,
+    /// Append time of its first batch.
+    pub oldest_append: Timestamp,
+    /// Append time of its last batch.
+    pub newest_append: Timestamp,
+    /// Greatest timestamp of its records.
+    pub max_timestamp: Timestamp,
+    /// Nothing is appended to it any more.
+    pub sealed: bool,
 }
 
 impl Checkpoint {
@@ -165,6 +174,10 @@ impl PartitionCheckpoint {
             out.put_i64_le(segment.base.get());
             out.put_i64_le(segment.end.get());
             out.put_u64_le(segment.bytes);
+            out.put_i64_le(segment.oldest_append.0);
+            out.put_i64_le(segment.newest_append.0);
+            out.put_i64_le(segment.max_timestamp.0);
+            out.put_u32_le(if segment.sealed { FLAG_SEALED } else { 0 });
         }
         for (first, last) in &self.quarantined {
             out.put_i64_le(first.get());
@@ -192,12 +205,7 @@ impl PartitionCheckpoint {
         let quarantined_count = buf.try_get_u32_le()?;
         let mut segments = Vec::new();
         for _ in 0..segment_count {
-            let (base, end) = (get_offset(buf)?, get_offset(buf)?);
-            segments.push(SegmentCheckpoint {
-                base,
-                end,
-                bytes: buf.try_get_u64_le()?,
-            });
+            segments.push(SegmentCheckpoint::decode(buf)?);
         }
         let mut quarantined = Vec::new();
         for _ in 0..quarantined_count {
@@ -225,6 +233,20 @@ impl PartitionCheckpoint {
     }
 }
 
+impl SegmentCheckpoint {
+    fn decode(buf: &mut &[u8]) -> Result<Self, FormatError> {
+        Ok(Self {
+            base: get_offset(buf)?,
+            end: get_offset(buf)?,
+            bytes: buf.try_get_u64_le()?,
+            oldest_append: Timestamp(buf.try_get_i64_le()?),
+            newest_append: Timestamp(buf.try_get_i64_le()?),
+            max_timestamp: Timestamp(buf.try_get_i64_le()?),
+            sealed: buf.try_get_u32_le()? & FLAG_SEALED != 0,
+        })
+    }
+}
+
 fn get_offset(buf: &mut &[u8]) -> Result<Offset, FormatError> {
     Offset::new(buf.try_get_i64_le()?).ok_or(FormatError::Field("offset"))
 }
@@ -241,6 +263,18 @@ mod tests {
         Offset::new(n).unwrap()
     }
 
+    fn segment(base: i64, end: i64, bytes: u64, sealed: bool) -> SegmentCheckpoint {
+        SegmentCheckpoint {
+            base: offset(base),
+            end: offset(end),
+            bytes,
+            oldest_append: Timestamp(base + 100),
+            newest_append: Timestamp(end + 100),
+            max_timestamp: Timestamp(end + 50),
+            sealed,
+        }
+    }
+
     fn example() -> Checkpoint {
         Checkpoint {
             seq: 5,
@@ -254,11 +288,7 @@ mod tests {
                     end: offset(3),
                     last_append: Timestamp(1),
                     partial_crc: 2,
-                    segments: vec![SegmentCheckpoint {
-                        base: offset(0),
-                        end: offset(3),
-                        bytes: 300,
-                    }],
+                    segments: vec![segment(0, 3, 300, false)],
                     quarantined: vec![],
                     snapshot: Some((offset(2), Bytes::from_static(b"state"))),
                 },
@@ -271,18 +301,7 @@ mod tests {
                     end: offset(9),
                     last_append: Timestamp(7),
                     partial_crc: 8,
-                    segments: vec![
-                        SegmentCheckpoint {
-                            base: offset(0),
-                            end: offset(5),
-                            bytes: 300,
-                        },
-                        SegmentCheckpoint {
-                            base: offset(5),
-                            end: offset(9),
-                            bytes: 200,
-                        },
-                    ],
+                    segments: vec![segment(0, 5, 300, true), segment(5, 9, 200, true)],
                     quarantined: vec![(offset(4), offset(4))],
                     snapshot: None,
                 },

@@ -4,6 +4,7 @@ mod behaviour;
 mod power;
 mod rot;
 mod threaded;
+mod time;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

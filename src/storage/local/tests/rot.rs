@@ -300,13 +300,13 @@ fn header_that_was_only_being_rewritten_is_no_damage() {
     let (rig, stored) = journal_only(60);
     let disk = rig.disk.after_kill();
     let newest = journal_of(&disk, stored.last().unwrap());
-    let oldest = disk.files().into_iter().map(|(path, _)| path);
+    let all = disk.files().into_iter().map(|(path, _)| path);
     // Everything else lies below the checkpoint before the newest, as a file must before it is used again.
     let again = Rig::open(&disk, &small()).unwrap();
     again.inline.stop().unwrap();
     let disk = again.disk.after_kill();
-    let others = oldest.filter(|path| path.starts_with("journal/") && *path != newest);
-    let other = others.last().unwrap();
+    let mut others = all.filter(|path| path.starts_with("journal/") && *path != newest);
+    let other = others.next_back().unwrap();
     destroy_header(&disk, &other);
     let third = Rig::open(&disk, &small()).unwrap();
     assert_eq!(third.read_all(key(1, 0)), stored.concat());
