@@ -214,6 +214,7 @@ fn other_answers_cross_the_wire() {
         (
             Response::ListOffsets(vec![Ok(ListedOffset {
                 offset: offset(8),
+                timestamp: Some(crate::model::Timestamp(77)),
                 leader_epoch: LeaderEpoch(1),
             })]),
             Body::ListOffsets(v1::ListOffsetsResponse {
@@ -221,6 +222,7 @@ fn other_answers_cross_the_wire() {
                     error: None,
                     offset: 8,
                     leader_epoch: 1,
+                    timestamp: Some(77),
                 }],
             }),
         ),
