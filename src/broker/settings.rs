@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::group;
 use crate::metadata;
 use crate::model::BrokerId;
 use crate::partition::ProducerLimits;
@@ -17,6 +18,8 @@ pub struct Settings {
     pub address: String,
     /// How many topics and partitions there may be.
     pub limits: metadata::Limits,
+    /// How many groups there may be, and how much they may commit.
+    pub groups: group::Limits,
     /// How long and how many idempotent producers are remembered per partition.
     pub producers: ProducerLimits,
     /// Most partitions or topics in one request.
@@ -44,6 +47,7 @@ impl Default for Settings {
             broker_id: BrokerId(1),
             address: String::new(),
             limits: metadata::Limits::default(),
+            groups: group::Limits::default(),
             producers: ProducerLimits::default(),
             request_partitions_max: 1_000,
             fetch_wait_max: Duration::from_secs(30),

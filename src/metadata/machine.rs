@@ -26,6 +26,9 @@ const NEIGHBOURS_MAX: usize = 256;
 /// How many names one page looks at; a page may so be short, or empty, although there is more.
 const PAGE_NAMES_MAX: usize = 2_000;
 
+/// The broker's own topics: `__meta` and `__groups`.
+const INTERNAL_TOPICS: usize = 2;
+
 /// How much of everything there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -265,13 +268,13 @@ impl Machine {
             producer_ids_end: producer_ids_end.max(PRODUCER_ID_FIRST),
             deleted: deleted.into(),
         };
-        machine.insert(Topic::new(
-            TopicId::META,
-            TopicName::meta(),
-            1,
-            Entries::new(),
-            Timestamp(0),
-        ));
+        let internal: [_; INTERNAL_TOPICS] = [
+            (TopicId::META, TopicName::meta()),
+            (TopicId::GROUPS, TopicName::groups()),
+        ];
+        for (id, name) in internal {
+            machine.insert(Topic::new(id, name, 1, Entries::new(), Timestamp(0)));
+        }
         for topic in topics {
             machine.insert(topic);
         }
@@ -414,7 +417,7 @@ impl Machine {
                 max: self.limits.partitions_per_topic_max,
             });
         }
-        if self.by_id.len().saturating_sub(1) >= self.limits.topics_max {
+        if self.by_id.len().saturating_sub(INTERNAL_TOPICS) >= self.limits.topics_max {
             return Err(MetaError::TooManyTopics {
                 max: self.limits.topics_max,
             });

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::machine::StateMachine;
+use crate::machine::{StateMachine, Stored};
 use crate::model::{InvalidTopicName, Timestamp, TopicId};
 
 fn id(n: u8) -> TopicId {
@@ -110,7 +110,7 @@ fn the_id_of_a_deleted_topic_never_comes_back() {
 fn ids_of_the_broker_itself_are_refused() {
     let mut machine = Machine::new(Limits::default());
     let mut command = create("orders", 1, 0);
-    for internal in [TopicId::META, TopicId::from_bytes([0; 16])] {
+    for internal in [TopicId::META, TopicId::GROUPS, TopicId::from_bytes([0; 16])] {
         command.id = internal;
         assert!(matches!(
             make(&mut machine, command.clone()),
@@ -157,6 +157,7 @@ fn names_of_the_bad_input_catalogue_are_refused() {
         "caf\u{e9}",
         "__internal",
         "__meta",
+        "__groups",
         "dlq.orders",
         "<script>",
         "topic{label=\"x\"}",
@@ -336,7 +337,10 @@ fn pages_show_each_topic_once_in_the_order_of_names() {
         assert_eq!(scan(count, "", false), ["a", "b", "c", "dd", "e"]);
         assert_eq!(scan(count, "?", true), ["a", "b", "c", "e"]);
     }
-    assert_eq!(scan(10, "*", true), ["__meta", "a", "b", "c", "dd", "e"]);
+    assert_eq!(
+        scan(10, "*", true),
+        ["__groups", "__meta", "a", "b", "c", "dd", "e"]
+    );
 }
 
 #[test]

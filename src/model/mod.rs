@@ -1,11 +1,13 @@
 //! The words of the field as types. Knows nothing else of the crate.
 
 mod error_code;
+mod group;
 mod ids;
 mod quantities;
 mod topic;
 
 pub use error_code::{ErrorClass, ErrorCode};
+pub use group::{GROUP_ID_BYTES_MAX, GroupId, InvalidGroupId};
 pub use ids::{
     BrokerId, LeaderEpoch, PartitionId, PartitionKey, ProducerEpoch, ProducerId, Sequence, TopicId,
 };

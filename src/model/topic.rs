@@ -42,6 +42,11 @@ impl TopicName {
         Self(Arc::from("__meta"))
     }
 
+    /// The internal topic of consumer groups.
+    pub fn groups() -> Self {
+        Self(Arc::from("__groups"))
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -273,6 +273,35 @@ pub(super) fn fetch(request: v1::FetchRequest, cuts: Cuts) -> Result<api::Reques
     }))
 }
 
+pub(super) fn commit_offsets(request: v1::CommitOffsetsRequest) -> Result<api::Request, ApiError> {
+    let v1::CommitOffsetsRequest { group, offsets } = request;
+    let offsets = each(offsets, "commit_offsets.offsets", |item, path| {
+        Ok(api::OffsetToCommit {
+            partition: topic_partition(item.partition, path)?,
+            offset: item.offset,
+            leader_epoch: leader_epoch(item.leader_epoch, path)?,
+            metadata: item.metadata,
+        })
+    })?;
+    Ok(api::Request::CommitOffsets(api::CommitOffsets { group, offsets }))
+}
+
+pub(super) fn fetch_offsets(request: v1::FetchOffsetsRequest) -> Result<api::Request, ApiError> {
+    let v1::FetchOffsetsRequest { group, partitions } = request;
+    // Here an empty list has a meaning.
+    let partitions = if partitions.is_empty() {
+        Vec::new()
+    } else {
+        each(partitions, "fetch_offsets.partitions", |item, path| {
+            topic_partition(Some(item), path)
+        })?
+    };
+    Ok(api::Request::FetchOffsets(api::FetchOffsets {
+        group,
+        partitions,
+    }))
+}
+
 /// A place in a request, put into words only if something is wrong there.
 #[derive(Clone, Copy)]
 struct Path {

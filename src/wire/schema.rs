@@ -73,6 +73,8 @@ message!(REQUEST = "Request" {
     list_topics = 16: Kind::Message(&LIST_TOPICS),
     list_offsets = 17: Kind::Message(&LIST_OFFSETS),
     init_producer = 18: Kind::Message(&INIT_PRODUCER),
+    commit_offsets = 30: Kind::Message(&COMMIT_OFFSETS),
+    fetch_offsets = 31: Kind::Message(&FETCH_OFFSETS),
 });
 
 message!(HELLO = "HelloRequest" {
@@ -190,4 +192,21 @@ message!(FETCH_PARTITION = "FetchPartition" {
     offset = 2: Kind::I64,
     max_bytes = 3: Kind::U32,
     leader_epoch = 4: Kind::I32,
+});
+
+message!(COMMIT_OFFSETS = "CommitOffsetsRequest" {
+    group = 1: Kind::String,
+    offsets = 15: Kind::Message(&OFFSET_TO_COMMIT),
+});
+
+message!(OFFSET_TO_COMMIT = "OffsetToCommit" {
+    partition = 1: Kind::Message(&TOPIC_PARTITION),
+    offset = 2: Kind::I64,
+    leader_epoch = 3: Kind::I32,
+    metadata = 4: Kind::String,
+});
+
+message!(FETCH_OFFSETS = "FetchOffsetsRequest" {
+    group = 1: Kind::String,
+    partitions = 15: Kind::Message(&TOPIC_PARTITION),
 });

@@ -418,6 +418,66 @@ fn other_wrong_fields_are_named() {
 }
 
 #[test]
+fn commits_and_what_they_ask_back_are_decoded() {
+    let item = v1::OffsetToCommit {
+        partition: at("orders", 3),
+        offset: -7,
+        leader_epoch: Some(2),
+        metadata: "half".to_owned(),
+    };
+    let commit = |offsets| {
+        Body::CommitOffsets(v1::CommitOffsetsRequest {
+            group: "g".to_owned(),
+            offsets,
+        })
+    };
+    let Request::CommitOffsets(taken) = decoded(commit(vec![item.clone()])) else {
+        panic!("another request");
+    };
+    assert_eq!((taken.group.as_str(), taken.offsets.len()), ("g", 1));
+    let first = &taken.offsets[0];
+    // Which offsets are right is the broker's to say.
+    assert_eq!((first.offset, first.leader_epoch.map(|e| e.0)), (-7, Some(2)));
+    assert_eq!(
+        (first.metadata.as_str(), first.partition.partition.0),
+        ("half", 3)
+    );
+    assert_eq!(wrong_field(commit(vec![])), "commit_offsets.offsets");
+    let spoilt = v1::OffsetToCommit {
+        leader_epoch: Some(-1),
+        ..item.clone()
+    };
+    assert_eq!(
+        wrong_field(commit(vec![item.clone(), spoilt])),
+        "commit_offsets.offsets[1].leader_epoch"
+    );
+    let nowhere = v1::OffsetToCommit {
+        partition: None,
+        ..item
+    };
+    assert_eq!(
+        wrong_field(commit(vec![nowhere])),
+        "commit_offsets.offsets[0].partition"
+    );
+
+    let fetch = |partitions| {
+        Body::FetchOffsets(v1::FetchOffsetsRequest {
+            group: "g".to_owned(),
+            partitions,
+        })
+    };
+    let Request::FetchOffsets(all) = decoded(fetch(vec![])) else {
+        panic!("another request");
+    };
+    assert_eq!((all.group.as_str(), all.partitions), ("g", vec![]));
+    let unnamed = v1::TopicPartition::default();
+    assert_eq!(
+        wrong_field(fetch(vec![unnamed])),
+        "fetch_offsets.partitions[0].partition.topic"
+    );
+}
+
+#[test]
 fn text_that_is_not_utf8_is_malformed_and_keeps_its_request_id() {
     let mut bytes = vec![0x08, 42, 0x62, 3, 0x0a, 1, 0xff];
     let Decoded { id, decision } = protocol().decode(Bytes::from(bytes.clone()));
