@@ -130,6 +130,9 @@ fn a_time_is_found_exactly_in_memory_in_segments_and_across_both() {
     }
 }
 
+/// What is done to an index file of this length.
+type Damage = fn(&SimDisk, &str, u64);
+
 #[test]
 fn a_damaged_or_missing_index_changes_no_answer() {
     let mut rig = Rig::new(&small());
@@ -146,16 +149,16 @@ fn a_damaged_or_missing_index_changes_no_answer() {
         .filter(|(p, _)| p.ends_with(".index"))
         .collect();
     assert!(indexes.len() > 2 && indexes.iter().all(|(_, len)| *len > 0));
-    let damage: [(&str, &dyn Fn(&SimDisk, &str, u64)); 3] = [
-        ("every entry flipped", &|disk, path, len| {
+    let damage: [(&str, Damage); 3] = [
+        ("every entry flipped", |disk, path, len| {
             for entry in 0..len / 40 {
                 disk.flip_bit(path, entry * 40 + 17, 6).unwrap();
             }
         }),
-        ("the middle entry flipped", &|disk, path, len| {
+        ("the middle entry flipped", |disk, path, len| {
             disk.flip_bit(path, len / 40 / 2 * 40 + 20, 1).unwrap();
         }),
-        ("cut", &|disk, path, len| {
+        ("cut", |disk, path, len| {
             let bytes = disk.read_file(path).unwrap();
             disk.write_file(path, &bytes[..usize::try_from(len / 2).unwrap()])
                 .unwrap();
