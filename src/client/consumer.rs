@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use super::error::NoPlace;
 use super::groups::{LostRange, OffsetToCommit, Reset};
 use super::reader::{ConsumedBatch, ConsumedRecord, PartitionReader, ReaderOptions, Source};
 use super::{Client, Error};
@@ -216,10 +217,7 @@ impl Consumer {
         let mut ended = 0;
         for step in 0..count {
             let index = (self.turn + step) % count;
-            loop {
-                let Some((partition, reader)) = self.readers.get_mut(index) else {
-                    break;
-                };
+            while let Some((partition, reader)) = self.readers.get_mut(index) {
                 let partition = *partition;
                 let error = match ask(reader, context) {
                     Poll::Pending => break,
@@ -258,12 +256,12 @@ impl Consumer {
             Reset::Earliest => reader.seek(log_start),
             Reset::Latest => reader.seek(high_watermark),
             Reset::Error => {
-                return Err(Error::NoPlace {
+                return Err(Error::NoPlace(Box::new(NoPlace {
                     group: self.group.clone(),
                     topic: self.topic.as_ref().to_owned(),
                     partition,
                     lost: Some(lost),
-                });
+                })));
             }
         }
         self.note_lost(partition, Some(lost));

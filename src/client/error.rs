@@ -58,18 +58,8 @@ pub enum Error {
         reason: String,
     },
     /// A group has no place to go on from, and its reset policy is `error`.
-    #[error("{}", no_place(.group, .topic, *.partition, *.lost))]
-    NoPlace {
-        /// The group.
-        group: String,
-        /// Name of the topic.
-        topic: String,
-        /// The partition.
-        partition: PartitionId,
-        /// Offsets that are gone although the group has not read them, first and last (inclusive); `None`: it has
-        /// committed nothing there.
-        lost: Option<(Offset, Offset)>,
-    },
+    #[error("{0}")]
+    NoPlace(Box<NoPlace>),
     /// The producer's buffer has no room for the record now; only from the calls that do not wait.
     #[error("the producer's buffer of {buffer_bytes} bytes is full")]
     BufferFull {
@@ -84,13 +74,34 @@ fn because(cause: &Option<Box<Error>>) -> String {
         .map_or_else(String::new, |cause| format!("; last: {cause}"))
 }
 
-fn no_place(group: &str, topic: &str, partition: PartitionId, lost: Option<(Offset, Offset)>) -> String {
-    match lost {
-        None => format!("group {group} has committed nothing for {topic}/{partition}"),
-        Some((first, last)) => {
-            format!(
+/// Where a group has no place to go on from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoPlace {
+    /// The group.
+    pub group: String,
+    /// Name of the topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: PartitionId,
+    /// Offsets that are gone although the group has not read them, first and last (inclusive); `None`: it has committed
+    /// nothing there.
+    pub lost: Option<(Offset, Offset)>,
+}
+
+impl fmt::Display for NoPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            group,
+            topic,
+            partition,
+            lost,
+        } = self;
+        match lost {
+            None => write!(f, "group {group} has committed nothing for {topic}/{partition}"),
+            Some((first, last)) => write!(
+                f,
                 "offsets {first} to {last} of {topic}/{partition} are gone, and group {group} has not read them"
-            )
+            ),
         }
     }
 }
@@ -154,7 +165,7 @@ impl Error {
                 ErrorClass::Retry | ErrorClass::RetryAfter | ErrorClass::Refresh | ErrorClass::Rejoin => true,
                 ErrorClass::Abort | ErrorClass::Fatal => false,
             },
-            Self::Usage(_) | Self::Config(_) | Self::Decode { .. } | Self::NoPlace { .. } => false,
+            Self::Usage(_) | Self::Config(_) | Self::Decode { .. } | Self::NoPlace(_) => false,
         }
     }
 
@@ -175,7 +186,7 @@ impl Error {
             Self::Connect { .. }
             | Self::Usage(_)
             | Self::Config(_)
-            | Self::NoPlace { .. }
+            | Self::NoPlace(_)
             | Self::BufferFull { .. } => false,
         }
     }
@@ -230,7 +241,7 @@ impl Error {
             Self::Usage(_)
             | Self::Config(_)
             | Self::Decode { .. }
-            | Self::NoPlace { .. }
+            | Self::NoPlace(_)
             | Self::BufferFull { .. } => {}
         }
         self

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::admin::{decode, offset, topic_id, unexpected};
+use super::error::NoPlace;
 use super::link::Repeat;
 use super::{Client, Error};
 use crate::model::{LeaderEpoch, Offset, PartitionId, Timestamp, TopicId};
@@ -121,12 +122,12 @@ impl ResumePoint {
             (None, Reset::Earliest) => at.log_start,
             (None, Reset::Latest) => at.high_watermark,
             (None, Reset::Error) => {
-                return Err(Error::NoPlace {
+                return Err(Error::NoPlace(Box::new(NoPlace {
                     group: group.to_owned(),
                     topic: at.topic.clone(),
                     partition: at.partition,
                     lost,
-                });
+                })));
             }
         };
         Ok(Self {

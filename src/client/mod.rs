@@ -57,7 +57,7 @@ pub use admin::{
 };
 pub use config::{ClientBuilder, DEFAULT_PORT};
 pub use consumer::{Consumer, ConsumerBuilder};
-pub use error::{BrokerError, Error};
+pub use error::{BrokerError, Error, NoPlace};
 pub use groups::{CommittedOffset, GroupOffset, LostRange, OffsetToCommit, Reset, ResumePoint};
 pub use producer::{
     BatchMetadata, BatchTicket, PreparedBatch, PreparedTopic, Producer, ProducerBuilder, ProducerRecord,
