@@ -183,6 +183,8 @@ pub enum OffsetSpec {
     Earliest,
     /// High watermark.
     Latest,
+    /// The first record in offset order whose timestamp is this or later.
+    AtTimestamp(Timestamp),
 }
 
 /// Asks for offsets.
@@ -204,8 +206,10 @@ pub struct ListOffsetsPartition {
 /// An offset asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListedOffset {
-    /// The offset.
+    /// The offset; the high watermark if no record has the timestamp asked for or a later one.
     pub offset: Offset,
+    /// Timestamp of the record, if one was looked for by its timestamp and found.
+    pub timestamp: Option<Timestamp>,
     /// Epoch of the partition.
     pub leader_epoch: LeaderEpoch,
 }

@@ -345,6 +345,7 @@ fn listed_offset(result: Result<ListedOffset, ApiError>) -> v1::ListedOffset {
             error: None,
             offset: listed.offset.get(),
             leader_epoch: listed.leader_epoch.0,
+            timestamp: listed.timestamp.map(|at| at.0),
         },
         Err(error) => v1::ListedOffset {
             error: Some(errors::to_wire(error)),

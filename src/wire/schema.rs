@@ -134,6 +134,7 @@ message!(LIST_OFFSETS = "ListOffsetsRequest" {
 message!(LIST_OFFSETS_PARTITION = "ListOffsetsPartition" {
     partition = 1: Kind::Message(&TOPIC_PARTITION),
     spec = 2: Kind::Enum,
+    timestamp = 3: Kind::I64,
 });
 
 message!(TOPIC_PARTITION = "TopicPartition" {
