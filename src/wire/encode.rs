@@ -301,7 +301,8 @@ fn config_entry(entry: ConfigEntry) -> v1::ConfigEntry {
     v1::ConfigEntry {
         name: entry.name,
         value: entry.value,
-        source: if entry.is_set { "topic" } else { "default" }.to_owned(),
+        source: entry.source,
+        without_effect: !entry.has_effect,
     }
 }
 
@@ -344,6 +345,7 @@ fn listed_offset(result: Result<ListedOffset, ApiError>) -> v1::ListedOffset {
             error: None,
             offset: listed.offset.get(),
             leader_epoch: listed.leader_epoch.0,
+            timestamp: listed.timestamp.map(|at| at.0),
         },
         Err(error) => v1::ListedOffset {
             error: Some(errors::to_wire(error)),

@@ -108,6 +108,7 @@ message!(CONFIG_ENTRY = "ConfigEntry" {
     name = 1: Kind::String,
     value = 2: Kind::String,
     source = 3: Kind::String,
+    without_effect = 4: Kind::Bool,
 });
 
 message!(DELETE_TOPIC = "DeleteTopicRequest" {
@@ -133,6 +134,7 @@ message!(LIST_OFFSETS = "ListOffsetsRequest" {
 message!(LIST_OFFSETS_PARTITION = "ListOffsetsPartition" {
     partition = 1: Kind::Message(&TOPIC_PARTITION),
     spec = 2: Kind::Enum,
+    timestamp = 3: Kind::I64,
 });
 
 message!(TOPIC_PARTITION = "TopicPartition" {

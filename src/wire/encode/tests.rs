@@ -215,6 +215,7 @@ fn other_answers_cross_the_wire() {
         (
             Response::ListOffsets(vec![Ok(ListedOffset {
                 offset: offset(8),
+                timestamp: Some(crate::model::Timestamp(77)),
                 leader_epoch: LeaderEpoch(1),
             })]),
             Body::ListOffsets(v1::ListOffsetsResponse {
@@ -222,6 +223,7 @@ fn other_answers_cross_the_wire() {
                     error: None,
                     offset: 8,
                     leader_epoch: 1,
+                    timestamp: Some(77),
                 }],
             }),
         ),

@@ -367,16 +367,27 @@ fn fetches_are_cut_to_the_limits() {
 
 #[test]
 fn other_wrong_fields_are_named() {
-    let offsets = |spec| {
+    let offsets = |spec, timestamp| {
         Body::ListOffsets(v1::ListOffsetsRequest {
             partitions: vec![v1::ListOffsetsPartition {
                 partition: at("orders", 0),
                 spec,
+                timestamp,
             }],
         })
     };
-    assert_eq!(wrong_field(offsets(0)), "list_offsets.partitions[0].spec");
-    assert_eq!(wrong_field(offsets(3)), "list_offsets.partitions[0].spec");
+    assert_eq!(wrong_field(offsets(0, None)), "list_offsets.partitions[0].spec");
+    assert_eq!(wrong_field(offsets(4, None)), "list_offsets.partitions[0].spec");
+    assert_eq!(
+        wrong_field(offsets(3, None)),
+        "list_offsets.partitions[0].timestamp",
+        "AT_TIMESTAMP needs one"
+    );
+    assert_eq!(
+        wrong_field(offsets(2, Some(7))),
+        "list_offsets.partitions[0].timestamp",
+        "LATEST has none"
+    );
     let create = |operation_id: &[u8]| {
         Body::CreateTopic(v1::CreateTopicRequest {
             name: "a".to_owned(),
