@@ -59,8 +59,10 @@ pub struct ConfigEntry {
     pub name: String,
     /// Value as text.
     pub value: String,
-    /// True if the topic sets it, false if it is the default.
-    pub is_set: bool,
+    /// Who sets it: `default`, `broker` or `topic`.
+    pub source: String,
+    /// False: it is kept and shown, but changes nothing here.
+    pub has_effect: bool,
 }
 
 /// Makes a topic.

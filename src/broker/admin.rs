@@ -7,7 +7,7 @@ use crate::api::{
     ApiError, BrokerInfo, ConfigEntry, DescribeTopic, DescribedTopic, ListTopics, ListedTopics, Metadata,
     MetadataAnswer, Outcome, PartitionDescription, PartitionMetadata, Response, TopicListing, TopicMetadata,
 };
-use crate::metadata::{ConfigKey, Glob, Page, Topic};
+use crate::metadata::{ConfigKey, ConfigSource, Glob, Page, Topic};
 use crate::model::{ErrorCode, PartitionId, TopicId, TopicName};
 use crate::storage::{LogStore, PartitionLog};
 
@@ -117,16 +117,11 @@ impl<S: LogStore> Broker<S> {
                 quarantined: stats.quarantined,
             }
         };
-        let configs = ConfigKey::ALL.into_iter().map(|key| ConfigEntry {
-            name: key.name().to_owned(),
-            value: key.get(topic.config()).to_string(),
-            is_set: topic.sets(key),
-        });
         Some(DescribedTopic {
             name: topic.name.clone(),
             id: topic.id,
             created: topic.created,
-            configs: configs.collect(),
+            configs: entries(topic),
             partitions: (0..).zip(self.parts(topic)?).map(describe).collect(),
         })
     }
@@ -179,6 +174,20 @@ impl<S: LogStore> Broker<S> {
             leader_epoch: self.store.leader_epoch(),
         }
     }
+}
+
+/// All entries that work, and those without effect that somebody has set.
+fn entries(topic: &Topic) -> Vec<ConfigEntry> {
+    let entry = |key: ConfigKey| {
+        let (value, source) = topic.value(key);
+        (key.has_effect() || source != ConfigSource::Default).then(|| ConfigEntry {
+            name: key.name().to_owned(),
+            value: value.to_string(),
+            source: source.to_string(),
+            has_effect: key.has_effect(),
+        })
+    };
+    ConfigKey::all().filter_map(entry).collect()
 }
 
 fn bad_cursor() -> ApiError {

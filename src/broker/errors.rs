@@ -3,7 +3,7 @@
 use super::Settings;
 use crate::api::{ApiError, ErrorDetails, OffsetToCommit};
 use crate::group::GroupError;
-use crate::metadata::{ConfigError, MetaError, Topic};
+use crate::metadata::{ConfigError, ConfigKey, MetaError, Topic};
 use crate::model::{
     ErrorCode, InvalidGroupId, InvalidTopicName, LeaderEpoch, LogBounds, PartitionId, ProducerId, TopicId,
     TopicName,
@@ -310,11 +310,23 @@ fn bad_config(bad: &ConfigError) -> ApiError {
                     ..field("configs")
                 }),
             None => error
-                .hint(format!("there are {}", crate::metadata::CONFIG_NAMES.join(", ")))
+                .hint(format!("there are {}", config_names()))
                 .details(field("configs")),
         },
-        ConfigError::OutOfRange { name, .. } | ConfigError::Twice(name) => error.details(field(name)),
+        ConfigError::Refused { name, .. }
+        | ConfigError::Value { name, .. }
+        | ConfigError::Fixed { name, .. }
+        | ConfigError::Twice(name)
+        | ConfigError::NoDefault(name) => error.details(field(name)),
     }
+}
+
+fn config_names() -> String {
+    let names: Vec<_> = ConfigKey::all()
+        .filter(|key| key.has_effect())
+        .map(ConfigKey::name)
+        .collect();
+    names.join(", ")
 }
 
 fn limit(code: ErrorCode, text: String, actual: u32, max: u32) -> ApiError {

@@ -1,5 +1,6 @@
 //! What can be set about the broker itself.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::group;
@@ -18,6 +19,8 @@ pub struct Settings {
     pub address: String,
     /// How many topics and partitions there may be.
     pub limits: metadata::Limits,
+    /// Configuration of topics that do not set it themselves.
+    pub topic_defaults: Arc<metadata::TopicDefaults>,
     /// How many groups there may be, and how much they may commit.
     pub groups: group::Limits,
     /// How long and how many idempotent producers are remembered per partition.
@@ -47,6 +50,7 @@ impl Default for Settings {
             broker_id: BrokerId(1),
             address: String::new(),
             limits: metadata::Limits::default(),
+            topic_defaults: Arc::default(),
             groups: group::Limits::default(),
             producers: ProducerLimits::default(),
             request_partitions_max: 1_024,

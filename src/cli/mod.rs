@@ -4,11 +4,13 @@
 //! output, everywhere. The broker is not started here: `serve` comes back to `main` as [`Invocation::Serve`].
 
 mod bench;
+mod completion;
 mod consume;
 mod consume_group;
 mod demo;
 mod failure;
 mod group;
+mod healthcheck;
 mod lines;
 mod output;
 mod produce;
@@ -106,6 +108,10 @@ enum Command {
     /// Measure.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// Say whether the broker on this machine takes requests: exit code 0 or 1.
+    Healthcheck(healthcheck::HealthcheckArgs),
+    /// Print a completion script for a shell.
+    Completion(completion::CompletionArgs),
     /// Print version, revision and protocol range.
     Version,
 }
@@ -224,6 +230,8 @@ async fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Consume(args) => consume::run(args, context).await,
         Command::Group(command) => group::run(command, context).await,
         Command::Bench(command) => bench::run(command, context).await,
+        Command::Healthcheck(args) => healthcheck::run(args, context).await,
+        Command::Completion(args) => completion::run(&args),
         Command::Version => version::run(context.output),
     }
 }

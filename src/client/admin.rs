@@ -55,8 +55,10 @@ pub struct TopicConfigEntry {
     pub name: String,
     /// Value.
     pub value: String,
-    /// Where it comes from: `default` or `topic`.
+    /// Where it comes from: `default`, `broker` or `topic`.
     pub source: String,
+    /// The broker keeps it, but it changes nothing there.
+    pub without_effect: bool,
 }
 
 /// One partition of a described topic.
@@ -179,7 +181,7 @@ impl Client {
         let configs = options.configs.into_iter().map(|(name, value)| pb::ConfigEntry {
             name,
             value,
-            source: String::new(),
+            ..pb::ConfigEntry::default()
         });
         let request = pb::CreateTopicRequest {
             name: name.to_owned(),
@@ -395,6 +397,7 @@ impl TryFrom<pb::DescribeTopicResponse> for TopicDescription {
             name: entry.name,
             value: entry.value,
             source: entry.source,
+            without_effect: entry.without_effect,
         });
         let partitions = described
             .partitions

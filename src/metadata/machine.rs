@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use super::config::{self, ConfigError, ConfigKey, Entries};
+use super::config::{self, ConfigError, ConfigKey, ConfigSource, ConfigValue, Entries, TopicDefaults};
 use super::glob::Glob;
 use super::nearest::nearest;
 use super::record::MetaRecord;
@@ -65,7 +65,8 @@ pub struct Topic {
     /// When it was created.
     pub created: Timestamp,
     config: TopicConfig,
-    // Invariant: `config` is the default with these entries on top.
+    // Invariant: `config` is the default with these on top, the topic's own last.
+    defaults: Arc<TopicDefaults>,
     entries: Entries,
 }
 
@@ -82,9 +83,17 @@ impl Topic {
             name,
             partitions,
             created,
-            config: config::effective(&entries),
+            config: config::effective(&TopicDefaults::default(), &entries),
+            defaults: Arc::default(),
             entries,
         }
+    }
+
+    /// The same topic on a broker with these defaults.
+    fn with_defaults(mut self, defaults: &Arc<TopicDefaults>) -> Self {
+        self.config = config::effective(defaults, &self.entries);
+        self.defaults = Arc::clone(defaults);
+        self
     }
 
     /// The configuration in force.
@@ -92,9 +101,9 @@ impl Topic {
         &self.config
     }
 
-    /// Whether the topic sets this entry itself.
-    pub fn sets(&self, key: ConfigKey) -> bool {
-        self.entries.contains_key(&key)
+    /// What an entry is set to, and by whom.
+    pub fn value(&self, key: ConfigKey) -> (ConfigValue, ConfigSource) {
+        config::shown(key, &self.defaults, &self.entries)
     }
 
     pub(super) fn entries(&self) -> &Entries {
@@ -240,6 +249,7 @@ pub struct Page<'a> {
 #[derive(Clone, Debug)]
 pub struct Machine {
     limits: Limits,
+    defaults: Arc<TopicDefaults>,
     by_name: BTreeMap<Arc<str>, Arc<Topic>>,
     by_id: BTreeMap<TopicId, Arc<Topic>>,
     partitions: u32,
@@ -249,9 +259,20 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A broker without topics, but for its own.
+    /// A broker without topics, but for its own, and without defaults but the built-in ones.
     pub fn new(limits: Limits) -> Self {
         Self::with(limits, Vec::new(), Vec::new(), PRODUCER_ID_FIRST)
+    }
+
+    /// With these defaults for topics, those that exist included.
+    #[must_use]
+    pub fn with_defaults(mut self, defaults: &Arc<TopicDefaults>) -> Self {
+        self.defaults = Arc::clone(defaults);
+        let users: Vec<Arc<Topic>> = self.user_topics().cloned().collect();
+        for topic in users {
+            self.replace(Topic::clone(&topic).with_defaults(defaults));
+        }
+        self
     }
 
     pub(super) fn with(
@@ -262,6 +283,7 @@ impl Machine {
     ) -> Self {
         let mut machine = Self {
             limits,
+            defaults: Arc::default(),
             by_name: BTreeMap::new(),
             by_id: BTreeMap::new(),
             partitions: 0,
@@ -365,7 +387,7 @@ impl Machine {
             });
         }
         let partitions = self.room_for(command.partitions)?;
-        let topic = Topic::new(command.id, name, partitions, entries, now);
+        let topic = Topic::new(command.id, name, partitions, entries, now).with_defaults(&self.defaults);
         Ok(Effects {
             reply: Reply::Created {
                 topic: Arc::new(topic.clone()),
@@ -450,6 +472,11 @@ impl Machine {
         if !topic.id.is_internal() {
             self.partitions = self.partitions.saturating_add(topic.partitions);
         }
+        self.replace(topic);
+    }
+
+    /// Puts a topic in the place of the one with its name and id.
+    fn replace(&mut self, topic: Topic) {
         let topic = Arc::new(topic);
         self.by_name
             .insert(Arc::from(topic.name.as_str()), Arc::clone(&topic));
@@ -491,7 +518,7 @@ impl StateMachine for Machine {
 
     fn apply(&mut self, record: &MetaRecord) {
         match record {
-            MetaRecord::TopicCreated(topic) => self.insert(topic.clone()),
+            MetaRecord::TopicCreated(topic) => self.insert(topic.clone().with_defaults(&self.defaults)),
             MetaRecord::TopicDeleted(id) => self.remove(*id),
             MetaRecord::ProducerIdsReserved { end } => {
                 self.producer_ids_end = self.producer_ids_end.max(*end);

@@ -301,7 +301,8 @@ fn config_entry(entry: ConfigEntry) -> v1::ConfigEntry {
     v1::ConfigEntry {
         name: entry.name,
         value: entry.value,
-        source: if entry.is_set { "topic" } else { "default" }.to_owned(),
+        source: entry.source,
+        without_effect: !entry.has_effect,
     }
 }
 

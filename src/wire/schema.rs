@@ -108,6 +108,7 @@ message!(CONFIG_ENTRY = "ConfigEntry" {
     name = 1: Kind::String,
     value = 2: Kind::String,
     source = 3: Kind::String,
+    without_effect = 4: Kind::Bool,
 });
 
 message!(DELETE_TOPIC = "DeleteTopicRequest" {
