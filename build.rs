@@ -3,7 +3,11 @@
 use std::process::Command;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["proto/naru/v1/naru.proto", "proto/naru/internal/v1/meta.proto"];
+    let files = [
+        "proto/naru/v1/naru.proto",
+        "proto/naru/internal/v1/meta.proto",
+        "proto/naru/internal/v1/groups.proto",
+    ];
     println!("cargo:rerun-if-changed=proto");
     println!("cargo:rustc-env=NARU_RUSTC_VERSION={}", rustc_version());
     println!("cargo:rerun-if-env-changed=NARU_REVISION");

@@ -25,6 +25,8 @@ pub mod config;
 #[cfg(feature = "server")]
 pub mod disk;
 #[cfg(feature = "server")]
+pub mod group;
+#[cfg(feature = "server")]
 pub mod http;
 #[cfg(feature = "server")]
 pub mod machine;

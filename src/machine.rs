@@ -1,4 +1,6 @@
-//! The contract of the deterministic machines: metadata, later groups, deliveries and transactions.
+//! The contract of the deterministic machines: metadata and groups, later deliveries and transactions.
+
+use bytes::Bytes;
 
 use crate::model::Timestamp;
 
@@ -20,6 +22,35 @@ pub trait StateMachine {
 
     /// The only writer of hard state. Infallible: a record that was written must apply.
     fn apply(&mut self, record: &Self::Record);
+}
+
+/// A machine whose records and whose whole state have a stored form, so that one driver serves them all.
+pub trait Stored: StateMachine + Sized {
+    /// How much of everything there may be. Decides about commands only; what was stored is always taken.
+    type Limits: Copy;
+    /// Why stored bytes cannot be understood. State is never guessed.
+    type DecodeError: std::error::Error + Send + Sync + 'static;
+
+    /// The state before the first record.
+    fn empty(limits: Self::Limits) -> Self;
+
+    /// The stored form of a record.
+    fn encode(record: &Self::Record) -> Bytes;
+
+    /// Reads the stored form of a record.
+    ///
+    /// # Errors
+    /// It is not one.
+    fn decode(bytes: Bytes) -> Result<Self::Record, Self::DecodeError>;
+
+    /// The whole state.
+    fn snapshot(&self) -> Bytes;
+
+    /// The state in a snapshot.
+    ///
+    /// # Errors
+    /// It is none.
+    fn restore(limits: Self::Limits, snapshot: Bytes) -> Result<Self, Self::DecodeError>;
 }
 
 /// What a command brings about.

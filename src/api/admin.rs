@@ -59,8 +59,10 @@ pub struct ConfigEntry {
     pub name: String,
     /// Value as text.
     pub value: String,
-    /// True if the topic sets it, false if it is the default.
-    pub is_set: bool,
+    /// Who sets it: `default`, `broker` or `topic`.
+    pub source: String,
+    /// False: it is kept and shown, but changes nothing here.
+    pub has_effect: bool,
 }
 
 /// Makes a topic.
@@ -181,6 +183,8 @@ pub enum OffsetSpec {
     Earliest,
     /// High watermark.
     Latest,
+    /// The first record in offset order whose timestamp is this or later.
+    AtTimestamp(Timestamp),
 }
 
 /// Asks for offsets.
@@ -202,8 +206,10 @@ pub struct ListOffsetsPartition {
 /// An offset asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListedOffset {
-    /// The offset.
+    /// The offset; the high watermark if no record has the timestamp asked for or a later one.
     pub offset: Offset,
+    /// Timestamp of the record, if one was looked for by its timestamp and found.
+    pub timestamp: Option<Timestamp>,
     /// Epoch of the partition.
     pub leader_epoch: LeaderEpoch,
 }

@@ -3,6 +3,7 @@
 mod admin;
 mod error;
 mod fetch;
+mod groups;
 mod produce;
 
 use std::sync::Arc;
@@ -14,12 +15,13 @@ pub use admin::{
 };
 pub use error::{ApiError, ErrorDetails};
 pub use fetch::{Fetch, FetchForm, FetchPartition, FetchPayload, Fetched, FetchedPartition};
+pub use groups::{CommitOffsets, Committed, FetchOffsets, FetchedOffsets, GroupOffset, OffsetToCommit};
 pub use produce::{
     InitProducer, InitializedProducer, Produce, ProducePartition, ProducePayload, Produced,
     ProducedPartition, ProducerStamp,
 };
 
-use crate::model::{ErrorCode, Lsn, PartitionId, TopicId};
+use crate::model::{ErrorCode, Lsn, PartitionId, Timestamp, TopicId};
 use crate::rt::BoxFuture;
 
 /// A partition as a client names it: by id if given, otherwise by name.
@@ -54,6 +56,10 @@ pub enum Request {
     Produce(Produce),
     /// Reads batches, waiting for them if asked to.
     Fetch(Fetch),
+    /// Keeps how far a group is.
+    CommitOffsets(CommitOffsets),
+    /// Asks how far a group is.
+    FetchOffsets(FetchOffsets),
 }
 
 /// Kind of a request, for what is counted.
@@ -77,6 +83,10 @@ pub enum RequestKind {
     Produce,
     /// [`Request::Fetch`].
     Fetch,
+    /// [`Request::CommitOffsets`].
+    CommitOffsets,
+    /// [`Request::FetchOffsets`].
+    FetchOffsets,
 }
 
 impl RequestKind {
@@ -91,6 +101,8 @@ impl RequestKind {
         Self::InitProducer,
         Self::Produce,
         Self::Fetch,
+        Self::CommitOffsets,
+        Self::FetchOffsets,
     ];
 
     /// Name for metrics and logs.
@@ -105,6 +117,8 @@ impl RequestKind {
             Self::InitProducer => "init_producer",
             Self::Produce => "produce",
             Self::Fetch => "fetch",
+            Self::CommitOffsets => "commit_offsets",
+            Self::FetchOffsets => "fetch_offsets",
         }
     }
 
@@ -127,6 +141,8 @@ impl Request {
             Self::InitProducer(_) => RequestKind::InitProducer,
             Self::Produce(_) => RequestKind::Produce,
             Self::Fetch(_) => RequestKind::Fetch,
+            Self::CommitOffsets(_) => RequestKind::CommitOffsets,
+            Self::FetchOffsets(_) => RequestKind::FetchOffsets,
         }
     }
 }
@@ -211,12 +227,14 @@ pub fn each_error(reply: &Reply, look: impl FnMut(&ApiError)) {
         Ok(Response::ListOffsets(listed)) => items(listed, look),
         Ok(Response::Produce(produced)) => items(&produced.partitions, look),
         Ok(Response::Fetch(fetched)) => items(&fetched.partitions, look),
+        Ok(Response::FetchOffsets(offsets)) => items(offsets, look),
         Ok(
             Response::CreateTopic(_)
             | Response::DeleteTopic(_)
             | Response::DescribeTopic(_)
             | Response::ListTopics(_)
-            | Response::InitProducer(_),
+            | Response::InitProducer(_)
+            | Response::CommitOffsets(_),
         ) => {}
     }
 }
@@ -242,6 +260,10 @@ pub enum Response {
     Produce(Produced),
     /// To [`Request::Fetch`].
     Fetch(Fetched),
+    /// To [`Request::CommitOffsets`]: the time of the commit.
+    CommitOffsets(Timestamp),
+    /// To [`Request::FetchOffsets`].
+    FetchOffsets(FetchedOffsets),
 }
 
 /// An answer or one error for the whole request.

@@ -7,8 +7,8 @@ use crate::api::{
     ApiError, BrokerInfo, ConfigEntry, DescribeTopic, DescribedTopic, ListTopics, ListedTopics, Metadata,
     MetadataAnswer, Outcome, PartitionDescription, PartitionMetadata, Response, TopicListing, TopicMetadata,
 };
-use crate::metadata::{ConfigKey, Glob, Page, Topic};
-use crate::model::{ErrorCode, PartitionId, TopicName};
+use crate::metadata::{ConfigKey, ConfigSource, Glob, Page, Topic};
+use crate::model::{ErrorCode, PartitionId, TopicId, TopicName};
 use crate::storage::{LogStore, PartitionLog};
 
 /// A log and how many producers write to it.
@@ -21,14 +21,14 @@ impl<S: LogStore> Broker<S> {
             return Outcome::Ready(Err(errors::too_many("topics", count, max)));
         }
         let meta = self.lock_coordinator();
-        let lsn = meta.lsn;
+        let lsn = meta.driver.lsn;
         let found: Vec<(String, Option<Arc<Topic>>)> = if asked.all {
-            let all = meta.machine.user_topics();
+            let all = meta.driver.machine.user_topics();
             all.map(|topic| (topic.name.to_string(), Some(Arc::clone(topic))))
                 .collect()
         } else {
             let find = |name: String| {
-                let topic = meta.machine.topic(&name).cloned();
+                let topic = meta.driver.machine.topic(&name).cloned();
                 (name, topic)
             };
             asked.topics.into_iter().map(find).collect()
@@ -59,8 +59,8 @@ impl<S: LogStore> Broker<S> {
 
     pub(super) fn describe_topic(&self, asked: &DescribeTopic) -> Outcome {
         let meta = self.lock_coordinator();
-        let lsn = meta.lsn;
-        let topic = meta.machine.topic(&asked.name).cloned();
+        let lsn = meta.driver.lsn;
+        let topic = meta.driver.machine.topic(&asked.name).cloned();
         drop(meta);
         let described = topic
             .and_then(|topic| self.describe(&topic))
@@ -90,8 +90,8 @@ impl<S: LogStore> Broker<S> {
             include_internal: asked.include_internal,
         };
         let meta = self.lock_coordinator();
-        let lsn = meta.lsn;
-        let (topics, next) = meta.machine.page(&page);
+        let lsn = meta.driver.lsn;
+        let (topics, next) = meta.driver.machine.page(&page);
         drop(meta);
         let listed = ListedTopics {
             topics: topics.iter().filter_map(|topic| self.listing(topic)).collect(),
@@ -117,16 +117,11 @@ impl<S: LogStore> Broker<S> {
                 quarantined: stats.quarantined,
             }
         };
-        let configs = ConfigKey::ALL.into_iter().map(|key| ConfigEntry {
-            name: key.name().to_owned(),
-            value: key.get(topic.config()).to_string(),
-            is_set: topic.sets(key),
-        });
         Some(DescribedTopic {
             name: topic.name.clone(),
             id: topic.id,
             created: topic.created,
-            configs: configs.collect(),
+            configs: entries(topic),
             partitions: (0..).zip(self.parts(topic)?).map(describe).collect(),
         })
     }
@@ -151,7 +146,11 @@ impl<S: LogStore> Broker<S> {
     /// The partitions of a topic, the broker's own included; `None` if it was deleted meanwhile.
     fn parts(&self, topic: &Topic) -> Option<Vec<Part<S::Log>>> {
         if topic.id.is_internal() {
-            return Some(vec![(Arc::clone(&self.lock_coordinator().log), 0)]);
+            let log = match topic.id {
+                TopicId::GROUPS => Arc::clone(&self.lock_groups().log),
+                _ => Arc::clone(&self.lock_coordinator().driver.log),
+            };
+            return Some(vec![(log, 0)]);
         }
         let handle = self.registry.with_id(topic.id)?;
         let part = |p: &Arc<super::Partition<S::Log>>| {
@@ -175,6 +174,20 @@ impl<S: LogStore> Broker<S> {
             leader_epoch: self.store.leader_epoch(),
         }
     }
+}
+
+/// All entries that work, and those without effect that somebody has set.
+fn entries(topic: &Topic) -> Vec<ConfigEntry> {
+    let entry = |key: ConfigKey| {
+        let (value, source) = topic.value(key);
+        (key.has_effect() || source != ConfigSource::Default).then(|| ConfigEntry {
+            name: key.name().to_owned(),
+            value: value.to_string(),
+            source: source.to_string(),
+            has_effect: key.has_effect(),
+        })
+    };
+    ConfigKey::all().filter_map(entry).collect()
 }
 
 fn bad_cursor() -> ApiError {

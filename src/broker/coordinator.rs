@@ -1,63 +1,42 @@
-//! Drives the metadata machine: decide, append to `__meta`, apply, answer when durable.
+//! What changes metadata: decide, append to `__meta`, apply, answer when durable.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
+use super::driver::{Driver, Replayed};
 use super::{Broker, NotAdmitted, errors, open_topic};
 use crate::api::{
     ApiError, CreateTopic, CreatedTopic, DeleteTopic, InitProducer, InitializedProducer, Outcome, Reply,
     Request, Response,
 };
+use crate::group;
 use crate::machine::StateMachine;
 use crate::metadata::{self, Command, Machine, MetaRecord, PRODUCER_ID_FIRST, ProducerIds};
-use crate::model::{Lsn, PartitionKey, ProducerEpoch, ProducerId, TopicId};
-use crate::partition::PartitionState;
-use crate::record::BatchBuilder;
-use crate::storage::{Class, LogConfig, LogStore, PartitionLog, Permit, Placed, Snapshot, Step};
+use crate::model::{Lsn, ProducerEpoch, ProducerId, TopicId};
+use crate::storage::{Class, LogStore, PartitionLog, Permit, Placed, Step};
 
 /// More than any command writes: a name of 200 bytes and a handful of numbers.
 const STEP_BYTES_MAX: u64 = 16 << 10;
 
-/// The metadata machine and where its records go.
+/// The metadata machine, and what is left of its producer ids.
 #[derive(Debug)]
 pub(super) struct Coordinator<L> {
-    pub(super) machine: Machine,
-    /// LSN of the newest record applied: whatever shows this state is answered when it is durable.
-    pub(super) lsn: Lsn,
-    pub(super) log: Arc<L>,
-    state: PartitionState,
+    pub(super) driver: Driver<L, Machine>,
     /// What is left of the block of producer ids, and the LSN of its reservation.
     producer_ids: ProducerIds,
     producer_ids_lsn: Lsn,
 }
 
 impl<L: PartitionLog> Coordinator<L> {
-    pub(super) fn new<S: LogStore<Log = L>>(store: &S, machine: Machine, mut state: PartitionState) -> Self {
-        let config = crate::model::TopicConfig::default();
-        let config = LogConfig {
-            segment_bytes: config.segment_bytes,
-            index_interval_bytes: config.index_interval_bytes,
-        };
-        let log = store.open(PartitionKey::META, config);
-        state.lead(log.bounds(Lsn::ZERO).log_end, store.leader_epoch());
+    pub(super) fn new<S: LogStore<Log = L>>(store: &S, recovered: Replayed<Machine>) -> Self {
         // Nobody knows how many of the last block were handed out, so the first producer reserves the next.
-        let end = machine.producer_ids_end();
+        let end = recovered.machine.producer_ids_end();
         Self {
-            machine,
-            lsn: Lsn::ZERO,
-            log,
-            state,
+            driver: Driver::new(store, recovered),
             producer_ids: ProducerIds { first: end, end },
             producer_ids_lsn: Lsn::ZERO,
-        }
-    }
-
-    pub(super) fn snapshot(&self) -> Snapshot {
-        Snapshot {
-            covers: self.state.next_offset(),
-            blob: self.machine.snapshot(),
         }
     }
 }
@@ -133,12 +112,13 @@ impl<S: LogStore> Broker<S> {
     ) -> Result<InitializedProducer, ApiError> {
         if meta.producer_ids.first >= meta.producer_ids.end {
             let effects = meta
+                .driver
                 .machine
                 .handle(self.clock.wall(), Command::ReserveProducerIds);
             let metadata::Reply::Reserved(ids) = effects.reply else {
                 return Err(errors::internal("no producer ids were reserved"));
             };
-            meta.producer_ids_lsn = self.commit(meta, permit, &effects.records, None)?;
+            meta.producer_ids_lsn = self.commit(meta, permit, effects.records)?;
             meta.producer_ids = ids;
         }
         let id = ProducerId(meta.producer_ids.first);
@@ -160,21 +140,24 @@ impl<S: LogStore> Broker<S> {
         answer: impl FnOnce(metadata::Reply) -> Option<Response>,
     ) -> Outcome {
         let mut meta = self.lock_coordinator();
-        let effects = meta.machine.handle(self.clock.wall(), command);
+        let effects = meta.driver.machine.handle(self.clock.wall(), command);
         let done = match &effects.reply {
             metadata::Reply::Refused(_) => Ok(()),
             metadata::Reply::Created { created: false, .. } | metadata::Reply::Reserved(_) => Ok(()),
             metadata::Reply::Created { topic, .. } => {
-                self.apply_created(&mut meta, permit, topic, &effects.records)
+                self.apply_created(&mut meta, permit, topic, effects.records)
             }
-            metadata::Reply::Deleted(topic) => self.apply_deleted(&mut meta, permit, topic, &effects.records),
+            metadata::Reply::Deleted(topic) => self.apply_deleted(&mut meta, permit, topic, effects.records),
         };
         let reply: Reply = match (done, effects.reply) {
             (Err(error), _) => Err(error),
             (Ok(()), metadata::Reply::Refused(refusal)) => Err(errors::metadata(refusal)),
             (Ok(()), reply) => answer(reply).ok_or_else(|| errors::internal("the answer is of another kind")),
         };
-        Outcome::AfterLsn { lsn: meta.lsn, reply }
+        Outcome::AfterLsn {
+            lsn: meta.driver.lsn,
+            reply,
+        }
     }
 
     fn apply_created(
@@ -182,13 +165,13 @@ impl<S: LogStore> Broker<S> {
         meta: &mut Coordinator<S::Log>,
         permit: Permit,
         topic: &Arc<metadata::Topic>,
-        records: &[MetaRecord],
+        records: Vec<MetaRecord>,
     ) -> Result<(), ApiError> {
         // A retry of an operation that was carried out before.
         if records.is_empty() {
             return Ok(());
         }
-        self.commit(meta, permit, records, None)?;
+        self.commit(meta, permit, records)?;
         let handle = open_topic(&*self.store, topic, self.settings.producers, |_| None);
         self.registry.insert(handle);
         Ok(())
@@ -199,12 +182,14 @@ impl<S: LogStore> Broker<S> {
         meta: &mut Coordinator<S::Log>,
         permit: Permit,
         topic: &Arc<metadata::Topic>,
-        records: &[MetaRecord],
+        records: Vec<MetaRecord>,
     ) -> Result<(), ApiError> {
         let handle = self
             .registry
             .with_id(topic.id)
             .ok_or_else(|| errors::internal("a topic without partitions"))?;
+        // Held until the topic is out of the registry: a commit for it comes before the deletion, or finds it gone.
+        let mut groups = self.lock_groups();
         // All of them are locked while the deletion is ordered: no batch may follow it.
         let locks: Vec<_> = handle.partitions.iter().map(|p| p.lock()).collect();
         let mark = |gone| {
@@ -214,7 +199,7 @@ impl<S: LogStore> Broker<S> {
         };
         // Marked first: the engine wakes parked fetches while it takes the step in, and they wake only once.
         mark(true);
-        let committed = self.commit(meta, permit, records, Some(topic.id));
+        let committed = self.commit_deletion(meta, &mut groups, permit, topic.id, records);
         if let Err(error) = committed {
             mark(false);
             return Err(error);
@@ -224,46 +209,59 @@ impl<S: LogStore> Broker<S> {
         Ok(())
     }
 
-    /// Appends records to `__meta` in one step, with a deletion if there is one, and applies them.
+    /// Writes a deletion, and that groups forget the topic, in one step, and applies both.
+    fn commit_deletion(
+        &self,
+        meta: &mut Coordinator<S::Log>,
+        groups: &mut Driver<S::Log, group::Machine>,
+        permit: Permit,
+        topic: TopicId,
+        records: Vec<MetaRecord>,
+    ) -> Result<(), ApiError> {
+        let now = self.clock.wall();
+        let forgotten = groups
+            .machine
+            .handle(now, group::Command::DeleteTopic(topic))
+            .records;
+        let (of_meta, pending_meta) = meta.driver.place(now, records);
+        let of_groups = (!forgotten.is_empty()).then(|| groups.place(now, forgotten));
+        let (of_groups, pending_groups) = of_groups.unzip();
+        let step = Step {
+            appends: std::iter::once(of_meta).chain(of_groups).collect(),
+            deletions: SmallVec::from_buf([topic]),
+        };
+        let lsn = self.submit(permit, step)?;
+        meta.driver.apply(&pending_meta, lsn);
+        if let Some(pending) = &pending_groups {
+            groups.apply(pending, lsn);
+        }
+        self.metadata_lsn.store(lsn.0, Ordering::Release);
+        Ok(())
+    }
+
+    /// Appends records to `__meta` and applies them.
     fn commit(
         &self,
         meta: &mut Coordinator<S::Log>,
-        mut permit: Permit,
-        records: &[MetaRecord],
-        deletion: Option<TopicId>,
+        permit: Permit,
+        records: Vec<MetaRecord>,
     ) -> Result<Lsn, ApiError> {
-        let now = self.clock.wall();
-        let mut builder = BatchBuilder::new();
-        for record in records {
-            builder.push(now, None, Some(&record.encode()), &[]);
-        }
-        let mut batch = builder.seal(None);
-        let share = self
-            .store
-            .split_permit(&mut permit, u64::from(batch.total_bytes()))
-            .ok_or_else(|| errors::internal("a metadata step larger than its permit"))?;
-        let base = meta.state.next_offset();
-        batch.stamp(base, meta.state.leader_epoch());
-        let header = *batch.header();
-        let append_time = meta.state.append_time(now);
-        let placed = Placed {
-            log: Arc::clone(&meta.log),
-            base,
-            batch,
-            append_time,
-        };
-        let step = Step {
-            appends: SmallVec::from_buf([placed]),
-            deletions: deletion.into_iter().collect(),
-        };
-        let lsn = self.store.submit(share, step).map_err(errors::submit)?;
-        meta.state.appended(&header, append_time, lsn);
-        for record in records {
-            meta.machine.apply(record);
-        }
-        meta.lsn = lsn;
+        let (placed, pending) = meta.driver.place(self.clock.wall(), records);
+        let lsn = self.submit(permit, Step::append(placed))?;
+        meta.driver.apply(&pending, lsn);
         self.metadata_lsn.store(lsn.0, Ordering::Release);
         Ok(lsn)
+    }
+
+    /// Submits a step of internal partitions with as much of the permit as it needs.
+    pub(super) fn submit(&self, mut permit: Permit, step: Step<S::Log>) -> Result<Lsn, ApiError> {
+        let size = |placed: &Placed<S::Log>| u64::from(placed.batch.total_bytes());
+        let bytes = step.appends.iter().map(size).sum();
+        let share = self
+            .store
+            .split_permit(&mut permit, bytes)
+            .ok_or_else(|| errors::internal("an internal step larger than its permit"))?;
+        self.store.submit(share, step).map_err(errors::submit)
     }
 }
 

@@ -1,10 +1,12 @@
 //! How refusals of the pure code and of the engine are said to a client.
 
 use super::Settings;
-use crate::api::{ApiError, ErrorDetails};
-use crate::metadata::{ConfigError, MetaError, Topic};
+use crate::api::{ApiError, ErrorDetails, OffsetToCommit};
+use crate::group::GroupError;
+use crate::metadata::{ConfigError, ConfigKey, MetaError, Topic};
 use crate::model::{
-    ErrorCode, InvalidTopicName, LeaderEpoch, LogBounds, PartitionId, ProducerId, TopicId, TopicName,
+    ErrorCode, InvalidGroupId, InvalidTopicName, LeaderEpoch, LogBounds, PartitionId, ProducerId, TopicId,
+    TopicName,
 };
 use crate::partition::Refusal;
 use crate::record::BatchError;
@@ -199,6 +201,77 @@ pub(super) fn internal(text: impl Into<String>) -> ApiError {
     ApiError::new(ErrorCode::Internal, text).hint("this is a bug of the broker: please report it")
 }
 
+pub(super) fn bad_group(bad: &InvalidGroupId) -> ApiError {
+    ApiError::new(ErrorCode::InvalidName, bad.to_string())
+        .hint("1 to 200 bytes of text that can be shown")
+        .details(field("group"))
+}
+
+/// An offset that is not in its partition. A commit says what was processed, and that was read before.
+pub(super) fn commit_out_of_range(offset: i64, bounds: LogBounds) -> ApiError {
+    let (start, end) = (bounds.log_start, bounds.high_watermark);
+    ApiError::new(
+        ErrorCode::OffsetOutOfRange,
+        format!("offset {offset} cannot be committed: consumers can have read up to {end}"),
+    )
+    .hint("commit the offset behind the last record that was processed")
+    .details(ErrorDetails {
+        log_start_offset: Some(start),
+        high_watermark: Some(end),
+        ..ErrorDetails::default()
+    })
+}
+
+/// The same error with the item of the commit that is at fault: one bad item refuses all of them.
+pub(super) fn of_item(error: ApiError, index: usize, item: &OffsetToCommit) -> ApiError {
+    let asked = &item.partition;
+    let topic = match asked.topic_id {
+        Some(id) if asked.topic.is_empty() => id.to_string(),
+        _ => asked.topic.to_string(),
+    };
+    let message = format!("{topic}/{}: {}", asked.partition, error.message);
+    let details = ErrorDetails {
+        field: Some(format!("commit_offsets.offsets[{index}]")),
+        ..error.details
+    };
+    ApiError {
+        message,
+        details,
+        ..error
+    }
+}
+
+pub(super) fn group(error: GroupError, items: &[OffsetToCommit]) -> ApiError {
+    let text = error.to_string();
+    let in_place = |index: usize, error: ApiError| match items.get(index) {
+        Some(item) => of_item(error, index, item),
+        None => error,
+    };
+    let number = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
+    let full = |max, actual| {
+        ApiError::new(ErrorCode::LimitExceeded, text.clone())
+            .hint("committed offsets go with their topics")
+            .details(ErrorDetails {
+                limit: Some(max),
+                actual,
+                ..ErrorDetails::default()
+            })
+    };
+    match error {
+        GroupError::Id(bad) => bad_group(&bad),
+        GroupError::Twice { index } => in_place(
+            index,
+            ApiError::new(ErrorCode::InvalidArgument, text.clone()).hint("commit one offset per partition"),
+        ),
+        GroupError::MetadataTooLarge { index, bytes, max } => {
+            in_place(index, too_large(text.clone(), number(max), number(bytes)))
+        }
+        GroupError::TooManyGroups { max } => full(number(max), None),
+        GroupError::TooManyOffsets { would_be, max } => full(number(max), Some(number(would_be))),
+        GroupError::StateFull { would_be, max } => full(max, Some(would_be)),
+    }
+}
+
 pub(super) fn metadata(error: MetaError) -> ApiError {
     let text = error.to_string();
     match error {
@@ -237,11 +310,23 @@ fn bad_config(bad: &ConfigError) -> ApiError {
                     ..field("configs")
                 }),
             None => error
-                .hint(format!("there are {}", crate::metadata::CONFIG_NAMES.join(", ")))
+                .hint(format!("there are {}", config_names()))
                 .details(field("configs")),
         },
-        ConfigError::OutOfRange { name, .. } | ConfigError::Twice(name) => error.details(field(name)),
+        ConfigError::Refused { name, .. }
+        | ConfigError::Value { name, .. }
+        | ConfigError::Fixed { name, .. }
+        | ConfigError::Twice(name)
+        | ConfigError::NoDefault(name) => error.details(field(name)),
     }
+}
+
+fn config_names() -> String {
+    let names: Vec<_> = ConfigKey::all()
+        .filter(|key| key.has_effect())
+        .map(ConfigKey::name)
+        .collect();
+    names.join(", ")
 }
 
 fn limit(code: ErrorCode, text: String, actual: u32, max: u32) -> ApiError {

@@ -2,14 +2,16 @@
 //!
 //! Knows no protocol and no files. Time, identities and the engine are handed in.
 //!
-//! Order of locks: coordinator, then partitions ascending by (topic id, index), then the engine's own. Nothing that holds
+//! Order of locks: metadata, then groups, then partitions ascending by (topic id, index), then the engine's own. Nothing that holds
 //! a partition asks the coordinator; no guard of a map is held while a mutex is taken; nothing is awaited under either.
 
 mod admin;
 mod coordinator;
 mod counters;
+mod driver;
 mod errors;
 mod fetch;
+mod groups;
 mod offsets;
 mod produce;
 mod recovered;
@@ -30,8 +32,11 @@ pub use settings::Settings;
 pub use traffic::{PartitionNow, TopicNow};
 
 use self::coordinator::Coordinator;
+use self::driver::Driver;
+use self::recovered::Parts;
 use self::traffic::Traffic;
 use crate::api::{ApiError, Outcome, Request, Service, TopicPartition};
+use crate::group;
 use crate::metadata;
 use crate::model::{DurableState, Lsn, PartitionId, PartitionKey, TopicId, TopicName};
 use crate::partition::PartitionState;
@@ -50,6 +55,7 @@ pub struct Broker<S: LogStore> {
     counters: Arc<Counters>,
     registry: Registry<S::Log>,
     coordinator: Mutex<Coordinator<S::Log>>,
+    groups: Mutex<Driver<S::Log, group::Machine>>,
     /// LSN of the newest metadata that answers may have been decided by. Behind what the coordinator holds for moments
     /// only; read where its lock would be too much.
     metadata_lsn: Arc<AtomicU64>,
@@ -84,6 +90,9 @@ struct Partition<L> {
     state: Mutex<PartitionState>,
 }
 
+/// A partition that was asked for, and its topic.
+type Resolved<L> = (Arc<TopicHandle<L>>, Arc<Partition<L>>);
+
 /// Why there is no permit.
 enum NotAdmitted {
     /// Not now: ready when another try makes sense.
@@ -104,15 +113,20 @@ impl<S: LogStore> Broker<S> {
         ids: Arc<dyn IdSource>,
         settings: Settings,
     ) -> Result<Self, RecoverError> {
-        let (machine, meta_state, mut partitions) = recovered.finish()?;
+        let Parts {
+            meta,
+            groups,
+            mut partitions,
+        } = recovered.finish()?;
         let limits = settings.producers;
         let registry = Registry::default();
-        for topic in machine.user_topics() {
+        for topic in meta.machine.user_topics() {
             let states = |key| partitions.remove(&key);
             registry.insert(open_topic(&*store, topic, limits, states));
         }
-        let producer_ids_next = AtomicI64::new(machine.producer_ids_end());
-        let coordinator = Mutex::new(Coordinator::new(&*store, machine, meta_state));
+        let producer_ids_next = AtomicI64::new(meta.machine.producer_ids_end());
+        let coordinator = Mutex::new(Coordinator::new(&*store, meta));
+        let groups = Mutex::new(Driver::new(&*store, groups));
         Ok(Self {
             durable: store.durable(),
             store,
@@ -122,6 +136,7 @@ impl<S: LogStore> Broker<S> {
             counters: Arc::default(),
             registry,
             coordinator,
+            groups,
             metadata_lsn: Arc::default(),
             producer_ids_next,
         })
@@ -134,6 +149,10 @@ impl<S: LogStore> Broker<S> {
 
     fn lock_coordinator(&self) -> MutexGuard<'_, Coordinator<S::Log>> {
         self.coordinator.lock().expect("no panics while locked")
+    }
+
+    fn lock_groups(&self) -> MutexGuard<'_, Driver<S::Log, group::Machine>> {
+        self.groups.lock().expect("no panics while locked")
     }
 
     fn durable_lsn(&self) -> Lsn {
@@ -164,6 +183,11 @@ impl<S: LogStore> Broker<S> {
 
     /// The partition that a client means.
     fn resolve(&self, asked: &TopicPartition) -> Result<Arc<Partition<S::Log>>, ApiError> {
+        Ok(self.resolve_with_topic(asked)?.1)
+    }
+
+    /// The partition that a client means, and its topic.
+    fn resolve_with_topic(&self, asked: &TopicPartition) -> Result<Resolved<S::Log>, ApiError> {
         let handle = match asked.topic_id {
             Some(id) => self
                 .registry
@@ -174,10 +198,11 @@ impl<S: LogStore> Broker<S> {
                 .with_name(&asked.topic)
                 .ok_or_else(|| self.unknown_topic(&asked.topic))?,
         };
-        usize::try_from(asked.partition.0)
+        let partition = usize::try_from(asked.partition.0)
             .ok()
             .and_then(|index| handle.partitions.get(index).cloned())
-            .ok_or_else(|| errors::unknown_partition(&handle.topic, asked.partition))
+            .ok_or_else(|| errors::unknown_partition(&handle.topic, asked.partition))?;
+        Ok((handle, partition))
     }
 
     /// Says what is wrong with a name under which there is no topic. Never called with a partition locked.
@@ -185,7 +210,7 @@ impl<S: LogStore> Broker<S> {
         match TopicName::for_user(name) {
             Err(bad) => errors::bad_name(&bad),
             Ok(name) => {
-                let nearest = self.lock_coordinator().machine.nearest(name.as_str());
+                let nearest = self.lock_coordinator().driver.machine.nearest(name.as_str());
                 errors::unknown_topic(&name, nearest)
             }
         }
@@ -204,6 +229,8 @@ impl<S: LogStore> Service for Broker<S> {
             Request::InitProducer(init) => self.init_producer(init),
             Request::Produce(produce) => self.produce(produce),
             Request::Fetch(fetch) => self.fetch(fetch),
+            Request::CommitOffsets(commit) => self.commit_offsets(commit),
+            Request::FetchOffsets(fetch) => self.fetch_offsets(&fetch),
         };
         match &outcome {
             Outcome::Ready(reply) | Outcome::AfterLsn { reply, .. } => self.counters.count(reply),
@@ -217,7 +244,10 @@ impl<S: LogStore> Service for Broker<S> {
 impl<S: LogStore> SnapshotSource for Broker<S> {
     fn snapshot(&self, key: PartitionKey) -> Option<Snapshot> {
         if key == PartitionKey::META {
-            return Some(self.lock_coordinator().snapshot());
+            return Some(self.lock_coordinator().driver.snapshot());
+        }
+        if key == PartitionKey::GROUPS {
+            return Some(self.lock_groups().snapshot());
         }
         let handle = self.registry.with_id(key.topic)?;
         let partition = handle.partitions.get(usize::try_from(key.partition.0).ok()?)?;

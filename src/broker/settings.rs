@@ -1,7 +1,9 @@
 //! What can be set about the broker itself.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::group;
 use crate::metadata;
 use crate::model::BrokerId;
 use crate::partition::ProducerLimits;
@@ -17,6 +19,10 @@ pub struct Settings {
     pub address: String,
     /// How many topics and partitions there may be.
     pub limits: metadata::Limits,
+    /// Configuration of topics that do not set it themselves.
+    pub topic_defaults: Arc<metadata::TopicDefaults>,
+    /// How many groups there may be, and how much they may commit.
+    pub groups: group::Limits,
     /// How long and how many idempotent producers are remembered per partition.
     pub producers: ProducerLimits,
     /// Most partitions or topics in one request.
@@ -44,6 +50,8 @@ impl Default for Settings {
             broker_id: BrokerId(1),
             address: String::new(),
             limits: metadata::Limits::default(),
+            topic_defaults: Arc::default(),
+            groups: group::Limits::default(),
             producers: ProducerLimits::default(),
             request_partitions_max: 1_000,
             fetch_wait_max: Duration::from_secs(30),

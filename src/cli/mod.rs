@@ -4,9 +4,11 @@
 //! output, everywhere. The broker is not started here: `serve` comes back to `main` as [`Invocation::Serve`].
 
 mod bench;
+mod completion;
 mod consume;
 mod demo;
 mod failure;
+mod healthcheck;
 mod lines;
 mod output;
 mod produce;
@@ -101,6 +103,10 @@ enum Command {
     /// Measure.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// Say whether the broker on this machine takes requests: exit code 0 or 1.
+    Healthcheck(healthcheck::HealthcheckArgs),
+    /// Print a completion script for a shell.
+    Completion(completion::CompletionArgs),
     /// Print version, revision and protocol range.
     Version,
 }
@@ -218,6 +224,8 @@ async fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Demo(args) => demo::run(args, context).await,
         Command::Consume(args) => consume::run(args, context).await,
         Command::Bench(command) => bench::run(command, context).await,
+        Command::Healthcheck(args) => healthcheck::run(args, context).await,
+        Command::Completion(args) => completion::run(&args),
         Command::Version => version::run(context.output),
     }
 }

@@ -10,8 +10,10 @@ use super::failure::{Exit, Failure, Outcome, Stopped};
 use super::output::{bytes_text, line, table};
 use super::session::connect;
 use crate::client::{
-    CreateTopicOptions, ListTopicsOptions, PartitionDescription, TopicDescription, TopicListing,
+    CreateTopicOptions, ListTopicsOptions, PartitionDescription, TopicConfigEntry, TopicDescription,
+    TopicListing,
 };
+use crate::model::show_millis;
 use crate::telemetry::rfc3339_millis;
 
 /// What to do with topics.
@@ -176,7 +178,7 @@ fn description_text(topic: &TopicDescription) -> String {
     let configs: Vec<_> = topic
         .configs
         .iter()
-        .map(|c| (c.name.as_str(), format!("{} ({})", c.value, c.source)))
+        .map(|c| (c.name.as_str(), config_text(c)))
         .collect();
     facts.extend(configs);
     let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
@@ -230,13 +232,33 @@ fn partition_row(partition: &PartitionDescription, damaged: bool) -> Vec<String>
     row
 }
 
+/// An entry for people: durations with their unit, and a word where it has no effect.
+fn config_text(entry: &TopicConfigEntry) -> String {
+    let value = match entry.value.parse() {
+        Ok(ms) if entry.name.ends_with(".ms") => show_millis(ms),
+        _ if entry.value == "-1" => "unlimited".to_owned(),
+        _ => entry.value.clone(),
+    };
+    let effect = if entry.without_effect {
+        ", without effect"
+    } else {
+        ""
+    };
+    format!("{value} ({}{effect})", entry.source)
+}
+
+fn config_json(entry: &TopicConfigEntry) -> Value {
+    json!({
+        "name": entry.name,
+        "value": entry.value,
+        "source": entry.source,
+        "without_effect": entry.without_effect,
+    })
+}
+
 fn description_json(topic: &TopicDescription) -> Value {
     let partitions: Vec<Value> = topic.partitions.iter().map(partition_json).collect();
-    let configs: Vec<Value> = topic
-        .configs
-        .iter()
-        .map(|c| json!({"name": c.name, "value": c.value, "source": c.source}))
-        .collect();
+    let configs: Vec<Value> = topic.configs.iter().map(config_json).collect();
     json!({
         "name": topic.name,
         "id": topic.topic_id.to_string(),
@@ -327,7 +349,6 @@ async fn confirm(question: &str) -> Result<(), Stopped> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::TopicConfigEntry;
     use crate::model::{Offset, PartitionId, Timestamp, TopicId};
 
     fn topic() -> TopicDescription {
@@ -339,6 +360,7 @@ mod tests {
                 name: "max.message.bytes".to_owned(),
                 value: "100".to_owned(),
                 source: "topic".to_owned(),
+                without_effect: false,
             }],
             partitions: vec![PartitionDescription {
                 partition: PartitionId(0),
@@ -363,6 +385,25 @@ mod tests {
         assert!(text.contains("max.message.bytes  100 (topic)"), "{text}");
         topic.partitions[0].quarantined.clear();
         assert!(!description_text(&topic).contains("DAMAGED"));
+    }
+
+    #[test]
+    fn entries_are_shown_with_units_and_effect() {
+        let shown = |name: &str, value: &str, without_effect| {
+            config_text(&TopicConfigEntry {
+                name: name.to_owned(),
+                value: value.to_owned(),
+                source: "broker".to_owned(),
+                without_effect,
+            })
+        };
+        assert_eq!(shown("retention.ms", "604800000", false), "7d (broker)");
+        assert_eq!(shown("retention.ms", "-1", false), "unlimited (broker)");
+        assert_eq!(shown("segment.bytes", "65536", false), "65536 (broker)");
+        assert_eq!(
+            shown("preallocate", "true", true),
+            "true (broker, without effect)"
+        );
     }
 
     #[test]

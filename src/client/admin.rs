@@ -55,8 +55,10 @@ pub struct TopicConfigEntry {
     pub name: String,
     /// Value.
     pub value: String,
-    /// Where it comes from: `default` or `topic`.
+    /// Where it comes from: `default`, `broker` or `topic`.
     pub source: String,
+    /// The broker keeps it, but it changes nothing there.
+    pub without_effect: bool,
 }
 
 /// One partition of a described topic.
@@ -157,6 +159,17 @@ pub enum OffsetSpec {
     Earliest,
     /// The high watermark: where the next record that consumers see will be.
     Latest,
+    /// The first record in offset order whose timestamp is this or later; the high watermark if there is none.
+    AtTimestamp(Timestamp),
+}
+
+/// One answer of [`Client::offsets_at`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OffsetAt {
+    /// Offset of the record found, or the high watermark.
+    pub offset: Offset,
+    /// Timestamp of the record; `None`: there is none that is late enough.
+    pub timestamp: Option<Timestamp>,
 }
 
 impl Client {
@@ -168,7 +181,7 @@ impl Client {
         let configs = options.configs.into_iter().map(|(name, value)| pb::ConfigEntry {
             name,
             value,
-            source: String::new(),
+            ..pb::ConfigEntry::default()
         });
         let request = pb::CreateTopicRequest {
             name: name.to_owned(),
@@ -282,7 +295,7 @@ impl Client {
         }
     }
 
-    /// The first or the next visible offset of some partitions of a topic, in the order asked for.
+    /// The first, the next visible, or the offset at a time of some partitions of a topic, in the order asked for.
     ///
     /// # Errors
     /// Those of every request; a partition's own error is in its place.
@@ -292,9 +305,36 @@ impl Client {
         partitions: &[u32],
         spec: OffsetSpec,
     ) -> Result<Vec<Result<Offset, Error>>, Error> {
-        let spec = match spec {
-            OffsetSpec::Earliest => pb::OffsetSpec::Earliest,
-            OffsetSpec::Latest => pb::OffsetSpec::Latest,
+        let listed = self.ask_offsets(topic, partitions, spec).await?;
+        let offsets = listed.into_iter().map(|found| found.map(|found| found.offset));
+        Ok(offsets.collect())
+    }
+
+    /// Where a time begins in some partitions of a topic, in the order asked for: the first record in offset order whose
+    /// timestamp is `at` or later. Exact to the record, also inside of a batch.
+    ///
+    /// # Errors
+    /// Those of every request; a partition's own error is in its place.
+    pub async fn offsets_at(
+        &self,
+        topic: &str,
+        partitions: &[u32],
+        at: Timestamp,
+    ) -> Result<Vec<Result<OffsetAt, Error>>, Error> {
+        self.ask_offsets(topic, partitions, OffsetSpec::AtTimestamp(at))
+            .await
+    }
+
+    async fn ask_offsets(
+        &self,
+        topic: &str,
+        partitions: &[u32],
+        spec: OffsetSpec,
+    ) -> Result<Vec<Result<OffsetAt, Error>>, Error> {
+        let (spec, timestamp) = match spec {
+            OffsetSpec::Earliest => (pb::OffsetSpec::Earliest, None),
+            OffsetSpec::Latest => (pb::OffsetSpec::Latest, None),
+            OffsetSpec::AtTimestamp(at) => (pb::OffsetSpec::AtTimestamp, Some(at.0)),
         };
         let asked = partitions.iter().map(|&partition| pb::ListOffsetsPartition {
             partition: Some(pb::TopicPartition {
@@ -303,6 +343,7 @@ impl Client {
                 partition,
             }),
             spec: spec.into(),
+            timestamp,
         });
         let body = RequestBody::ListOffsets(pb::ListOffsetsRequest {
             partitions: asked.collect(),
@@ -321,7 +362,10 @@ impl Client {
             .into_iter()
             .map(|listed| match listed.error {
                 Some(error) => Err(error.into()),
-                None => offset("list offsets", listed.offset),
+                None => Ok(OffsetAt {
+                    offset: offset("list offsets", listed.offset)?,
+                    timestamp: listed.timestamp.map(Timestamp),
+                }),
             })
             .collect())
     }
@@ -353,6 +397,7 @@ impl TryFrom<pb::DescribeTopicResponse> for TopicDescription {
             name: entry.name,
             value: entry.value,
             source: entry.source,
+            without_effect: entry.without_effect,
         });
         let partitions = described
             .partitions

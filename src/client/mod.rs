@@ -43,7 +43,7 @@ use std::sync::Arc;
 
 pub use crate::wire::PROTOCOL_VERSION;
 pub use admin::{
-    CreateTopicOptions, CreatedTopic, ListTopicsOptions, Metadata, MetadataTopics, OffsetSpec,
+    CreateTopicOptions, CreatedTopic, ListTopicsOptions, Metadata, MetadataTopics, OffsetAt, OffsetSpec,
     PartitionDescription, TopicConfigEntry, TopicDescription, TopicListing, TopicMetadata, TopicPage,
 };
 pub use config::{ClientBuilder, DEFAULT_PORT};

@@ -26,6 +26,8 @@ pub enum Start {
     Latest,
     /// At this offset.
     Offset(Offset),
+    /// At the first record in offset order whose timestamp is this or later; behind the last record if there is none.
+    Timestamp(Timestamp),
 }
 
 /// Options of a [`PartitionReader`]; all have defaults.
@@ -120,6 +122,7 @@ impl PartitionReaderBuilder {
             Start::Offset(_) => None,
             Start::Earliest => Some(OffsetSpec::Earliest),
             Start::Latest => Some(OffsetSpec::Latest),
+            Start::Timestamp(at) => Some(OffsetSpec::AtTimestamp(at)),
         };
         let position = match (self.start, spec) {
             (Start::Offset(offset), _) => offset,

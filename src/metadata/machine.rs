@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use super::config::{self, ConfigError, ConfigKey, Entries};
+use super::config::{self, ConfigError, ConfigKey, ConfigSource, ConfigValue, Entries, TopicDefaults};
 use super::glob::Glob;
 use super::nearest::nearest;
 use super::record::MetaRecord;
@@ -25,6 +25,9 @@ const NEIGHBOURS_MAX: usize = 256;
 
 /// How many names one page looks at; a page may so be short, or empty, although there is more.
 const PAGE_NAMES_MAX: usize = 2_000;
+
+/// The broker's own topics: `__meta` and `__groups`.
+const INTERNAL_TOPICS: usize = 2;
 
 /// How much of everything there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +65,8 @@ pub struct Topic {
     /// When it was created.
     pub created: Timestamp,
     config: TopicConfig,
-    // Invariant: `config` is the default with these entries on top.
+    // Invariant: `config` is the default with these on top, the topic's own last.
+    defaults: Arc<TopicDefaults>,
     entries: Entries,
 }
 
@@ -79,9 +83,17 @@ impl Topic {
             name,
             partitions,
             created,
-            config: config::effective(&entries),
+            config: config::effective(&TopicDefaults::default(), &entries),
+            defaults: Arc::default(),
             entries,
         }
+    }
+
+    /// The same topic on a broker with these defaults.
+    fn with_defaults(mut self, defaults: &Arc<TopicDefaults>) -> Self {
+        self.config = config::effective(defaults, &self.entries);
+        self.defaults = Arc::clone(defaults);
+        self
     }
 
     /// The configuration in force.
@@ -89,9 +101,9 @@ impl Topic {
         &self.config
     }
 
-    /// Whether the topic sets this entry itself.
-    pub fn sets(&self, key: ConfigKey) -> bool {
-        self.entries.contains_key(&key)
+    /// What an entry is set to, and by whom.
+    pub fn value(&self, key: ConfigKey) -> (ConfigValue, ConfigSource) {
+        config::shown(key, &self.defaults, &self.entries)
     }
 
     pub(super) fn entries(&self) -> &Entries {
@@ -237,6 +249,7 @@ pub struct Page<'a> {
 #[derive(Clone, Debug)]
 pub struct Machine {
     limits: Limits,
+    defaults: Arc<TopicDefaults>,
     by_name: BTreeMap<Arc<str>, Arc<Topic>>,
     by_id: BTreeMap<TopicId, Arc<Topic>>,
     partitions: u32,
@@ -246,9 +259,20 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A broker without topics, but for its own.
+    /// A broker without topics, but for its own, and without defaults but the built-in ones.
     pub fn new(limits: Limits) -> Self {
         Self::with(limits, Vec::new(), Vec::new(), PRODUCER_ID_FIRST)
+    }
+
+    /// With these defaults for topics, those that exist included.
+    #[must_use]
+    pub fn with_defaults(mut self, defaults: &Arc<TopicDefaults>) -> Self {
+        self.defaults = Arc::clone(defaults);
+        let users: Vec<Arc<Topic>> = self.user_topics().cloned().collect();
+        for topic in users {
+            self.replace(Topic::clone(&topic).with_defaults(defaults));
+        }
+        self
     }
 
     pub(super) fn with(
@@ -259,19 +283,20 @@ impl Machine {
     ) -> Self {
         let mut machine = Self {
             limits,
+            defaults: Arc::default(),
             by_name: BTreeMap::new(),
             by_id: BTreeMap::new(),
             partitions: 0,
             producer_ids_end: producer_ids_end.max(PRODUCER_ID_FIRST),
             deleted: deleted.into(),
         };
-        machine.insert(Topic::new(
-            TopicId::META,
-            TopicName::meta(),
-            1,
-            Entries::new(),
-            Timestamp(0),
-        ));
+        let internal: [_; INTERNAL_TOPICS] = [
+            (TopicId::META, TopicName::meta()),
+            (TopicId::GROUPS, TopicName::groups()),
+        ];
+        for (id, name) in internal {
+            machine.insert(Topic::new(id, name, 1, Entries::new(), Timestamp(0)));
+        }
         for topic in topics {
             machine.insert(topic);
         }
@@ -362,7 +387,7 @@ impl Machine {
             });
         }
         let partitions = self.room_for(command.partitions)?;
-        let topic = Topic::new(command.id, name, partitions, entries, now);
+        let topic = Topic::new(command.id, name, partitions, entries, now).with_defaults(&self.defaults);
         Ok(Effects {
             reply: Reply::Created {
                 topic: Arc::new(topic.clone()),
@@ -414,7 +439,7 @@ impl Machine {
                 max: self.limits.partitions_per_topic_max,
             });
         }
-        if self.by_id.len().saturating_sub(1) >= self.limits.topics_max {
+        if self.by_id.len().saturating_sub(INTERNAL_TOPICS) >= self.limits.topics_max {
             return Err(MetaError::TooManyTopics {
                 max: self.limits.topics_max,
             });
@@ -447,6 +472,11 @@ impl Machine {
         if !topic.id.is_internal() {
             self.partitions = self.partitions.saturating_add(topic.partitions);
         }
+        self.replace(topic);
+    }
+
+    /// Puts a topic in the place of the one with its name and id.
+    fn replace(&mut self, topic: Topic) {
         let topic = Arc::new(topic);
         self.by_name
             .insert(Arc::from(topic.name.as_str()), Arc::clone(&topic));
@@ -488,7 +518,7 @@ impl StateMachine for Machine {
 
     fn apply(&mut self, record: &MetaRecord) {
         match record {
-            MetaRecord::TopicCreated(topic) => self.insert(topic.clone()),
+            MetaRecord::TopicCreated(topic) => self.insert(topic.clone().with_defaults(&self.defaults)),
             MetaRecord::TopicDeleted(id) => self.remove(*id),
             MetaRecord::ProducerIdsReserved { end } => {
                 self.producer_ids_end = self.producer_ids_end.max(*end);

@@ -11,8 +11,9 @@ mod nearest;
 mod record;
 #[cfg(test)]
 mod tests;
+mod topic_keys;
 
-pub use config::{CONFIG_NAMES, ConfigError, ConfigKey};
+pub use config::{ConfigError, ConfigKey, ConfigSource, ConfigValue, TopicDefaults};
 pub use glob::{GLOB_BYTES_MAX, Glob, GlobTooLong};
 pub use machine::{
     Command, CreateTopic, Limits, Machine, MetaError, PRODUCER_ID_BLOCK, PRODUCER_ID_FIRST, Page,

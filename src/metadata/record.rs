@@ -5,6 +5,7 @@ use prost::Message;
 
 use super::config::{self, ConfigError, Entries};
 use super::machine::{Machine, Topic};
+use crate::machine::Stored;
 use crate::metadata::Limits;
 use crate::model::{InvalidTopicName, Timestamp, TopicId, TopicName};
 use crate::pb::internal as pb;
@@ -79,9 +80,23 @@ impl MetaRecord {
     }
 }
 
-impl Machine {
-    /// The whole state.
-    pub fn snapshot(&self) -> Bytes {
+impl Stored for Machine {
+    type Limits = Limits;
+    type DecodeError = DecodeError;
+
+    fn empty(limits: Limits) -> Self {
+        Self::new(limits)
+    }
+
+    fn encode(record: &MetaRecord) -> Bytes {
+        record.encode()
+    }
+
+    fn decode(bytes: Bytes) -> Result<MetaRecord, DecodeError> {
+        MetaRecord::decode(bytes)
+    }
+
+    fn snapshot(&self) -> Bytes {
         let snapshot = pb::MetaSnapshot {
             topics: self.user_topics().map(|topic| encode_topic(topic)).collect(),
             producer_ids_end: self.producer_ids_end(),
@@ -90,11 +105,7 @@ impl Machine {
         snapshot.encode_to_vec().into()
     }
 
-    /// The state in a snapshot.
-    ///
-    /// # Errors
-    /// It is none.
-    pub fn restore(limits: Limits, snapshot: Bytes) -> Result<Self, DecodeError> {
+    fn restore(limits: Limits, snapshot: Bytes) -> Result<Self, DecodeError> {
         let snapshot = pb::MetaSnapshot::decode(snapshot)?;
         let topics: Result<Vec<_>, _> = snapshot.topics.iter().map(decode_topic).collect();
         let deleted: Result<Vec<_>, _> = snapshot

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::machine::StateMachine;
+use crate::machine::{StateMachine, Stored};
 use crate::model::{InvalidTopicName, Timestamp, TopicId};
 
 fn id(n: u8) -> TopicId {
@@ -30,7 +30,7 @@ fn run(machine: &mut Machine, command: Command) -> Reply {
     let effects = machine.handle(Timestamp(42), command);
     for record in &effects.records {
         let stored = MetaRecord::decode(record.encode()).unwrap();
-        assert_eq!(&stored, record);
+        assert_eq!(stored.encode(), record.encode());
         machine.apply(&stored);
     }
     effects.reply
@@ -110,7 +110,7 @@ fn the_id_of_a_deleted_topic_never_comes_back() {
 fn ids_of_the_broker_itself_are_refused() {
     let mut machine = Machine::new(Limits::default());
     let mut command = create("orders", 1, 0);
-    for internal in [TopicId::META, TopicId::from_bytes([0; 16])] {
+    for internal in [TopicId::META, TopicId::GROUPS, TopicId::from_bytes([0; 16])] {
         command.id = internal;
         assert!(matches!(
             make(&mut machine, command.clone()),
@@ -157,6 +157,7 @@ fn names_of_the_bad_input_catalogue_are_refused() {
         "caf\u{e9}",
         "__internal",
         "__meta",
+        "__groups",
         "dlq.orders",
         "<script>",
         "topic{label=\"x\"}",
@@ -225,15 +226,12 @@ fn configurations_are_checked_and_unknown_ones_named() {
             nearest: Some("max.message.bytes"),
         }))
     );
-    for value in ["1023", "8388609", "-1", "", "1e6", "99999999999999999999"] {
+    for value in ["1023", "8388609", "-1", "", "1e6", "9MiB", "99999999999999999999"] {
         assert_eq!(
-            with(entry("max.message.bytes", value)),
-            Err(MetaError::Config(ConfigError::OutOfRange {
-                name: "max.message.bytes",
-                value: value.to_owned(),
-                min: 1024,
-                max: 8 << 20,
-            }))
+            with(entry("max.message.bytes", value)).unwrap_err().to_string(),
+            format!(
+                "max.message.bytes = {value:?} is not a size from 1024 to 8388608 bytes (256MiB is understood)"
+            )
         );
     }
     let twice = [entry("segment.bytes", "65536"), entry("segment.bytes", "65536")].concat();
@@ -244,7 +242,86 @@ fn configurations_are_checked_and_unknown_ones_named() {
     let (topic, _) = with(entry("segment.bytes", "65536")).unwrap();
     assert_eq!(topic.config().segment_bytes, 65536);
     assert_eq!(topic.config().max_message_bytes, 1_048_588);
-    assert!(topic.sets(ConfigKey::SegmentBytes) && !topic.sets(ConfigKey::MaxMessageBytes));
+    let source = |name| topic.value(ConfigKey::named(name).unwrap()).1;
+    assert_eq!(source("segment.bytes"), ConfigSource::Topic);
+    assert_eq!(source("max.message.bytes"), ConfigSource::Default);
+}
+
+#[test]
+fn what_kafka_has_and_we_have_not_is_refused_with_the_reason() {
+    let refused = |name: &str, value: &str| {
+        let mut machine = Machine::new(Limits::default());
+        let configs = entry(name, value);
+        let command = CreateTopic {
+            configs,
+            ..create("a", 1, 1)
+        };
+        make(&mut machine, command).unwrap_err().to_string()
+    };
+    for (name, value, reason) in [
+        ("cleanup.policy", "compact", "retention.ms"),
+        ("delete.retention.ms", "1000", "compaction"),
+        ("min.cleanable.dirty.ratio", "0.5", "compaction"),
+        ("min.insync.replicas", "2", "acks=fsync"),
+        ("compression.type", "zstd", "in the producer"),
+        ("remote.storage.enable", "true", "tiered storage"),
+        ("local.retention.ms", "5", "tiered storage"),
+        ("message.format.version", "2.8", "version 2"),
+        ("leader.replication.throttled.replicas", "*", "max_bytes"),
+    ] {
+        let text = refused(name, value);
+        assert!(text.contains(name) && text.contains(reason), "{text}");
+    }
+}
+
+#[test]
+fn entries_without_effect_are_kept_and_named_so() {
+    let mut machine = Machine::new(Limits::default());
+    let configs = [entry("preallocate", "true"), entry("min.insync.replicas", "1")].concat();
+    let command = CreateTopic {
+        configs,
+        ..create("a", 1, 1)
+    };
+    make(&mut machine, command).unwrap();
+    let restored = Machine::restore(Limits::default(), machine.snapshot()).unwrap();
+    let key = ConfigKey::named("preallocate").unwrap();
+    assert!(!key.has_effect());
+    let (value, source) = restored.topic("a").unwrap().value(key);
+    assert_eq!(
+        (value.to_string().as_str(), source),
+        ("true", ConfigSource::Topic)
+    );
+}
+
+#[test]
+fn a_topics_entry_wins_over_the_brokers_which_wins_over_the_built_in() {
+    let defaults = TopicDefaults::parse([("retention.ms", "1d"), ("segment.bytes", "1MiB")]).unwrap();
+    let mut machine = Machine::new(Limits::default()).with_defaults(&Arc::new(defaults));
+    let configs = entry("retention.ms", "none");
+    let command = CreateTopic {
+        configs,
+        ..create("a", 1, 1)
+    };
+    let (topic, _) = make(&mut machine, command).unwrap();
+    let check = |topic: &Topic, segment_bytes, source| {
+        assert_eq!(topic.config().retention_ms, None);
+        assert_eq!(topic.config().segment_bytes, segment_bytes);
+        assert_eq!(topic.config().segment_ms, 604_800_000);
+        let key = ConfigKey::named("segment.bytes").unwrap();
+        assert_eq!(topic.value(key).1, source);
+    };
+    check(&topic, 1 << 20, ConfigSource::Broker);
+    check(machine.topic("a").unwrap(), 1 << 20, ConfigSource::Broker);
+    // Without the broker's defaults, its topics fall back to the built-in ones.
+    let restored = Machine::restore(Limits::default(), machine.snapshot()).unwrap();
+    check(restored.topic("a").unwrap(), 256 << 20, ConfigSource::Default);
+    let other = TopicDefaults::parse([("segment.bytes", "2MiB")]).unwrap();
+    let restored = restored.with_defaults(&Arc::new(other));
+    check(restored.topic("a").unwrap(), 2 << 20, ConfigSource::Broker);
+    assert_eq!(
+        TopicDefaults::parse([("storage", "disk")]),
+        Err(ConfigError::NoDefault("storage"))
+    );
 }
 
 #[test]
@@ -336,7 +413,10 @@ fn pages_show_each_topic_once_in_the_order_of_names() {
         assert_eq!(scan(count, "", false), ["a", "b", "c", "dd", "e"]);
         assert_eq!(scan(count, "?", true), ["a", "b", "c", "e"]);
     }
-    assert_eq!(scan(10, "*", true), ["__meta", "a", "b", "c", "dd", "e"]);
+    assert_eq!(
+        scan(10, "*", true),
+        ["__groups", "__meta", "a", "b", "c", "dd", "e"]
+    );
 }
 
 #[test]

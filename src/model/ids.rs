@@ -12,6 +12,9 @@ impl TopicId {
     /// The internal topic `__meta`, which has one partition.
     pub const META: Self = Self(Uuid::from_u128(1));
 
+    /// The internal topic `__groups`, which has one partition.
+    pub const GROUPS: Self = Self(Uuid::from_u128(2));
+
     /// The id with these 16 bytes.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(Uuid::from_bytes(bytes))
@@ -62,6 +65,12 @@ impl PartitionKey {
     /// The only partition of `__meta`.
     pub const META: Self = Self {
         topic: TopicId::META,
+        partition: PartitionId(0),
+    };
+
+    /// The only partition of `__groups`.
+    pub const GROUPS: Self = Self {
+        topic: TopicId::GROUPS,
         partition: PartitionId(0),
     };
 }
@@ -154,7 +163,7 @@ mod tests {
 
     #[test]
     fn internal_ids_are_small() {
-        assert!(TopicId::META.is_internal());
+        assert!(TopicId::META.is_internal() && TopicId::GROUPS.is_internal());
         assert!(!TopicId::from_bytes([1; 16]).is_internal());
         assert_eq!(TopicId::from_slice(&[1; 15]), None);
     }

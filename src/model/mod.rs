@@ -1,16 +1,20 @@
 //! The words of the field as types. Knows nothing else of the crate.
 
 mod error_code;
+mod group;
 mod ids;
 mod quantities;
 mod topic;
+mod units;
 
 pub use error_code::{ErrorClass, ErrorCode};
+pub use group::{GROUP_ID_BYTES_MAX, GroupId, InvalidGroupId};
 pub use ids::{
     BrokerId, LeaderEpoch, PartitionId, PartitionKey, ProducerEpoch, ProducerId, Sequence, TopicId,
 };
 pub use quantities::{ByteCount, DurableState, LogBounds, Lsn, Offset, Timestamp};
-pub use topic::{InvalidTopicName, TopicConfig, TopicName};
+pub use topic::{InvalidTopicName, TimestampType, TopicConfig, TopicName, TopicStorage};
+pub use units::{parse_bytes, parse_millis, show_millis};
 
 /// How safe a produced batch must be before it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]

@@ -42,6 +42,11 @@ impl TopicName {
         Self(Arc::from("__meta"))
     }
 
+    /// The internal topic of consumer groups.
+    pub fn groups() -> Self {
+        Self(Arc::from("__groups"))
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -95,15 +100,53 @@ impl fmt::Debug for TopicName {
     }
 }
 
-/// What can be configured per topic.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Whose clock the time of a record comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum TimestampType {
+    /// The producer's.
+    #[default]
+    CreateTime,
+    /// The broker's, when the batch is appended.
+    LogAppendTime,
+}
+
+/// Where the records of a topic are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum TopicStorage {
+    /// In the journal and in segment files.
+    #[default]
+    Disk,
+    /// In memory alone, bounded: a restart leaves nothing.
+    Memory,
+}
+
+/// What can be configured per topic, with all defaults filled in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TopicConfig {
     /// `max.message.bytes`: largest record batch, in bytes with its header.
     pub max_message_bytes: u32,
     /// `segment.bytes`: a segment file is closed before it would grow above this.
     pub segment_bytes: u32,
+    /// `segment.ms`: age in ms at which a segment file is closed.
+    pub segment_ms: u64,
+    /// `segment.jitter.ms`: at most so much is taken off `segment_ms`, so that not all files are closed at once.
+    pub segment_jitter_ms: u64,
     /// `index.interval.bytes`: at least so many bytes of log between two entries of the offset index.
     pub index_interval_bytes: u32,
+    /// `retention.ms`: age in ms from which records may be deleted; `None`: no age is too high.
+    pub retention_ms: Option<u64>,
+    /// `retention.bytes`: bytes of a partition from which its oldest records may be deleted; `None`: unlimited.
+    pub retention_bytes: Option<u64>,
+    /// `message.timestamp.type`: whose time records have.
+    pub timestamp_type: TimestampType,
+    /// `message.timestamp.before.max.ms`: how far the producer's time may lie behind the broker's; `None`: any.
+    pub timestamp_before_max_ms: Option<u64>,
+    /// `message.timestamp.after.max.ms`: how far the producer's time may lie ahead of the broker's; `None`: any.
+    pub timestamp_after_max_ms: Option<u64>,
+    /// `storage`: where its records are; fixed when the topic is made.
+    pub storage: TopicStorage,
+    /// `memory.bytes`: most bytes of batches of one partition of a topic in memory.
+    pub memory_bytes: u64,
 }
 
 impl Default for TopicConfig {
@@ -111,7 +154,16 @@ impl Default for TopicConfig {
         Self {
             max_message_bytes: 1_048_588,
             segment_bytes: 256 << 20,
+            segment_ms: 7 * 86_400_000,
+            segment_jitter_ms: 0,
             index_interval_bytes: 4096,
+            retention_ms: Some(7 * 86_400_000),
+            retention_bytes: None,
+            timestamp_type: TimestampType::CreateTime,
+            timestamp_before_max_ms: None,
+            timestamp_after_max_ms: Some(3_600_000),
+            storage: TopicStorage::Disk,
+            memory_bytes: 64 << 20,
         }
     }
 }

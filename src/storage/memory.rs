@@ -10,9 +10,10 @@ use tokio::sync::{Notify, watch};
 
 use super::{
     Backpressure, Class, LogCaps, LogConfig, LogStats, LogStore, PartitionLog, Permit, PermitOwner, Placed,
-    ReadError, ReadOut, ReadSpec, SegmentSummary, Step, SubmitError,
+    ReadError, ReadOut, ReadSpec, SegmentSummary, Step, SubmitError, TimedOffset, find_in_batch,
 };
 use crate::model::{DurableState, LeaderEpoch, LogBounds, Lsn, Offset, PartitionKey, Timestamp};
+use crate::record::BatchHeader;
 use crate::rt::BoxFuture;
 
 /// How a memory store behaves.
@@ -107,6 +108,13 @@ struct StoredBatch {
 }
 
 impl StoredBatch {
+    fn damaged(&self) -> ReadError {
+        ReadError::Corrupt {
+            first: self.base,
+            last: Offset::new(self.end.get() - 1).unwrap_or(self.base),
+        }
+    }
+
     /// Every batch can be removed by itself.
     fn summary(&self) -> SegmentSummary {
         SegmentSummary {
@@ -330,6 +338,24 @@ impl MemoryLog {
     }
 }
 
+impl MemoryLog {
+    fn find_now(&self, at: Timestamp, durable: Lsn) -> Result<Option<TimedOffset>, ReadError> {
+        let state = lock(&self.state);
+        if state.gone {
+            return Err(ReadError::NotOwner);
+        }
+        let visible = state.batches.iter().take_while(|batch| batch.lsn <= durable);
+        for batch in visible.filter(|batch| batch.max_timestamp >= at) {
+            let found = BatchHeader::parse(&batch.bytes)
+                .and_then(|header| find_in_batch(&header, &batch.bytes, Offset::ZERO, at));
+            if let Some(found) = found.map_err(|_| batch.damaged())? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+}
+
 impl LogState {
     fn bounds(&self, durable: Lsn) -> LogBounds {
         let visible = self.batches.partition_point(|batch| batch.lsn <= durable);
@@ -373,6 +399,14 @@ impl PartitionLog for MemoryLog {
 
     fn read(self: Arc<Self>, spec: ReadSpec) -> BoxFuture<'static, Result<ReadOut, ReadError>> {
         Box::pin(async move { self.read_now(&spec) })
+    }
+
+    fn find_timestamp(
+        self: Arc<Self>,
+        at: Timestamp,
+        durable: Lsn,
+    ) -> BoxFuture<'static, Result<Option<TimedOffset>, ReadError>> {
+        Box::pin(async move { self.find_now(at, durable) })
     }
 
     fn notify_on_append(&self, waiter: Weak<Notify>) {

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use tokio::sync::{Notify, watch};
 
 use crate::model::{DurableState, LeaderEpoch, LogBounds, Lsn, Offset, PartitionKey, Timestamp, TopicId};
-use crate::record::{BatchHeader, SealedBatch};
+use crate::record::{BatchError, BatchHeader, Records, SealedBatch};
 use crate::rt::BoxFuture;
 
 pub mod local;
@@ -222,6 +222,15 @@ pub struct LogStats {
     pub quarantined: Vec<(Offset, Offset)>,
 }
 
+/// A record found by its timestamp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimedOffset {
+    /// Its offset.
+    pub offset: Offset,
+    /// Its timestamp.
+    pub timestamp: Timestamp,
+}
+
 /// A piece of a partition's log that is removed as a whole: what retention decides about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentSummary {
@@ -239,6 +248,28 @@ pub struct SegmentSummary {
     pub max_timestamp: Timestamp,
     /// Nothing is appended to it any more; only the last one may be active.
     pub sealed: bool,
+}
+
+/// The first record of a batch at or behind `from` whose timestamp is `at` or later.
+///
+/// # Errors
+/// The batch is damaged: none is stored that cannot be walked.
+fn find_in_batch(
+    header: &BatchHeader,
+    batch: &[u8],
+    from: Offset,
+    at: Timestamp,
+) -> Result<Option<TimedOffset>, BatchError> {
+    for record in Records::new(header, batch) {
+        let record = record?;
+        if record.offset >= from && record.timestamp >= at {
+            return Ok(Some(TimedOffset {
+                offset: record.offset,
+                timestamp: record.timestamp,
+            }));
+        }
+    }
+    Ok(None)
 }
 
 /// A storage engine.
@@ -298,6 +329,16 @@ pub trait PartitionLog: Send + Sync + std::fmt::Debug + 'static {
 
     /// Reads from memory or disk, on the engine's own threads.
     fn read(self: Arc<Self>, spec: ReadSpec) -> BoxFuture<'static, Result<ReadOut, ReadError>>;
+
+    /// The first record in offset order, of those that are readable and were durable at this LSN, whose timestamp is `at`
+    /// or later; `None` if there is none. Looks into batches, on the engine's own threads.
+    ///
+    /// Timestamps need not ascend: a record behind the one found may be older than `at`.
+    fn find_timestamp(
+        self: Arc<Self>,
+        at: Timestamp,
+        durable: Lsn,
+    ) -> BoxFuture<'static, Result<Option<TimedOffset>, ReadError>>;
 
     /// Notifies once when a batch becomes durable or the partition goes. Register, then check, then wait.
     fn notify_on_append(&self, waiter: Weak<Notify>);

@@ -100,21 +100,28 @@ pub(super) fn list_topics(request: v1::ListTopicsRequest) -> api::Request {
 
 pub(super) fn list_offsets(request: v1::ListOffsetsRequest) -> Result<api::Request, ApiError> {
     let partitions = each(request.partitions, "list_offsets.partitions", |item, path| {
-        let spec = match v1::OffsetSpec::try_from(item.spec) {
-            Ok(v1::OffsetSpec::Earliest) => OffsetSpec::Earliest,
-            Ok(v1::OffsetSpec::Latest) => OffsetSpec::Latest,
-            Ok(v1::OffsetSpec::Unspecified) => return Err(invalid(path.field("spec"), "must be given")),
-            Err(_) => {
-                return Err(invalid(
-                    path.field("spec"),
-                    format!("{} is no value of it", item.spec),
-                ));
-            }
-        };
+        let spec = offset_spec(item.spec, item.timestamp, path)?;
         let partition = topic_partition(item.partition, path)?;
         Ok(api::ListOffsetsPartition { partition, spec })
     })?;
     Ok(api::Request::ListOffsets(api::ListOffsets { partitions }))
+}
+
+fn offset_spec(spec: i32, timestamp: Option<i64>, path: Path) -> Result<OffsetSpec, ApiError> {
+    match (v1::OffsetSpec::try_from(spec), timestamp) {
+        (Ok(v1::OffsetSpec::Earliest), None) => Ok(OffsetSpec::Earliest),
+        (Ok(v1::OffsetSpec::Latest), None) => Ok(OffsetSpec::Latest),
+        (Ok(v1::OffsetSpec::AtTimestamp), Some(at)) => Ok(OffsetSpec::AtTimestamp(Timestamp(at))),
+        (Ok(v1::OffsetSpec::AtTimestamp), None) => Err(invalid(
+            path.field("timestamp"),
+            "must be given with AT_TIMESTAMP",
+        )),
+        (Ok(v1::OffsetSpec::Earliest | v1::OffsetSpec::Latest), Some(_)) => {
+            Err(invalid(path.field("timestamp"), "belongs to AT_TIMESTAMP alone"))
+        }
+        (Ok(v1::OffsetSpec::Unspecified), _) => Err(invalid(path.field("spec"), "must be given")),
+        (Err(_), _) => Err(invalid(path.field("spec"), format!("{spec} is no value of it"))),
+    }
 }
 
 pub(super) fn init_producer(request: v1::InitProducerRequest) -> Result<api::Request, ApiError> {
@@ -262,6 +269,35 @@ pub(super) fn fetch(request: v1::FetchRequest, cuts: Cuts) -> Result<api::Reques
         min_bytes: request.min_bytes,
         max_bytes: max_bytes.min(room.max(1)),
         form,
+        partitions,
+    }))
+}
+
+pub(super) fn commit_offsets(request: v1::CommitOffsetsRequest) -> Result<api::Request, ApiError> {
+    let v1::CommitOffsetsRequest { group, offsets } = request;
+    let offsets = each(offsets, "commit_offsets.offsets", |item, path| {
+        Ok(api::OffsetToCommit {
+            partition: topic_partition(item.partition, path)?,
+            offset: item.offset,
+            leader_epoch: leader_epoch(item.leader_epoch, path)?,
+            metadata: item.metadata,
+        })
+    })?;
+    Ok(api::Request::CommitOffsets(api::CommitOffsets { group, offsets }))
+}
+
+pub(super) fn fetch_offsets(request: v1::FetchOffsetsRequest) -> Result<api::Request, ApiError> {
+    let v1::FetchOffsetsRequest { group, partitions } = request;
+    // Here an empty list has a meaning.
+    let partitions = if partitions.is_empty() {
+        Vec::new()
+    } else {
+        each(partitions, "fetch_offsets.partitions", |item, path| {
+            topic_partition(Some(item), path)
+        })?
+    };
+    Ok(api::Request::FetchOffsets(api::FetchOffsets {
+        group,
         partitions,
     }))
 }

@@ -7,8 +7,9 @@ use super::errors;
 use super::payload::{self, Part};
 use crate::api::{
     ApiError, ConfigEntry, CreatedTopic, DescribedTopic, ErrorDetails, FetchPayload, Fetched,
-    FetchedPartition, InitializedProducer, ListedOffset, ListedTopics, MetadataAnswer, PartitionDescription,
-    PartitionMetadata, Produced, ProducedPartition, Reply, Response, TopicListing, TopicMetadata,
+    FetchedPartition, GroupOffset, InitializedProducer, ListedOffset, ListedTopics, MetadataAnswer,
+    PartitionDescription, PartitionMetadata, Produced, ProducedPartition, Reply, Response, TopicListing,
+    TopicMetadata,
 };
 use crate::model::{Acks, ErrorCode, Lsn, Offset, TopicId};
 use crate::net::frame::{FrameOut, PREFIX_BYTES};
@@ -78,8 +79,44 @@ fn frame(request_id: u64, reply: Reply) -> Option<FrameOut> {
         Ok(Response::Produce(Produced { partitions })) => Body::Produce(v1::ProduceResponse {
             partitions: partitions.into_iter().map(produced_partition).collect(),
         }),
+        Ok(Response::CommitOffsets(at)) => {
+            Body::CommitOffsets(v1::CommitOffsetsResponse { committed_ms: at.0 })
+        }
+        Ok(Response::FetchOffsets(offsets)) => Body::FetchOffsets(v1::FetchOffsetsResponse {
+            offsets: offsets.into_iter().map(group_offset).collect(),
+        }),
     };
     payload::whole(&envelope(request_id, Some(body)))
+}
+
+fn group_offset(result: Result<GroupOffset, ApiError>) -> v1::GroupOffset {
+    let shown = match result {
+        Ok(shown) => shown,
+        Err(error) => {
+            return v1::GroupOffset {
+                error: Some(errors::to_wire(error)),
+                ..Default::default()
+            };
+        }
+    };
+    let committed = shown.committed;
+    v1::GroupOffset {
+        error: None,
+        partition: Some(v1::TopicPartition {
+            topic: shown.topic.to_string(),
+            topic_id: topic_id(shown.key.topic),
+            partition: shown.key.partition.0,
+        }),
+        offset: committed.as_ref().map(|committed| committed.offset.get()),
+        leader_epoch: committed
+            .as_ref()
+            .and_then(|committed| committed.leader_epoch)
+            .map(|epoch| epoch.0),
+        committed_ms: committed.as_ref().map_or(0, |committed| committed.at.0),
+        metadata: committed.map_or_else(String::new, |committed| committed.metadata.as_ref().to_owned()),
+        log_start_offset: shown.bounds.log_start.get(),
+        high_watermark: shown.bounds.high_watermark.get(),
+    }
 }
 
 fn create_topic(created: CreatedTopic) -> v1::CreateTopicResponse {
@@ -264,7 +301,8 @@ fn config_entry(entry: ConfigEntry) -> v1::ConfigEntry {
     v1::ConfigEntry {
         name: entry.name,
         value: entry.value,
-        source: if entry.is_set { "topic" } else { "default" }.to_owned(),
+        source: entry.source,
+        without_effect: !entry.has_effect,
     }
 }
 
@@ -307,6 +345,7 @@ fn listed_offset(result: Result<ListedOffset, ApiError>) -> v1::ListedOffset {
             error: None,
             offset: listed.offset.get(),
             leader_epoch: listed.leader_epoch.0,
+            timestamp: listed.timestamp.map(|at| at.0),
         },
         Err(error) => v1::ListedOffset {
             error: Some(errors::to_wire(error)),

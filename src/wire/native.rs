@@ -124,6 +124,8 @@ impl NativeProtocol {
             Body::InitProducer(body) => decode::init_producer(body),
             Body::Produce(body) => decode::produce(body),
             Body::Fetch(body) => decode::fetch(body, self.cuts),
+            Body::CommitOffsets(body) => decode::commit_offsets(body),
+            Body::FetchOffsets(body) => decode::fetch_offsets(body),
         };
         match decoded {
             Ok(decoded) => Decision::Request {
@@ -166,7 +168,9 @@ impl Protocol for NativeProtocol {
                 | Body::ListOffsets(_)
                 | Body::InitProducer(_)
                 | Body::Produce(_)
-                | Body::Fetch(_),
+                | Body::Fetch(_)
+                | Body::CommitOffsets(_)
+                | Body::FetchOffsets(_),
             ) => refuse(protocol_error("the first request of a connection must be Hello")),
             None => refuse(guard_error(GuardError::UnknownRequest)),
         }

@@ -73,6 +73,8 @@ message!(REQUEST = "Request" {
     list_topics = 16: Kind::Message(&LIST_TOPICS),
     list_offsets = 17: Kind::Message(&LIST_OFFSETS),
     init_producer = 18: Kind::Message(&INIT_PRODUCER),
+    commit_offsets = 30: Kind::Message(&COMMIT_OFFSETS),
+    fetch_offsets = 31: Kind::Message(&FETCH_OFFSETS),
 });
 
 message!(HELLO = "HelloRequest" {
@@ -106,6 +108,7 @@ message!(CONFIG_ENTRY = "ConfigEntry" {
     name = 1: Kind::String,
     value = 2: Kind::String,
     source = 3: Kind::String,
+    without_effect = 4: Kind::Bool,
 });
 
 message!(DELETE_TOPIC = "DeleteTopicRequest" {
@@ -131,6 +134,7 @@ message!(LIST_OFFSETS = "ListOffsetsRequest" {
 message!(LIST_OFFSETS_PARTITION = "ListOffsetsPartition" {
     partition = 1: Kind::Message(&TOPIC_PARTITION),
     spec = 2: Kind::Enum,
+    timestamp = 3: Kind::I64,
 });
 
 message!(TOPIC_PARTITION = "TopicPartition" {
@@ -189,4 +193,21 @@ message!(FETCH_PARTITION = "FetchPartition" {
     offset = 2: Kind::I64,
     max_bytes = 3: Kind::U32,
     leader_epoch = 4: Kind::I32,
+});
+
+message!(COMMIT_OFFSETS = "CommitOffsetsRequest" {
+    group = 1: Kind::String,
+    offsets = 15: Kind::Message(&OFFSET_TO_COMMIT),
+});
+
+message!(OFFSET_TO_COMMIT = "OffsetToCommit" {
+    partition = 1: Kind::Message(&TOPIC_PARTITION),
+    offset = 2: Kind::I64,
+    leader_epoch = 3: Kind::I32,
+    metadata = 4: Kind::String,
+});
+
+message!(FETCH_OFFSETS = "FetchOffsetsRequest" {
+    group = 1: Kind::String,
+    partitions = 15: Kind::Message(&TOPIC_PARTITION),
 });

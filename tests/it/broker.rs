@@ -20,7 +20,13 @@ pub(crate) fn naru() -> Command {
 }
 
 fn clean(mut command: Command) -> Command {
-    for name in ["NARU_SERVER", "NARU_FORMAT", "NARU_TIMEOUT", "NARU_LOG"] {
+    for name in [
+        "NARU_SERVER",
+        "NARU_FORMAT",
+        "NARU_TIMEOUT",
+        "NARU_LOG",
+        "NARU_SERVER__HTTP",
+    ] {
         command.env_remove(name);
     }
     command

@@ -87,6 +87,41 @@ fn serve_is_ready_when_the_port_file_is_there_and_stops_cleanly_on_sigterm() {
 }
 
 #[test]
+fn a_healthcheck_follows_readiness_and_ends_with_0_or_1() {
+    let mut broker = Broker::start();
+    let port_file = broker.dir.path().join("ports.json");
+    let by_file = || {
+        naru()
+            .arg("healthcheck")
+            .arg("--port-file")
+            .arg(&port_file)
+            .output()
+            .unwrap()
+    };
+    let by_flag = |address: &str| naru().args(["healthcheck", "--http", address]).output().unwrap();
+    assert!(succeeded(&by_file()).contains(&broker.http));
+    succeeded(&by_flag(&broker.http));
+    let by_name = naru()
+        .arg("healthcheck")
+        .env("NARU_SERVER__HTTP", &broker.http)
+        .output();
+    succeeded(&by_name.unwrap());
+    // The native port tells HTTP clients where to go.
+    assert!(failed(&by_flag(&broker.native), 1).contains("status 4"));
+    broker.kill();
+    assert!(failed(&by_file(), 1).contains("no answer"));
+}
+
+#[test]
+fn every_shell_gets_a_completion_script() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = succeeded(&naru().args(["completion", shell]).output().unwrap());
+        assert!(script.contains("healthcheck"), "{shell}");
+    }
+    failed(&naru().args(["completion", "tcl"]).output().unwrap(), 2);
+}
+
+#[test]
 fn a_broker_in_memory_serves_without_touching_the_disk() {
     let dir = tempfile::tempdir().unwrap();
     let mut child = naru()

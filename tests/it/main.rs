@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod bad_requests;
+#[cfg(test)]
 mod broker;
 #[cfg(test)]
 mod cli;

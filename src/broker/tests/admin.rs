@@ -108,16 +108,17 @@ fn a_described_topic_shows_configuration_and_marks() {
     let entries: Vec<_> = described
         .configs
         .iter()
-        .map(|entry| (entry.name.as_str(), entry.value.as_str(), entry.is_set))
+        .map(|entry| (entry.name.as_str(), entry.value.as_str(), entry.source.as_str()))
         .collect();
-    assert_eq!(
-        entries,
-        [
-            ("index.interval.bytes", "4096", false),
-            ("max.message.bytes", "2000", true),
-            ("segment.bytes", "268435456", false)
-        ]
-    );
+    for expected in [
+        ("index.interval.bytes", "4096", "default"),
+        ("max.message.bytes", "2000", "topic"),
+        ("retention.ms", "604800000", "default"),
+        ("retention.bytes", "-1", "default"),
+        ("segment.bytes", "268435456", "default"),
+    ] {
+        assert!(entries.contains(&expected), "{expected:?} is not in {entries:?}");
+    }
     let first = &described.partitions[0];
     assert_eq!(first.bounds.high_watermark, offset(3));
     assert_eq!(first.producers, 1);
@@ -153,8 +154,10 @@ fn topics_are_listed_in_pages_with_their_records() {
         include_internal: true,
     });
     let all = listed(rig.ask(internal));
-    assert_eq!(all.topics.len(), 1);
-    assert_eq!(all.topics[0].records, 4, "one record per topic made");
+    let names: Vec<_> = all.topics.iter().map(|topic| topic.name.as_str()).collect();
+    assert_eq!(names, ["__groups", "__meta"]);
+    assert_eq!(all.topics[0].records, 0);
+    assert_eq!(all.topics[1].records, 4, "one record per topic made");
 }
 
 #[test]
@@ -173,6 +176,69 @@ fn earliest_and_latest_are_what_can_be_read() {
     assert_eq!((ask(OffsetSpec::Earliest), ask(OffsetSpec::Latest)), (0, 0));
     rig.store.make_durable(lsn);
     assert_eq!((ask(OffsetSpec::Earliest), ask(OffsetSpec::Latest)), (0, 3));
+}
+
+#[tokio::test]
+async fn a_time_is_answered_with_the_record_that_begins_it_or_with_the_high_watermark() {
+    let rig = Rig::manual();
+    rig.create("t", 2);
+    let structured = |times: &[i64]| {
+        let records = times.iter().map(|time| crate::record::Record {
+            timestamp: Some(Timestamp(*time)),
+            ..crate::record::Record::default()
+        });
+        crate::api::ProducePartition {
+            payload: crate::api::ProducePayload::Structured {
+                records: records.collect(),
+                producer: None,
+            },
+            ..raw("t", 1)
+        }
+    };
+    rig.produce(Acks::Fsync, structured(&[START.0, START.0 + 10, START.0 + 5]))
+        .1
+        .unwrap();
+    rig.store.make_all_durable();
+    rig.produce(Acks::Fsync, structured(&[START.0 + 20])).1.unwrap();
+    let ask = async |at: i64| {
+        let partitions = [
+            ("t", OffsetSpec::AtTimestamp(Timestamp(at))),
+            ("t", OffsetSpec::Earliest),
+            ("none", OffsetSpec::Latest),
+        ];
+        let partitions = partitions.map(|(name, spec)| ListOffsetsPartition {
+            partition: named(name, 0),
+            spec,
+        });
+        let list = ListOffsets {
+            partitions: partitions.to_vec(),
+        };
+        let Outcome::Later(reply) = rig.broker.handle(Request::ListOffsets(list)) else {
+            panic!("a lookup by time must not be answered on the caller's thread");
+        };
+        match reply.await {
+            Ok(Response::ListOffsets(offsets)) => {
+                assert_eq!(offsets[1].as_ref().unwrap().offset, Offset::ZERO);
+                assert_eq!(
+                    offsets[2].as_ref().unwrap_err().code,
+                    ErrorCode::UnknownTopicOrPartition
+                );
+                let found = offsets[0].as_ref().unwrap();
+                (found.offset.get(), found.timestamp.map(|at| at.0 - START.0))
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(ask(0).await, (0, Some(0)));
+    assert_eq!(ask(START.0 + 1).await, (1, Some(10)), "inside of the batch");
+    assert_eq!(
+        ask(START.0 + 20).await,
+        (3, None),
+        "not durable: the high watermark"
+    );
+    rig.store.make_all_durable();
+    assert_eq!(ask(START.0 + 20).await, (3, Some(20)));
+    assert_eq!(ask(START.0 + 21).await, (4, None));
 }
 
 #[test]

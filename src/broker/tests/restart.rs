@@ -12,7 +12,7 @@ const CONFIG: LogConfig = LogConfig {
 };
 
 /// Everything durable of a partition, as recovery would hand it over.
-fn replay(store: &MemoryStore, key: PartitionKey, into: &mut Recovered) {
+pub(super) fn replay(store: &MemoryStore, key: PartitionKey, into: &mut Recovered) {
     let durable = store.durable().borrow().lsn;
     let spec = ReadSpec {
         from: Offset::ZERO,
@@ -20,7 +20,11 @@ fn replay(store: &MemoryStore, key: PartitionKey, into: &mut Recovered) {
         max_bytes: u32::MAX,
         min_one: true,
     };
-    let out = store.open(key, CONFIG).try_read(&spec).unwrap().unwrap();
+    let log = store.open(key, CONFIG);
+    if log.bounds(durable).log_end == Offset::ZERO {
+        return;
+    }
+    let out = log.try_read(&spec).unwrap().unwrap();
     for batch in Batches::new(out.extents.concat().into()) {
         let (header, bytes) = batch.unwrap();
         into.batch(key, &header, &bytes, START);
@@ -28,12 +32,13 @@ fn replay(store: &MemoryStore, key: PartitionKey, into: &mut Recovered) {
 }
 
 /// A new broker over the same store, from these snapshots and all batches.
-fn restart(rig: Rig, snapshots: Vec<(PartitionKey, Snapshot)>, keys: &[PartitionKey]) -> Rig {
+pub(super) fn restart(rig: Rig, snapshots: Vec<(PartitionKey, Snapshot)>, keys: &[PartitionKey]) -> Rig {
     let mut recovered = Recovered::new(&rig.settings);
     for (key, snapshot) in snapshots {
         recovered.snapshot(key, snapshot);
     }
     replay(&rig.store, PartitionKey::META, &mut recovered);
+    replay(&rig.store, PartitionKey::GROUPS, &mut recovered);
     for key in keys {
         replay(&rig.store, *key, &mut recovered);
     }
@@ -133,12 +138,13 @@ fn stored_state_that_cannot_be_understood_prevents_the_start() {
         blob: Bytes::from_static(&[0x0a, 0x05, 0x01]),
     };
     let key = key(TopicId::from_bytes([5; 16]));
-    for at in [PartitionKey::META, key] {
+    for at in [PartitionKey::META, PartitionKey::GROUPS, key] {
         let mut recovered = Recovered::new(&rig.settings);
         recovered.snapshot(at, bad.clone());
         let failed = recovered.finish().map(|_| ()).unwrap_err();
         match failed {
-            RecoverError::MetaSnapshot(_) => assert_eq!(at, PartitionKey::META),
+            RecoverError::Snapshot { of: "__meta", .. } => assert_eq!(at, PartitionKey::META),
+            RecoverError::Snapshot { .. } => assert_eq!(at, PartitionKey::GROUPS),
             RecoverError::Producers { key: of, .. } => assert_eq!(of, at),
             other => panic!("{other:?}"),
         }
@@ -148,7 +154,7 @@ fn stored_state_that_cannot_be_understood_prevents_the_start() {
     recovered.batch(PartitionKey::META, &header, &batch(1, None), START);
     let failed = recovered.finish().map(|_| ()).unwrap_err();
     assert!(
-        matches!(failed, RecoverError::MetaRecord { offset, .. } if offset == Offset::ZERO),
+        matches!(failed, RecoverError::Record { of: "__meta", offset, .. } if offset == Offset::ZERO),
         "{failed:?}"
     );
 }

@@ -238,6 +238,7 @@ impl Shared {
                 name: "max.message.bytes".into(),
                 value: "100000".into(),
                 source: "topic".into(),
+                without_effect: false,
             }],
             partitions: partitions
                 .map(|partition| pb::PartitionDescription {

@@ -10,7 +10,7 @@ use super::read::ReadSide;
 use crate::model::{LogBounds, Lsn, Offset, PartitionKey, Timestamp};
 use crate::rt::BoxFuture;
 use crate::storage::{
-    LogConfig, LogStats, PartitionLog, Placed, ReadError, ReadOut, ReadSpec, SegmentSummary,
+    LogConfig, LogStats, PartitionLog, Placed, ReadError, ReadOut, ReadSpec, SegmentSummary, TimedOffset,
 };
 
 /// Extents below this are copied out of the memory tail, so that a slow reader does not hold a whole group in memory.
@@ -18,13 +18,15 @@ const COPY_BELOW_BYTES: usize = 64 << 10;
 
 /// A batch that is still in the memory tail, or will be.
 #[derive(Clone, Copy, Debug)]
-struct TailBatch {
-    base: Offset,
-    last: Offset,
-    lsn: Lsn,
+pub(super) struct TailBatch {
+    pub(super) base: Offset,
+    pub(super) last: Offset,
+    pub(super) lsn: Lsn,
+    /// Greatest timestamp of its records.
+    pub(super) max_timestamp: Timestamp,
     /// Where it begins in the group's payload.
-    position: usize,
-    length: usize,
+    pub(super) position: usize,
+    pub(super) length: usize,
 }
 
 /// A segment as readers see it: everything here is applied.
@@ -74,7 +76,7 @@ pub(super) struct LogState {
     /// Bytes that the active segment will have once everything taken in is applied; `None`: the next batch begins one.
     pub(super) active_bytes: Option<u64>,
     /// Batches in memory, oldest first, up to `end` without a gap.
-    tail: VecDeque<TailBatch>,
+    pub(super) tail: VecDeque<TailBatch>,
 }
 
 /// The log of one partition.
@@ -175,6 +177,7 @@ impl LocalLog {
             base: placed.base,
             last: header.last_offset(),
             lsn,
+            max_timestamp: header.max_timestamp,
             position: usize::try_from(position).expect("a group has fewer bytes than 2^32"),
             length: length as usize,
         });
@@ -407,15 +410,16 @@ impl PartitionLog for LocalLog {
             if let Some(found) = self.read_memory(&spec) {
                 return found;
             }
-            let reads = Arc::clone(&self.reads);
-            let _slot = reads
-                .slots()
-                .acquire_owned()
-                .await
-                .map_err(|_| ReadError::NotOwner)?;
-            let task = tokio::task::spawn_blocking(move || self.read_segments(&spec));
-            task.await.map_err(|e| ReadError::Io(e.to_string()))?
+            self.on_read_thread(move |log| log.read_segments(&spec)).await
         })
+    }
+
+    fn find_timestamp(
+        self: Arc<Self>,
+        at: Timestamp,
+        durable: Lsn,
+    ) -> BoxFuture<'static, Result<Option<TimedOffset>, ReadError>> {
+        Box::pin(self.on_read_thread(move |log| log.find_timestamp_now(at, durable)))
     }
 
     fn notify_on_append(&self, waiter: Weak<Notify>) {
@@ -433,6 +437,17 @@ impl PartitionLog for LocalLog {
 }
 
 impl LocalLog {
+    /// Runs `work` where blocking on the disk is allowed, a bounded number at once.
+    async fn on_read_thread<T: Send + 'static>(
+        self: Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let slots = self.reads.slots();
+        let _slot = slots.acquire_owned().await.map_err(|_| ReadError::NotOwner)?;
+        let task = tokio::task::spawn_blocking(move || work(&self));
+        task.await.map_err(|e| ReadError::Io(e.to_string()))?
+    }
+
     pub(super) fn reads(&self) -> &ReadSide {
         &self.reads
     }

@@ -19,6 +19,7 @@ mod inline;
 mod journal;
 mod journal_files;
 mod log;
+mod lookup;
 mod paths;
 mod queue;
 mod read;

@@ -14,7 +14,7 @@ use super::log::{LocalLog, SegmentMeta};
 use super::paths;
 use super::tail::Tail;
 use crate::disk::{DiskFile, Mode, SharedDisk, read_exact_at};
-use crate::model::{Offset, PartitionKey};
+use crate::model::{Offset, PartitionKey, Timestamp};
 use crate::record::{BatchHeader, HEADER_BYTES, check_crc};
 use crate::storage::{ReadError, ReadOut, ReadSpec};
 
@@ -69,7 +69,7 @@ impl ReadSide {
         self.crc_errors.load(Ordering::Relaxed)
     }
 
-    fn file(&self, key: PartitionKey, base: Offset, index: bool) -> io::Result<Arc<dyn DiskFile>> {
+    pub(super) fn file(&self, key: PartitionKey, base: Offset, index: bool) -> io::Result<Arc<dyn DiskFile>> {
         let cache_key = (key, base, index);
         {
             let mut cache = self.files.lock().expect("no panics while locked");
@@ -112,13 +112,24 @@ impl ReadSide {
     }
 
     /// The last index entry at or below an offset.
-    fn entry_at_or_below(
+    pub(super) fn entry_at_or_below(
         &self,
         key: PartitionKey,
         segment: Offset,
         offset: Offset,
     ) -> io::Result<Option<IndexEntry>> {
-        let (before, _) = self.search(key, segment, offset)?;
+        let (before, _) = self.search(key, segment, |e| e.base <= offset)?;
+        Ok(before)
+    }
+
+    /// The last index entry before which every record is older than `at`.
+    pub(super) fn entry_behind_older(
+        &self,
+        key: PartitionKey,
+        segment: Offset,
+        at: Timestamp,
+    ) -> io::Result<Option<IndexEntry>> {
+        let (before, _) = self.search(key, segment, |e| e.max_timestamp_before < at)?;
         Ok(before)
     }
 
@@ -129,16 +140,17 @@ impl ReadSide {
         segment: Offset,
         offset: Offset,
     ) -> io::Result<Option<IndexEntry>> {
-        let (_, after) = self.search(key, segment, offset)?;
+        let (_, after) = self.search(key, segment, |e| e.base <= offset)?;
         Ok(after)
     }
 
-    /// The last entry at or below `offset` and the first above it. Damaged entries are passed over.
+    /// The last entry of which `is_before` holds and the first of which it does not: it holds for those of a front part.
+    /// Damaged entries are passed over.
     fn search(
         &self,
         key: PartitionKey,
         segment: Offset,
-        offset: Offset,
+        is_before: impl Fn(&IndexEntry) -> bool,
     ) -> io::Result<(Option<IndexEntry>, Option<IndexEntry>)> {
         let file = match self.file(key, segment, true) {
             Ok(file) => file,
@@ -156,7 +168,7 @@ impl ReadSide {
                 high = middle;
                 continue;
             };
-            if entry.base <= offset {
+            if is_before(&entry) {
                 before = Some(entry);
                 low = at + 1;
             } else {
@@ -184,18 +196,18 @@ fn first_good_entry(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<Optio
 }
 
 /// A walk along the batches of one segment.
-struct Walk<'a> {
+pub(super) struct Walk<'a> {
     file: &'a dyn DiskFile,
     segment: SegmentMeta,
     /// Bytes read, and where they stand in the file.
     piece: Bytes,
     piece_at: u64,
     piece_bytes: usize,
-    position: u64,
+    pub(super) position: u64,
 }
 
 /// What stands at the walk's position.
-enum Step {
+pub(super) enum Step {
     /// A batch whose header fits the offset expected here.
     Batch(BatchHeader, Bytes),
     /// Something that is no such batch.
@@ -204,7 +216,29 @@ enum Step {
     End,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    /// A walk from this position, where a batch begins, in pieces of so many bytes.
+    pub(super) fn new(
+        file: &'a dyn DiskFile,
+        segment: SegmentMeta,
+        position: u64,
+        piece_bytes: usize,
+    ) -> Self {
+        Self {
+            file,
+            segment,
+            piece: Bytes::new(),
+            piece_at: 0,
+            piece_bytes: piece_bytes.clamp(PIECE_BYTES, 1 << 20),
+            position,
+        }
+    }
+
+    /// Reads what stands here from the file again.
+    pub(super) fn forget_piece(&mut self) {
+        self.piece = Bytes::new();
+    }
+
     /// Bytes at the position, at least `len` of them unless the segment ends before.
     fn fill(&mut self, len: usize) -> io::Result<Bytes> {
         let left = usize::try_from(self.segment.bytes.saturating_sub(self.position)).unwrap_or(usize::MAX);
@@ -220,7 +254,7 @@ impl Walk<'_> {
         Ok(self.piece.slice(skip..))
     }
 
-    fn step(&mut self, expected: Offset) -> io::Result<Step> {
+    pub(super) fn step(&mut self, expected: Offset) -> io::Result<Step> {
         if self.position >= self.segment.bytes {
             return Ok(Step::End);
         }
@@ -270,7 +304,7 @@ impl LocalLog {
             Err(_) if self.is_deleted() => Err(ReadError::NotOwner),
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
                 // The file is shorter than what was applied to it: what is missing is damage, not absence.
-                self.damaged(spec.from, segment.end)
+                Err(self.damaged(spec.from, segment.end))
             }
             Err(e) => Err(ReadError::Io(e.to_string())),
         }
@@ -287,14 +321,8 @@ impl LocalLog {
         let start = self.reads().entry_at_or_below(key, segment.base, spec.from)?;
         let mut expected = start.map_or(segment.base, |e| e.base);
         let max_bytes = spec.max_bytes as usize;
-        let mut walk = Walk {
-            file: &*file,
-            segment,
-            piece: Bytes::new(),
-            piece_at: 0,
-            piece_bytes: max_bytes.clamp(PIECE_BYTES, 1 << 20),
-            position: start.map_or(0, |e| u64::from(e.position)),
-        };
+        let position = start.map_or(0, |e| u64::from(e.position));
+        let mut walk = Walk::new(&*file, segment, position, max_bytes);
         let mut out = ReadOut {
             next: spec.from,
             ..ReadOut::default()
@@ -305,7 +333,7 @@ impl LocalLog {
                 Step::End => break,
                 Step::Damaged => match self.skip_damage(&mut walk, spec.from, expected)? {
                     Some(next) => expected = next,
-                    None if runs.is_empty() => return Ok(self.damage_at(segment, spec.from, expected)),
+                    None if runs.is_empty() => return Ok(Err(self.damage_at(segment, spec.from, expected))),
                     None => break,
                 },
                 Step::Batch(header, bytes) => {
@@ -316,10 +344,10 @@ impl LocalLog {
                             break;
                         }
                         if !still_damaged(&*file, walk.position, total, &header)? {
-                            walk.piece = Bytes::new();
+                            walk.forget_piece();
                             continue;
                         }
-                        return Ok(self.damaged(header.base_offset, header.last_offset().next()));
+                        return Ok(Err(self.damaged(header.base_offset, header.last_offset().next())));
                     }
                     if wanted {
                         let fits = out.bytes + total as u64 <= u64::from(spec.max_bytes);
@@ -354,7 +382,7 @@ impl LocalLog {
     }
 
     /// No batch can be made out where `expected` should stand: everything up to the next indexed one is damaged.
-    fn damage_at(&self, segment: SegmentMeta, from: Offset, expected: Offset) -> Result<ReadOut, ReadError> {
+    pub(super) fn damage_at(&self, segment: SegmentMeta, from: Offset, expected: Offset) -> ReadError {
         let next = self
             .reads()
             .entry_above(self.partition(), segment.base, expected.max(from));
@@ -362,7 +390,7 @@ impl LocalLog {
         self.damaged(expected, end)
     }
 
-    fn damaged(&self, first: Offset, end: Offset) -> Result<ReadOut, ReadError> {
+    pub(super) fn damaged(&self, first: Offset, end: Offset) -> ReadError {
         let last = Offset::new(end.get() - 1).unwrap_or(first).max(first);
         self.reads().crc_errors.fetch_add(1, Ordering::Relaxed);
         self.quarantine(first, last);
@@ -370,12 +398,17 @@ impl LocalLog {
             event = "data_corrupt", topic = %self.partition().topic, partition = %self.partition().partition,
             first = %first, last = %last, "acknowledged data is damaged"
         );
-        Err(ReadError::Corrupt { first, last })
+        ReadError::Corrupt { first, last }
     }
 }
 
 /// Reads once more past the page cache: a flipped bit in memory is not damage on disk.
-fn still_damaged(file: &dyn DiskFile, at: u64, len: usize, header: &BatchHeader) -> io::Result<bool> {
+pub(super) fn still_damaged(
+    file: &dyn DiskFile,
+    at: u64,
+    len: usize,
+    header: &BatchHeader,
+) -> io::Result<bool> {
     file.drop_cache(at, len as u64)?;
     let mut again = vec![0; len];
     read_exact_at(file, &mut again, at)?;

@@ -10,6 +10,7 @@ use super::applier::{Applier, Segments};
 use super::checkpoint::{self, CheckpointFiles, Pair};
 use super::engine::{Beginning, Engine};
 use super::format::checkpoint::{Checkpoint, PartitionCheckpoint};
+use super::format::journal::GROUPS_START;
 use super::format::{DirectoryId, FormatError, identity};
 use super::journal::Journal;
 use super::journal_files::{JournalFiles, RingFile, RingState, make_file};
@@ -215,6 +216,7 @@ pub(super) struct Survey {
 impl Survey {
     fn make(files: &[ScannedFile], newest: &Checkpoint, directory: DirectoryId) -> Result<Self, OpenError> {
         check_headers(files, newest)?;
+        check_illegible(files, directory)?;
         let needed = needed_files(files, newest)?;
         let mut deletions = Vec::new();
         let mut groups = Vec::new();
@@ -290,6 +292,15 @@ fn check_headers(files: &[ScannedFile], newest: &Checkpoint) -> Result<(), OpenE
             file.bytes
         )));
     }
+    // The first file had its full length before the directory was one; later ones may have been cut off while being made.
+    let stump = files.iter().find(|f| f.number == 0 && f.bytes < GROUPS_START);
+    if let Some(file) = stump {
+        return Err(OpenError::Refused(format!(
+            "{} has {} bytes, less than any journal file: it was cut",
+            paths::journal(file.number),
+            file.bytes
+        )));
+    }
     // A directory without any checkpointed group may have been cut off while its first header was written.
     if files.iter().all(|f| f.header.is_none()) && (newest.lsn > Lsn::ZERO || files.is_empty()) {
         let problem = if files.iter().any(|f| f.illegible) {
@@ -298,6 +309,23 @@ fn check_headers(files: &[ScannedFile], newest: &Checkpoint) -> Result<(), OpenE
             "the journal files are missing"
         };
         return Err(OpenError::Refused(problem.to_owned()));
+    }
+    Ok(())
+}
+
+/// Refuses where the newest file has lost its header. A file whose header was only being rewritten holds no group under the
+/// generation that comes next; one that was in use does, and they were durable.
+fn check_illegible(files: &[ScannedFile], directory: DirectoryId) -> Result<(), OpenError> {
+    let generations = files.iter().filter_map(|f| f.header).map(|h| h.generation);
+    let next = generations.max().unwrap_or(0) + 1;
+    for file in files.iter().filter(|f| f.illegible) {
+        if let Some(lsn) = scan::first_group_of(file, directory, next)? {
+            return Err(OpenError::Refused(format!(
+                "{}: both copies of its header are damaged, but it holds group {lsn} and perhaps more: put a whole copy in its \
+                 place, or move it out of the directory to start without its groups",
+                paths::journal(file.number)
+            )));
+        }
     }
     Ok(())
 }

@@ -113,6 +113,28 @@ pub(super) fn scan(
     Ok(groups)
 }
 
+/// The first group that was written to a file under this generation, whatever its header says.
+pub(super) fn first_group_of(
+    scanned: &ScannedFile,
+    directory: DirectoryId,
+    generation: u64,
+) -> io::Result<Option<Lsn>> {
+    let mut window = Window::new(&*scanned.file, scanned.bytes);
+    let mut position = GROUPS_START;
+    while position + BLOCK as u64 <= scanned.bytes {
+        let place = Place {
+            directory,
+            generation,
+            position,
+        };
+        if let Some((header, ..)) = group_at(&mut window, scanned.bytes, &place)? {
+            return Ok(Some(header.lsn));
+        }
+        position += BLOCK as u64;
+    }
+    Ok(None)
+}
+
 fn group_at(
     window: &mut Window<'_>,
     file_bytes: u64,

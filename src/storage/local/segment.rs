@@ -147,7 +147,7 @@ impl SegmentWriter {
         stage.buf[..self.partial.len()].copy_from_slice(&self.partial);
         for batch in batches {
             if last_indexed.is_none_or(|at| position - at >= index_interval) {
-                index.extend_from_slice(&index_entry(batch, position)?.encode());
+                index.extend_from_slice(&index_entry(batch, position, max_timestamp)?.encode());
                 last_indexed = Some(position);
             }
             max_timestamp = max_timestamp.max(timestamp_of(batch)?);
@@ -214,7 +214,11 @@ fn timestamp_of(batch: &RunBatch<'_>) -> io::Result<Timestamp> {
     max_timestamp_of(batch.bytes).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-fn index_entry(batch: &RunBatch<'_>, position: u64) -> io::Result<IndexEntry> {
+fn index_entry(
+    batch: &RunBatch<'_>,
+    position: u64,
+    max_timestamp_before: Timestamp,
+) -> io::Result<IndexEntry> {
     let outer = batch
         .bytes
         .first_chunk::<21>()
@@ -222,6 +226,7 @@ fn index_entry(batch: &RunBatch<'_>, position: u64) -> io::Result<IndexEntry> {
     Ok(IndexEntry {
         base: batch.base,
         append_time: batch.append_time,
+        max_timestamp_before,
         position: u32::try_from(position).map_err(|_| io::ErrorKind::FileTooLarge)?,
         outer_crc: crc32c(outer),
     })

@@ -3,7 +3,8 @@
 use prost::Message;
 
 use super::*;
-use crate::model::{LeaderEpoch, ProducerEpoch, ProducerId};
+use crate::api::Committed;
+use crate::model::{LeaderEpoch, LogBounds, PartitionId, PartitionKey, ProducerEpoch, ProducerId, Timestamp};
 use crate::record::Header;
 
 const MAX: u32 = 16 << 20;
@@ -214,6 +215,7 @@ fn other_answers_cross_the_wire() {
         (
             Response::ListOffsets(vec![Ok(ListedOffset {
                 offset: offset(8),
+                timestamp: Some(crate::model::Timestamp(77)),
                 leader_epoch: LeaderEpoch(1),
             })]),
             Body::ListOffsets(v1::ListOffsetsResponse {
@@ -221,11 +223,70 @@ fn other_answers_cross_the_wire() {
                     error: None,
                     offset: 8,
                     leader_epoch: 1,
+                    timestamp: Some(77),
                 }],
             }),
+        ),
+        (
+            Response::CommitOffsets(Timestamp(77)),
+            Body::CommitOffsets(v1::CommitOffsetsResponse { committed_ms: 77 }),
         ),
     ];
     for (response, expected) in cases {
         assert_eq!(decode(&reply(1, Ok(response), MAX)).body, Some(expected));
     }
+}
+
+#[test]
+fn group_offsets_tell_nothing_committed_from_offset_zero() {
+    let id = TopicId::from_bytes([9; 16]);
+    let at = |committed| GroupOffset {
+        topic: "t".parse().unwrap(),
+        key: PartitionKey {
+            topic: id,
+            partition: PartitionId(2),
+        },
+        committed,
+        bounds: LogBounds {
+            log_start: offset(1),
+            high_watermark: offset(9),
+            log_end: offset(10),
+        },
+    };
+    let zero = Committed {
+        offset: Offset::ZERO,
+        leader_epoch: Some(LeaderEpoch(3)),
+        metadata: "words".into(),
+        at: Timestamp(77),
+    };
+    let error = ApiError::new(ErrorCode::UnknownTopicOrPartition, "no");
+    let offsets = vec![Ok(at(Some(zero))), Ok(at(None)), Err(error.clone())];
+    let nothing = v1::GroupOffset {
+        partition: Some(v1::TopicPartition {
+            topic: "t".to_owned(),
+            topic_id: Bytes::from(vec![9; 16]),
+            partition: 2,
+        }),
+        log_start_offset: 1,
+        high_watermark: 9,
+        ..Default::default()
+    };
+    let expected = vec![
+        v1::GroupOffset {
+            offset: Some(0),
+            leader_epoch: Some(3),
+            metadata: "words".to_owned(),
+            committed_ms: 77,
+            ..nothing.clone()
+        },
+        nothing,
+        v1::GroupOffset {
+            error: Some(errors::to_wire(error)),
+            ..Default::default()
+        },
+    ];
+    assert_eq!(
+        decode(&reply(1, Ok(Response::FetchOffsets(offsets)), MAX)).body,
+        Some(Body::FetchOffsets(v1::FetchOffsetsResponse { offsets: expected }))
+    );
 }

@@ -171,7 +171,7 @@ fn broken_bytes_are_malformed() {
             "a field number is out of range",
             vec![0x82, 0x80, 0x80, 0x80, 0x10, 0],
         ),
-        ("a field is cut off", vec![0xf9, 0x01, 1, 2, 3]),
+        ("a field is cut off", vec![0xf9, 0x06, 1, 2, 3]),
     ];
     for (what, bytes) in cases {
         let error = check(&bytes, &OPEN).unwrap_err();
@@ -240,7 +240,7 @@ fn nesting_has_a_limit_and_no_stack() {
     // What nests in an unknown field is never entered.
     let mut nested = Vec::new();
     for _ in 0..100_000 {
-        let mut outer = vec![0xfa, 0x01];
+        let mut outer = vec![0xfa, 0x06];
         prost::encoding::encode_varint(nested.len() as u64, &mut outer);
         if outer.len() + nested.len() > 900 {
             break;

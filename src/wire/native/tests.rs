@@ -367,16 +367,27 @@ fn fetches_are_cut_to_the_limits() {
 
 #[test]
 fn other_wrong_fields_are_named() {
-    let offsets = |spec| {
+    let offsets = |spec, timestamp| {
         Body::ListOffsets(v1::ListOffsetsRequest {
             partitions: vec![v1::ListOffsetsPartition {
                 partition: at("orders", 0),
                 spec,
+                timestamp,
             }],
         })
     };
-    assert_eq!(wrong_field(offsets(0)), "list_offsets.partitions[0].spec");
-    assert_eq!(wrong_field(offsets(3)), "list_offsets.partitions[0].spec");
+    assert_eq!(wrong_field(offsets(0, None)), "list_offsets.partitions[0].spec");
+    assert_eq!(wrong_field(offsets(4, None)), "list_offsets.partitions[0].spec");
+    assert_eq!(
+        wrong_field(offsets(3, None)),
+        "list_offsets.partitions[0].timestamp",
+        "AT_TIMESTAMP needs one"
+    );
+    assert_eq!(
+        wrong_field(offsets(2, Some(7))),
+        "list_offsets.partitions[0].timestamp",
+        "LATEST has none"
+    );
     let create = |operation_id: &[u8]| {
         Body::CreateTopic(v1::CreateTopicRequest {
             name: "a".to_owned(),
@@ -404,6 +415,66 @@ fn other_wrong_fields_are_named() {
         ..Default::default()
     });
     assert_eq!(wrong_field(fetch), "fetch.form");
+}
+
+#[test]
+fn commits_and_what_they_ask_back_are_decoded() {
+    let item = v1::OffsetToCommit {
+        partition: at("orders", 3),
+        offset: -7,
+        leader_epoch: Some(2),
+        metadata: "half".to_owned(),
+    };
+    let commit = |offsets| {
+        Body::CommitOffsets(v1::CommitOffsetsRequest {
+            group: "g".to_owned(),
+            offsets,
+        })
+    };
+    let Request::CommitOffsets(taken) = decoded(commit(vec![item.clone()])) else {
+        panic!("another request");
+    };
+    assert_eq!((taken.group.as_str(), taken.offsets.len()), ("g", 1));
+    let first = &taken.offsets[0];
+    // Which offsets are right is the broker's to say.
+    assert_eq!((first.offset, first.leader_epoch.map(|e| e.0)), (-7, Some(2)));
+    assert_eq!(
+        (first.metadata.as_str(), first.partition.partition.0),
+        ("half", 3)
+    );
+    assert_eq!(wrong_field(commit(vec![])), "commit_offsets.offsets");
+    let spoilt = v1::OffsetToCommit {
+        leader_epoch: Some(-1),
+        ..item.clone()
+    };
+    assert_eq!(
+        wrong_field(commit(vec![item.clone(), spoilt])),
+        "commit_offsets.offsets[1].leader_epoch"
+    );
+    let nowhere = v1::OffsetToCommit {
+        partition: None,
+        ..item
+    };
+    assert_eq!(
+        wrong_field(commit(vec![nowhere])),
+        "commit_offsets.offsets[0].partition"
+    );
+
+    let fetch = |partitions| {
+        Body::FetchOffsets(v1::FetchOffsetsRequest {
+            group: "g".to_owned(),
+            partitions,
+        })
+    };
+    let Request::FetchOffsets(all) = decoded(fetch(vec![])) else {
+        panic!("another request");
+    };
+    assert_eq!((all.group.as_str(), all.partitions), ("g", vec![]));
+    let unnamed = v1::TopicPartition::default();
+    assert_eq!(
+        wrong_field(fetch(vec![unnamed])),
+        "fetch_offsets.partitions[0].partition.topic"
+    );
 }
 
 #[test]

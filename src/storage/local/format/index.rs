@@ -1,4 +1,4 @@
-//! Entries of a segment's sidecar `.index`: offset to position, sparse, each with its own checksum.
+//! Entries of a segment's sidecar `.index`: offset and time to position, sparse, each with its own checksum.
 
 use bytes::{Buf, BufMut};
 
@@ -7,7 +7,7 @@ use crate::model::{Offset, Timestamp};
 use crate::record::crc32c;
 
 /// Bytes of an entry.
-pub const INDEX_ENTRY_BYTES: usize = 32;
+pub const INDEX_ENTRY_BYTES: usize = 40;
 
 /// Where a batch begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct IndexEntry {
     pub base: Offset,
     /// When it was appended.
     pub append_time: Timestamp,
+    /// Greatest timestamp of the records before it in this segment; `i64::MIN` if there are none.
+    pub max_timestamp_before: Timestamp,
     /// Position in the segment file.
     pub position: u32,
     /// CRC-32C of the 21 header bytes that the batch's own checksum leaves out.
@@ -29,11 +31,12 @@ impl IndexEntry {
         let mut buf = out.as_mut_slice();
         buf.put_i64_le(self.base.get());
         buf.put_i64_le(self.append_time.0);
+        buf.put_i64_le(self.max_timestamp_before.0);
         buf.put_u32_le(self.position);
         buf.put_u32_le(self.outer_crc);
         buf.put_u32_le(0);
-        let crc = crc32c(out.first_chunk::<28>().expect("an entry has 32 bytes"));
-        *out.last_chunk_mut::<4>().expect("an entry has 32 bytes") = crc.to_le_bytes();
+        let crc = crc32c(out.first_chunk::<36>().expect("an entry has 40 bytes"));
+        *out.last_chunk_mut::<4>().expect("an entry has 40 bytes") = crc.to_le_bytes();
         out
     }
 
@@ -52,6 +55,7 @@ impl IndexEntry {
         Ok(Self {
             base,
             append_time,
+            max_timestamp_before: Timestamp(buf.try_get_i64_le()?),
             position: buf.try_get_u32_le()?,
             outer_crc: buf.try_get_u32_le()?,
         })
@@ -67,12 +71,13 @@ mod tests {
         let entry = IndexEntry {
             base: Offset::new(1 << 40).unwrap(),
             append_time: Timestamp(-5),
+            max_timestamp_before: Timestamp(i64::MIN),
             position: 77,
             outer_crc: 0xdead_beef,
         };
         let bytes = entry.encode();
         assert_eq!(IndexEntry::decode(&bytes), Ok(entry));
-        for bit in 0..256 {
+        for bit in 0..8 * INDEX_ENTRY_BYTES {
             let mut bad = bytes;
             bad[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(IndexEntry::decode(&bad), Err(FormatError::Checksum));
@@ -81,6 +86,9 @@ mod tests {
 
     #[test]
     fn zeros_are_no_entry() {
-        assert_eq!(IndexEntry::decode(&[0; 32]), Err(FormatError::Checksum));
+        assert_eq!(
+            IndexEntry::decode(&[0; INDEX_ENTRY_BYTES]),
+            Err(FormatError::Checksum)
+        );
     }
 }

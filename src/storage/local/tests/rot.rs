@@ -269,3 +269,61 @@ fn shortened_journal_file_refuses_to_start() {
     let refused = Rig::open(&disk, &small()).err().unwrap();
     assert!(std::matches!(refused, OpenError::Refused(_)), "{refused}");
 }
+
+/// Destroys both copies of a journal file's header.
+fn destroy_header(disk: &SimDisk, path: &str) {
+    for copy in [0, 4096] {
+        disk.flip_bit(path, copy + 20, 5).unwrap();
+    }
+}
+
+#[test]
+fn newest_journal_file_without_its_header_refuses_to_start() {
+    // In the first file of a directory, and in one of a ring that has gone round.
+    for batches in [5, 60] {
+        let (rig, stored) = journal_only(batches);
+        let disk = rig.disk.after_kill();
+        let path = journal_of(&disk, stored.last().unwrap());
+        destroy_header(&disk, &path);
+        let before = disk.files();
+        let refused = Rig::open(&disk, &small()).err().unwrap();
+        assert!(
+            std::matches!(&refused, OpenError::Refused(why) if why.contains(&path)),
+            "{refused}"
+        );
+        assert_eq!(disk.files(), before, "nothing was touched");
+    }
+}
+
+#[test]
+fn header_that_was_only_being_rewritten_is_no_damage() {
+    let (rig, stored) = journal_only(60);
+    let disk = rig.disk.after_kill();
+    let newest = journal_of(&disk, stored.last().unwrap());
+    let all = disk.files().into_iter().map(|(path, _)| path);
+    // Everything else lies below the checkpoint before the newest, as a file must before it is used again.
+    let again = Rig::open(&disk, &small()).unwrap();
+    again.inline.stop().unwrap();
+    let disk = again.disk.after_kill();
+    let mut others = all.filter(|path| path.starts_with("journal/") && *path != newest);
+    let other = others.next_back().unwrap();
+    destroy_header(&disk, &other);
+    let third = Rig::open(&disk, &small()).unwrap();
+    assert_eq!(third.read_all(key(1, 0)), stored.concat());
+}
+
+#[test]
+fn journal_file_that_is_shorter_than_its_header_refuses_to_start() {
+    let (rig, stored) = journal_only(1);
+    let disk = rig.disk.after_kill();
+    let path = journal_of(&disk, &stored[0]);
+    let file = crate::disk::Disk::open(&disk, &path, crate::disk::Mode::Direct).unwrap();
+    for length in [0, 4096] {
+        file.set_len(length).unwrap();
+        let refused = Rig::open(&disk, &small()).err().unwrap();
+        assert!(
+            std::matches!(refused, OpenError::Refused(_)),
+            "{length}: {refused}"
+        );
+    }
+}

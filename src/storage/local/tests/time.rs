@@ -40,3 +40,185 @@ fn segments_know_their_append_times_and_keep_them_over_every_restart() {
     let read = Rig::open(&replayed.disk.after_kill(), &small()).unwrap();
     assert_eq!(segments(&read, key(1, 0)), live, "from the checkpoint");
 }
+
+/// What was written: offset and timestamp of every record.
+type Written = Vec<(i64, i64)>;
+
+/// A batch of records with these timestamps, appended and durable.
+fn append(rig: &mut Rig, key: PartitionKey, times: &[i64], written: &mut Written) {
+    let batch = timed(rig, key, times);
+    let first = batch.header().base_offset.get();
+    for (at, time) in times.iter().enumerate() {
+        written.push((first + i64::try_from(at).unwrap(), *time));
+    }
+    rig.submit(vec![(key, batch)], &[]);
+    while rig.inline.journal().unwrap() == Round::Worked {}
+}
+
+fn timed(rig: &Rig, key: PartitionKey, times: &[i64]) -> SealedBatch {
+    let mut builder = BatchBuilder::new();
+    for time in times {
+        builder.push(Timestamp(*time), None, Some(&[7; 250]), &[]);
+    }
+    let mut batch = builder.seal(None);
+    let end = rig.store.open(key, CONFIG).bounds(Lsn::ZERO).log_end;
+    batch.stamp(end, rig.store.leader_epoch());
+    batch
+}
+
+fn find(rig: &Rig, key: PartitionKey, at: i64) -> Result<Option<(i64, i64)>, ReadError> {
+    let log = rig.store.open(key, CONFIG);
+    let found = log.find_timestamp_now(Timestamp(at), rig.durable())?;
+    Ok(found.map(|found| (found.offset.get(), found.timestamp.0)))
+}
+
+/// Compares lookups of every interesting time with a walk over everything that was written from `start` on.
+fn compare(rig: &Rig, key: PartitionKey, written: &Written, start: i64, what: &str) {
+    let times = written.iter().flat_map(|(_, time)| [time - 1, *time, time + 1]);
+    for at in times.chain([i64::MIN, 0, i64::MAX]) {
+        let readable = written.iter().filter(|(offset, _)| *offset >= start);
+        let expected = readable.copied().find(|(_, time)| *time >= at);
+        assert_eq!(find(rig, key, at), Ok(expected), "{what}: first record at {at}");
+    }
+}
+
+/// Times that mostly ascend and sometimes go back, the same for the same seed.
+fn some_times(seed: &mut u64, base: i64) -> Vec<i64> {
+    let mut next = || {
+        *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        i64::try_from(*seed >> 40).unwrap()
+    };
+    let count = 1 + next() % 5;
+    (0..count).map(|_| base + next() % 2000 - 900).collect()
+}
+
+fn evict(rig: &Rig) {
+    rig.store.engine.tail().evict(rig.durable(), 0);
+}
+
+#[test]
+fn a_time_is_found_exactly_in_memory_in_segments_and_across_both() {
+    for mut seed in 1..6 {
+        let what = format!("seed {seed}");
+        let mut rig = Rig::new(&small());
+        let mut written = Written::new();
+        for i in 0..60 {
+            let times = some_times(&mut seed, 1_000_000 + i * 400);
+            append(&mut rig, key(1, 0), &times, &mut written);
+        }
+        compare(&rig, key(1, 0), &written, 0, &format!("{what}, in memory"));
+        while rig.inline.apply().unwrap() == Round::Worked {}
+        evict(&rig);
+        assert!(segments(&rig, key(1, 0)).len() > 2);
+        for i in 60..80 {
+            let times = some_times(&mut seed, 1_000_000 + i * 400);
+            append(&mut rig, key(1, 0), &times, &mut written);
+        }
+        compare(&rig, key(1, 0), &written, 0, &format!("{what}, half applied"));
+        let replayed = Rig::open(&rig.disk.after_kill(), &small()).unwrap();
+        compare(&replayed, key(1, 0), &written, 0, &format!("{what}, recovered"));
+        for start in [1, 17, 101] {
+            replayed.store.open(key(1, 0), CONFIG).state().log_start = offset(start);
+            compare(
+                &replayed,
+                key(1, 0),
+                &written,
+                start,
+                &format!("{what}, from {start}"),
+            );
+        }
+    }
+}
+
+/// What is done to an index file of this length.
+type Damage = fn(&SimDisk, &str, u64);
+
+#[test]
+fn a_damaged_or_missing_index_changes_no_answer() {
+    let mut rig = Rig::new(&small());
+    let (mut written, mut seed) = (Written::new(), 7);
+    for i in 0..120 {
+        let times = some_times(&mut seed, 1_000_000 + i * 400);
+        append(&mut rig, key(1, 0), &times, &mut written);
+    }
+    rig.inline.stop().unwrap();
+    let disk = rig.disk.after_kill();
+    let indexes: Vec<_> = disk
+        .files()
+        .into_iter()
+        .filter(|(p, _)| p.ends_with(".index"))
+        .collect();
+    assert!(indexes.len() > 2 && indexes.iter().all(|(_, len)| *len > 0));
+    let damage: [(&str, Damage); 3] = [
+        ("every entry flipped", |disk, path, len| {
+            for entry in 0..len / 40 {
+                disk.flip_bit(path, entry * 40 + 17, 6).unwrap();
+            }
+        }),
+        ("the middle entry flipped", |disk, path, len| {
+            disk.flip_bit(path, len / 40 / 2 * 40 + 20, 1).unwrap();
+        }),
+        ("cut", |disk, path, len| {
+            let bytes = disk.read_file(path).unwrap();
+            disk.write_file(path, &bytes[..usize::try_from(len / 2).unwrap()])
+                .unwrap();
+        }),
+    ];
+    for (what, damage) in damage {
+        let disk = disk.after_kill();
+        for (path, len) in &indexes {
+            damage(&disk, path, *len);
+        }
+        let again = Rig::open(&disk, &small()).unwrap();
+        compare(&again, key(1, 0), &written, 0, what);
+    }
+}
+
+#[test]
+fn damage_on_the_way_to_a_time_is_an_error_and_never_a_later_record() {
+    let mut rig = Rig::new(&small());
+    let mut written = Written::new();
+    for i in 0..20 {
+        append(&mut rig, key(1, 0), &[i * 10, i * 10 + 5], &mut written);
+    }
+    rig.inline.stop().unwrap();
+    let disk = rig.disk.after_kill();
+    let path = super::super::paths::segment(key(1, 0), Offset::ZERO);
+    let bytes = disk.read_file(&path).unwrap();
+    // The greatest timestamp of the third batch becomes less than what is looked for.
+    let batch_bytes = u64::try_from(bytes.len()).unwrap() / 20;
+    disk.flip_bit(&path, 2 * batch_bytes + 42, 4).unwrap();
+    let again = Rig::open(&disk, &small()).unwrap();
+    let corrupt = ReadError::Corrupt {
+        first: offset(4),
+        last: offset(5),
+    };
+    assert_eq!(find(&again, key(1, 0), 20), Err(corrupt));
+    assert_eq!(
+        find(&again, key(1, 0), 15),
+        Ok(Some((3, 15))),
+        "before the damage"
+    );
+}
+
+#[test]
+fn records_that_are_not_durable_are_not_found() {
+    let mut rig = Rig::new(&small());
+    let mut written = Written::new();
+    append(&mut rig, key(1, 0), &[10], &mut written);
+    let batch = timed(&rig, key(1, 0), &[20]);
+    rig.submit(vec![(key(1, 0), batch)], &[]);
+    assert_eq!(find(&rig, key(1, 0), 20), Ok(None));
+    let before = rig.durable();
+    while rig.inline.journal().unwrap() == Round::Worked {}
+    assert_eq!(find(&rig, key(1, 0), 20), Ok(Some((1, 20))));
+    // Somebody who loaded the durable LSN earlier sees what was durable then, also when more is applied by now.
+    while rig.inline.apply().unwrap() == Round::Worked {}
+    let log = rig.store.open(key(1, 0), CONFIG);
+    assert_eq!(log.find_timestamp_now(Timestamp(20), before), Ok(None));
+    rig.submit(vec![], &[key(1, 0).topic]);
+    assert_eq!(
+        log.find_timestamp_now(Timestamp(20), before),
+        Err(ReadError::NotOwner)
+    );
+}

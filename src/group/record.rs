@@ -1,0 +1,160 @@
+//! Records of `__groups` and its snapshot as they are stored: `naru.internal.v1`.
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::machine::{CommittedOffset, Limits, Machine};
+use crate::machine::{StateMachine, Stored};
+use crate::model::{
+    GroupId, InvalidGroupId, LeaderEpoch, Offset, PartitionId, PartitionKey, Timestamp, TopicId,
+};
+use crate::pb::internal as pb;
+
+/// One change, as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GroupRecord {
+    /// A group is so far in these partitions: one commit, whole.
+    OffsetsCommitted {
+        /// The group.
+        group: GroupId,
+        /// Where it is; each partition once.
+        offsets: Vec<(PartitionKey, CommittedOffset)>,
+    },
+    /// A topic is gone, and with it every offset committed for it.
+    TopicDeleted(TopicId),
+}
+
+/// A stored record that cannot be: written by a newer or a broken broker. Offsets are never guessed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// No valid protobuf message.
+    #[error("no protobuf message: {0}")]
+    Malformed(#[from] prost::DecodeError),
+    /// A kind of record that this version does not know.
+    #[error("a record of a kind that this version does not know")]
+    UnknownKind,
+    /// A bad group id.
+    #[error("a bad group id: {0}")]
+    Group(#[from] InvalidGroupId),
+    /// An id that has not 16 bytes.
+    #[error("a topic id of {0} bytes")]
+    TopicId(usize),
+    /// An offset below zero.
+    #[error("a committed offset of {0}")]
+    Offset(i64),
+}
+
+impl Stored for Machine {
+    type Limits = Limits;
+    type DecodeError = DecodeError;
+
+    fn empty(limits: Limits) -> Self {
+        Self::new(limits)
+    }
+
+    fn encode(record: &GroupRecord) -> Bytes {
+        let kind = match record {
+            GroupRecord::OffsetsCommitted { group, offsets } => {
+                pb::group_record::Kind::OffsetsCommitted(pb::OffsetsCommitted {
+                    group: group.to_string(),
+                    topics: encode_offsets(offsets.iter().map(|(key, committed)| (key, committed))),
+                })
+            }
+            GroupRecord::TopicDeleted(topic) => pb::group_record::Kind::TopicDeleted(pb::TopicDeleted {
+                topic_id: encode_id(*topic),
+            }),
+        };
+        pb::GroupRecord { kind: Some(kind) }.encode_to_vec().into()
+    }
+
+    fn decode(bytes: Bytes) -> Result<GroupRecord, DecodeError> {
+        match pb::GroupRecord::decode(bytes)?.kind {
+            Some(pb::group_record::Kind::OffsetsCommitted(stored)) => Ok(GroupRecord::OffsetsCommitted {
+                group: stored.group.parse()?,
+                offsets: decode_offsets(stored.topics)?,
+            }),
+            Some(pb::group_record::Kind::TopicDeleted(stored)) => {
+                decode_id(&stored.topic_id).map(GroupRecord::TopicDeleted)
+            }
+            None => Err(DecodeError::UnknownKind),
+        }
+    }
+
+    fn snapshot(&self) -> Bytes {
+        let groups = self.groups().map(|(group, offsets)| pb::Group {
+            group: group.to_string(),
+            topics: encode_offsets(offsets.iter()),
+        });
+        let snapshot = pb::GroupSnapshot {
+            groups: groups.collect(),
+        };
+        snapshot.encode_to_vec().into()
+    }
+
+    fn restore(limits: Limits, snapshot: Bytes) -> Result<Self, DecodeError> {
+        let mut machine = Self::new(limits);
+        for stored in pb::GroupSnapshot::decode(snapshot)?.groups {
+            // What a group holds is what one commit of all of it would leave.
+            machine.apply(&GroupRecord::OffsetsCommitted {
+                group: stored.group.parse()?,
+                offsets: decode_offsets(stored.topics)?,
+            });
+        }
+        Ok(machine)
+    }
+}
+
+/// Neighbours of one topic share its id.
+fn encode_offsets<'a>(
+    offsets: impl Iterator<Item = (&'a PartitionKey, &'a CommittedOffset)>,
+) -> Vec<pb::TopicOffsets> {
+    let mut topics: Vec<pb::TopicOffsets> = Vec::new();
+    for (key, committed) in offsets {
+        let offset = pb::PartitionOffset {
+            partition: key.partition.0,
+            offset: committed.offset.get(),
+            leader_epoch: committed.leader_epoch.map(|epoch| epoch.0),
+            metadata: committed.metadata.as_ref().to_owned(),
+            committed_ms: committed.committed.0,
+        };
+        match topics.last_mut() {
+            Some(topic) if topic.topic_id == key.topic.as_bytes().as_slice() => topic.partitions.push(offset),
+            Some(_) | None => topics.push(pb::TopicOffsets {
+                topic_id: encode_id(key.topic),
+                partitions: vec![offset],
+            }),
+        }
+    }
+    topics
+}
+
+fn decode_offsets(
+    topics: Vec<pb::TopicOffsets>,
+) -> Result<Vec<(PartitionKey, CommittedOffset)>, DecodeError> {
+    let mut offsets = Vec::new();
+    for topic in topics {
+        let id = decode_id(&topic.topic_id)?;
+        for stored in topic.partitions {
+            let key = PartitionKey {
+                topic: id,
+                partition: PartitionId(stored.partition),
+            };
+            let committed = CommittedOffset {
+                offset: Offset::new(stored.offset).ok_or(DecodeError::Offset(stored.offset))?,
+                leader_epoch: stored.leader_epoch.map(LeaderEpoch),
+                metadata: stored.metadata.into(),
+                committed: Timestamp(stored.committed_ms),
+            };
+            offsets.push((key, committed));
+        }
+    }
+    Ok(offsets)
+}
+
+fn encode_id(id: TopicId) -> Bytes {
+    Bytes::copy_from_slice(id.as_bytes())
+}
+
+fn decode_id(bytes: &[u8]) -> Result<TopicId, DecodeError> {
+    TopicId::from_slice(bytes).ok_or(DecodeError::TopicId(bytes.len()))
+}

@@ -1,0 +1,174 @@
+//! Looking a record up by its timestamp: segments that are old as a whole are passed over, the index leads near the first
+//! record that is not, and the batches are walked from there into the records.
+//!
+//! The answer is exact whatever the index says: it only chooses where the walk begins, each entry has a checksum, and
+//! without any the segment is walked from its start.
+
+use std::io;
+
+use super::log::{LocalLog, LogState, SegmentMeta, TailBatch};
+use super::read::{Step, Walk, still_damaged};
+use crate::model::{Lsn, Offset, Timestamp};
+use crate::record::{BatchHeader, check_crc};
+use crate::storage::{ReadError, TimedOffset, find_in_batch};
+
+/// How often a lookup begins anew because what it looked at went from memory to disk, or was removed, meanwhile.
+const TRIES_MAX: u32 = 16;
+/// A walk behind an index entry is short.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// What may hold the answer, as of one look at the log.
+struct Candidates {
+    /// What is below cannot be read any more.
+    log_start: Offset,
+    /// What is not below cannot be read yet.
+    high_watermark: Offset,
+    /// Segments that have a record that is late enough, oldest first.
+    segments: Vec<SegmentMeta>,
+    /// Batches behind all segments that have one.
+    batches: Vec<TailBatch>,
+}
+
+/// What came of looking at one candidate.
+enum Look {
+    Found(TimedOffset),
+    Nothing,
+    /// It is not there any more: look at the log again.
+    Moved,
+}
+
+impl LogState {
+    fn candidates(&self, at: Timestamp, durable: Lsn) -> Result<Candidates, ReadError> {
+        if self.deleted {
+            return Err(ReadError::NotOwner);
+        }
+        let bounds = self.bounds(durable);
+        let applied_end = self.segments.last().map_or(Offset::ZERO, |s| s.end);
+        let late = |s: &&SegmentMeta| s.end > bounds.log_start && s.max_timestamp >= at;
+        let unapplied = self.tail.partition_point(|b| b.base < applied_end);
+        let batches = self.tail.iter().skip(unapplied).take_while(|b| b.lsn <= durable);
+        let batches = batches.filter(|b| b.last >= bounds.log_start && b.max_timestamp >= at);
+        Ok(Candidates {
+            log_start: bounds.log_start,
+            high_watermark: bounds.high_watermark,
+            segments: self.segments.iter().filter(late).copied().collect(),
+            // Only the batch that log start lies in can disappoint: its late record may be below.
+            batches: batches.take(2).copied().collect(),
+        })
+    }
+}
+
+impl LocalLog {
+    /// The first readable record whose timestamp is `at` or later. Blocks on the disk.
+    pub(super) fn find_timestamp_now(
+        &self,
+        at: Timestamp,
+        durable: Lsn,
+    ) -> Result<Option<TimedOffset>, ReadError> {
+        for _ in 0..TRIES_MAX {
+            let candidates = self.state().candidates(at, durable)?;
+            match self.look(&candidates, at)? {
+                // Applied behind the LSN that the caller knows of: there, but not visible to him.
+                Look::Found(found) if found.offset >= candidates.high_watermark => return Ok(None),
+                Look::Found(found) => return Ok(Some(found)),
+                Look::Nothing => return Ok(None),
+                Look::Moved => {}
+            }
+        }
+        Err(ReadError::Io(format!(
+            "segments of {} went away as often as they were looked at",
+            self.partition()
+        )))
+    }
+
+    fn look(&self, candidates: &Candidates, at: Timestamp) -> Result<Look, ReadError> {
+        let from = candidates.log_start;
+        for segment in &candidates.segments {
+            match self.look_into_segment(*segment, from, at)? {
+                Look::Nothing => {}
+                done => return Ok(done),
+            }
+        }
+        for batch in &candidates.batches {
+            match self.look_into_batch(batch, from, at)? {
+                Look::Nothing => {}
+                done => return Ok(done),
+            }
+        }
+        Ok(Look::Nothing)
+    }
+
+    fn look_into_batch(&self, batch: &TailBatch, from: Offset, at: Timestamp) -> Result<Look, ReadError> {
+        // Evicted meanwhile: so it was applied, and is in a segment now.
+        let Some(group) = self.reads().tail().get(batch.lsn) else {
+            return Ok(Look::Moved);
+        };
+        let begin = group.payload_start + batch.position;
+        let bytes = &group.bytes[begin..begin + batch.length];
+        let found = BatchHeader::parse(bytes).and_then(|header| find_in_batch(&header, bytes, from, at));
+        match found {
+            Ok(found) => Ok(found.map_or(Look::Nothing, Look::Found)),
+            Err(_) => Err(self.damaged(batch.base, batch.last.next())),
+        }
+    }
+
+    fn look_into_segment(
+        &self,
+        segment: SegmentMeta,
+        from: Offset,
+        at: Timestamp,
+    ) -> Result<Look, ReadError> {
+        match self.walk_to(segment, from, at) {
+            Ok(found) => found.map(|found| found.map_or(Look::Nothing, Look::Found)),
+            Err(_) if self.is_deleted() => Err(ReadError::NotOwner),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Look::Moved),
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                Err(self.damaged(segment.base.max(from), segment.end))
+            }
+            Err(e) => Err(ReadError::Io(e.to_string())),
+        }
+    }
+
+    fn walk_to(
+        &self,
+        segment: SegmentMeta,
+        from: Offset,
+        at: Timestamp,
+    ) -> io::Result<Result<Option<TimedOffset>, ReadError>> {
+        let key = self.partition();
+        let file = self.reads().file(key, segment.base, false)?;
+        let older = self.reads().entry_behind_older(key, segment.base, at)?;
+        let removed = self.reads().entry_at_or_below(key, segment.base, from)?;
+        let start = older.into_iter().chain(removed).max_by_key(|e| e.base);
+        let position = start.map_or(0, |e| u64::from(e.position));
+        let mut walk = Walk::new(&*file, segment, position, PIECE_BYTES);
+        let mut expected = start.map_or(segment.base, |e| e.base);
+        loop {
+            let (header, bytes) = match walk.step(expected)? {
+                Step::End => return Ok(Ok(None)),
+                // What cannot be read may be what is looked for: there is no right answer without it.
+                Step::Damaged => return Ok(Err(self.damage_at(segment, from, expected))),
+                Step::Batch(header, bytes) => (header, bytes),
+            };
+            // A flipped bit in a timestamp would make the answer wrong.
+            if check_crc(&header, &bytes).is_err() {
+                if !still_damaged(&*file, walk.position, bytes.len(), &header)? {
+                    walk.forget_piece();
+                    continue;
+                }
+                return Ok(Err(self.damaged(header.base_offset, header.last_offset().next())));
+            }
+            if header.last_offset() >= from && header.max_timestamp >= at {
+                match find_in_batch(&header, &bytes, from, at) {
+                    Ok(None) => {}
+                    Ok(found) => return Ok(Ok(found)),
+                    Err(_) => {
+                        return Ok(Err(self.damaged(header.base_offset, header.last_offset().next())));
+                    }
+                }
+            }
+            walk.position += bytes.len() as u64;
+            expected = header.last_offset().next();
+        }
+    }
+}
