@@ -6,8 +6,10 @@
 mod bench;
 mod completion;
 mod consume;
+mod consume_group;
 mod demo;
 mod failure;
+mod group;
 mod healthcheck;
 mod lines;
 mod output;
@@ -100,6 +102,9 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Read a topic.
     Consume(consume::ConsumeArgs),
+    /// Show and set how far groups are.
+    #[command(subcommand)]
+    Group(group::GroupCommand),
     /// Measure.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -223,6 +228,7 @@ async fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Produce(args) => produce::run(args, context).await,
         Command::Demo(args) => demo::run(args, context).await,
         Command::Consume(args) => consume::run(args, context).await,
+        Command::Group(command) => group::run(command, context).await,
         Command::Bench(command) => bench::run(command, context).await,
         Command::Healthcheck(args) => healthcheck::run(args, context).await,
         Command::Completion(args) => completion::run(&args),
