@@ -123,7 +123,7 @@ error_codes! {
     InvalidRecord = 63, "INVALID_RECORD", Abort, true;
     /// The codec is not supported.
     UnsupportedCompression = 64, "UNSUPPORTED_COMPRESSION", Abort, true;
-    /// The batch sets a timestamp type that is the broker's to set.
+    /// A timestamp lies too far from the broker's clock, or the batch sets the timestamp type, which is the broker's to set.
     InvalidTimestamp = 65, "INVALID_TIMESTAMP", Abort, true;
     /// The sequence does not follow the last one of this producer.
     OutOfOrderSequence = 66, "OUT_OF_ORDER_SEQUENCE", Fatal, true;
