@@ -30,6 +30,7 @@
 
 mod admin;
 mod backoff;
+mod cluster;
 mod config;
 mod connection;
 mod error;
@@ -46,6 +47,7 @@ pub use admin::{
     CreateTopicOptions, CreatedTopic, ListTopicsOptions, Metadata, MetadataTopics, OffsetAt, OffsetSpec,
     PartitionDescription, TopicConfigEntry, TopicDescription, TopicListing, TopicMetadata, TopicPage,
 };
+pub use cluster::{ClusterDescription, ClusterLimits};
 pub use config::{ClientBuilder, DEFAULT_PORT};
 pub use error::{BrokerError, Error};
 pub use producer::{
