@@ -34,11 +34,7 @@ pub(super) struct Pending<R> {
 impl<L: PartitionLog, M: Stored> Driver<L, M> {
     /// Goes on where recovery ended.
     pub(super) fn new<S: LogStore<Log = L>>(store: &S, recovered: Replayed<M>) -> Self {
-        let config = TopicConfig::default();
-        let config = LogConfig {
-            segment_bytes: config.segment_bytes,
-            index_interval_bytes: config.index_interval_bytes,
-        };
+        let config = LogConfig::from(&TopicConfig::default());
         let log = store.open(recovered.key, config);
         let mut state = recovered.state;
         state.lead(log.bounds(Lsn::ZERO).log_end, store.leader_epoch());

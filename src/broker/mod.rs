@@ -326,10 +326,7 @@ fn open_topic<S: LogStore>(
     limits: crate::partition::ProducerLimits,
     mut recovered: impl FnMut(PartitionKey) -> Option<PartitionState>,
 ) -> TopicHandle<S::Log> {
-    let config = LogConfig {
-        segment_bytes: topic.config().segment_bytes,
-        index_interval_bytes: topic.config().index_interval_bytes,
-    };
+    let config = LogConfig::from(topic.config());
     let traffic = Arc::<Traffic>::default();
     let open = |index| {
         let key = PartitionKey {

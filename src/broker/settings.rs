@@ -31,7 +31,7 @@ pub struct Settings {
     pub groups: group::Limits,
     /// How long and how many idempotent producers are remembered per partition.
     pub producers: ProducerLimits,
-    /// Most partitions or topics in one request.
+    /// Most partitions or topics in one request: a topic as large as it may be fits.
     pub request_partitions_max: usize,
     /// Longest wait of a fetch.
     pub fetch_wait_max: Duration,
@@ -62,7 +62,7 @@ impl Default for Settings {
             topic_defaults: Arc::default(),
             groups: group::Limits::default(),
             producers: ProducerLimits::default(),
-            request_partitions_max: 1_000,
+            request_partitions_max: 1_024,
             fetch_wait_max: Duration::from_secs(30),
             fetch_bytes_max: 8 << 20,
             fetch_structured_bytes_max: 4 << 20,

@@ -7,9 +7,11 @@ mod bench;
 mod cluster;
 mod completion;
 mod consume;
+mod consume_group;
 mod demo;
 mod errors;
 mod failure;
+mod group;
 mod healthcheck;
 mod lines;
 mod output;
@@ -102,6 +104,9 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Read a topic.
     Consume(consume::ConsumeArgs),
+    /// Show and set how far groups are.
+    #[command(subcommand)]
+    Group(group::GroupCommand),
     /// Measure.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -231,6 +236,7 @@ async fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Produce(args) => produce::run(args, context).await,
         Command::Demo(args) => demo::run(args, context).await,
         Command::Consume(args) => consume::run(args, context).await,
+        Command::Group(command) => group::run(command, context).await,
         Command::Bench(command) => bench::run(command, context).await,
         Command::Cluster(command) => cluster::run(command, context).await,
         Command::Errors(command) => errors::run(&command, context),

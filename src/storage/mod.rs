@@ -10,7 +10,8 @@ use smallvec::SmallVec;
 use tokio::sync::{Notify, watch};
 
 use crate::model::{
-    DurableState, LeaderEpoch, LogBounds, Lsn, Offset, PartitionKey, StorageHealth, Timestamp, TopicId,
+    DurableState, LeaderEpoch, LogBounds, Lsn, Offset, PartitionKey, StorageHealth, Timestamp, TopicConfig,
+    TopicId,
 };
 use crate::record::{BatchError, BatchHeader, Records, SealedBatch};
 use crate::rt::BoxFuture;
@@ -165,6 +166,21 @@ pub struct LogConfig {
     pub segment_bytes: u32,
     /// At least so many bytes between two entries of the offset index.
     pub index_interval_bytes: u32,
+    /// A segment file is closed when its first batch is so old, in ms, whether or not another batch comes.
+    pub segment_ms: u64,
+    /// At most so much less, in ms, so that the segments of many partitions are not closed all at once.
+    pub segment_jitter_ms: u64,
+}
+
+impl From<&TopicConfig> for LogConfig {
+    fn from(topic: &TopicConfig) -> Self {
+        Self {
+            segment_bytes: topic.segment_bytes,
+            index_interval_bytes: topic.index_interval_bytes,
+            segment_ms: 7 * 86_400_000,
+            segment_jitter_ms: 0,
+        }
+    }
 }
 
 /// What to read.

@@ -501,6 +501,47 @@ fn bench_produce_prints_one_json_object_and_makes_its_topic() {
 }
 
 #[test]
+fn bench_consume_counts_every_record_once_for_each_connection() {
+    let broker = Broker::start();
+    let produce =
+        "bench produce --topic bench --records 2503 --size 200 --batch-records 100 --partitions 3 --json";
+    broker.ok(&produce.split_whitespace().collect::<Vec<_>>());
+    let consume = "bench consume --topic bench --connections 2 --fetch-bytes 50000 --json";
+    let result = broker.ok_json(&consume.split_whitespace().collect::<Vec<_>>());
+    assert_eq!(result["records"], 2 * 2503);
+    assert!(result["bytes"].as_u64().unwrap() > 2 * 2503 * 200, "{result}");
+    for field in ["records_per_s", "bytes_per_s"] {
+        assert!(result[field].as_f64().unwrap() > 0.0, "{field}: {result}");
+    }
+    failed(&broker.run(&["bench", "consume", "--topic", "bnch"]), 3);
+}
+
+#[test]
+fn bench_e2e_sees_every_acknowledged_record_once_and_in_order() {
+    let broker = Broker::start();
+    let args = "bench e2e --topic latency --rate 2000 --duration 250ms --size 100 --json";
+    // A second run on the same topic is not taken for the first.
+    for _ in 0..2 {
+        let result = broker.ok_json(&args.split_whitespace().collect::<Vec<_>>());
+        for field in ["records", "acknowledged", "received"] {
+            assert_eq!(result[field], 500, "{field}: {result}");
+        }
+        for field in ["errors", "lost", "duplicated", "reordered"] {
+            assert_eq!(result[field], 0, "{field}: {result}");
+        }
+        for side in ["ack_us", "e2e_us"] {
+            let at = |share: &str| result[side][share].as_u64().unwrap();
+            assert!(
+                0 < at("p50") && at("p50") <= at("p99") && at("p99") <= at("max"),
+                "{result}"
+            );
+        }
+    }
+    let refused = "bench e2e --topic latency --rate 1 --duration 1ms";
+    failed(&broker.run(&refused.split_whitespace().collect::<Vec<_>>()), 2);
+}
+
+#[test]
 fn the_demo_agrees_on_a_file_and_leaves_nothing_behind() {
     let dir = tempfile::tempdir().unwrap();
     let (tmp, file) = (dir.path().join("tmp"), dir.path().join("text"));

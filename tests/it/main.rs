@@ -13,6 +13,8 @@ mod connections;
 #[cfg(test)]
 mod examples;
 #[cfg(test)]
+mod groups;
+#[cfg(test)]
 mod kill;
 #[cfg(test)]
 mod load;

@@ -29,6 +29,8 @@ fn steps_over_several_partitions_are_seen_whole_or_not_at_all() {
     let config = LogConfig {
         segment_bytes: 1 << 20,
         index_interval_bytes: 4096,
+        segment_ms: u64::MAX,
+        segment_jitter_ms: 0,
     };
     let place = |index| {
         let key = PartitionKey {

@@ -9,6 +9,8 @@ use crate::storage::{LogConfig, PartitionLog, ReadSpec, Replay, Snapshot, Snapsh
 const CONFIG: LogConfig = LogConfig {
     segment_bytes: 1 << 20,
     index_interval_bytes: 4096,
+    segment_ms: u64::MAX,
+    segment_jitter_ms: 0,
 };
 
 /// Everything durable of a partition, as recovery would hand it over.

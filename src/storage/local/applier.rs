@@ -32,6 +32,8 @@ pub(super) struct Applier {
     /// Whether anything was applied since the last checkpoint, and when that was.
     pub(super) changed: bool,
     pub(super) last_checkpoint: Duration,
+    /// When segments are looked at next whether they are old enough to be closed.
+    pub(super) next_look: Duration,
 }
 
 /// The open segments of all partitions.
@@ -130,13 +132,26 @@ impl Segments {
 
     /// Ends the active segment, if any, and begins one at `base`.
     pub(super) fn start_segment(&mut self, log: &LocalLog, base: Offset) -> io::Result<()> {
-        if let Some(active) = self.active(log)? {
+        let sealed = log.state().segments.last().is_some_and(|s| s.sealed);
+        if !sealed && let Some(active) = self.active(log)? {
             if active.base() == base && active.bytes() == 0 {
                 return Ok(());
             }
             active.seal()?;
         }
         self.start_behind_damage(log, base)
+    }
+
+    /// Ends the active segment; nothing follows it yet.
+    pub(super) fn seal_active(&mut self, log: &LocalLog) -> io::Result<()> {
+        let Some(active) = self.active(log)? else {
+            return Ok(());
+        };
+        active.seal()?;
+        let crc = active.partial_crc();
+        self.writers.remove(&log.partition());
+        self.partial_crcs.insert(log.partition(), crc);
+        Ok(())
     }
 
     /// Begins a segment at `base` without looking at the one before.
@@ -334,6 +349,7 @@ impl Applier {
                 self.checkpoint(source, false, until_durable)?;
             }
         }
+        self.roll_old_segments()?;
         if self.checkpoint_is_due(asked.checkpoint_asked) {
             self.checkpoint(source, false, until_durable)?;
             if self.engine.files.is_short() {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use tokio::sync::Notify;
 
 use super::read::ReadSide;
+use super::roll::Active;
 use crate::model::{LogBounds, Lsn, Offset, PartitionKey, Timestamp};
 use crate::rt::BoxFuture;
 use crate::storage::{
@@ -59,6 +60,16 @@ impl SegmentMeta {
             sealed: false,
         }
     }
+
+    /// As the segment that the next batch goes to, unless it is sealed.
+    pub(super) fn as_active(&self) -> Option<Active> {
+        (!self.sealed).then_some(Active {
+            base: self.base,
+            bytes: self.bytes,
+            oldest_append: self.oldest_append,
+            seen: None,
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -73,8 +84,8 @@ pub(super) struct LogState {
     pub(super) segments: Vec<SegmentMeta>,
     /// First and last offset of damaged ranges, ordered, not overlapping.
     pub(super) quarantined: Vec<(Offset, Offset)>,
-    /// Bytes that the active segment will have once everything taken in is applied; `None`: the next batch begins one.
-    pub(super) active_bytes: Option<u64>,
+    /// The segment that the next batch goes to; `None`: it begins one.
+    pub(super) active: Option<Active>,
     /// Batches in memory, oldest first, up to `end` without a gap.
     pub(super) tail: VecDeque<TailBatch>,
 }
@@ -125,7 +136,7 @@ impl LocalLog {
             log_start: found.log_start,
             end: found.end,
             last_append: found.last_append,
-            active_bytes: found.segments.last().filter(|s| !s.sealed).map(|s| s.bytes),
+            active: found.segments.last().and_then(SegmentMeta::as_active),
             segments: found.segments,
             quarantined: found.quarantined,
             tail: VecDeque::new(),
@@ -166,11 +177,21 @@ impl LocalLog {
             "the batch is stamped with its offset"
         );
         let segment_bytes = u64::from(state.config.segment_bytes);
-        let (starts_segment, bytes) = match state.active_bytes {
-            Some(bytes) if bytes + u64::from(length) <= segment_bytes => (false, bytes + u64::from(length)),
-            _ => (true, u64::from(length)),
+        let starts_segment = match &mut state.active {
+            Some(active) if active.bytes + u64::from(length) <= segment_bytes => {
+                active.bytes += u64::from(length);
+                false
+            }
+            active => {
+                *active = Some(Active {
+                    base: placed.base,
+                    bytes: u64::from(length),
+                    oldest_append: placed.append_time,
+                    seen: None,
+                });
+                true
+            }
         };
-        state.active_bytes = Some(bytes);
         state.end = header.last_offset().next();
         state.last_append = state.last_append.max(placed.append_time);
         state.tail.push_back(TailBatch {
@@ -340,7 +361,7 @@ impl LogState {
     fn summaries(&self) -> Vec<SegmentSummary> {
         let last = self.segments.last().map(|s| s.base);
         // Closed also if its file is still to be cut: the next batch goes elsewhere.
-        let closed = |s: &SegmentMeta| self.active_bytes.is_none() && s.end == self.end;
+        let closed = |s: &SegmentMeta| self.active.is_none() && s.end == self.end;
         let summary = |s: &SegmentMeta| SegmentSummary {
             base: s.base,
             end: s.end,

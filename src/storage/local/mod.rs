@@ -25,6 +25,7 @@ mod queue;
 mod read;
 mod recovery;
 mod redo;
+mod roll;
 mod scan;
 mod segment;
 mod settings;

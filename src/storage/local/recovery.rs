@@ -490,6 +490,8 @@ pub(super) fn log_of(partition: &PartitionCheckpoint, reads: &Arc<ReadSide>) -> 
 pub(super) const DEFAULT_CONFIG: LogConfig = LogConfig {
     segment_bytes: 256 << 20,
     index_interval_bytes: 4096,
+    segment_ms: u64::MAX,
+    segment_jitter_ms: 0,
 };
 
 /// Asks the replayed state for the snapshots of the checkpoint that ends recovery.
@@ -558,6 +560,7 @@ impl Conclusion<'_> {
             deleted,
             changed: false,
             last_checkpoint: engine.clock.mono(),
+            next_look: engine.clock.mono(),
             engine: Arc::clone(&engine),
         };
         // Twice: then the journal files of the last life lie below the record before the newest, and can be used again.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::applier::Segments;
 use super::format::checkpoint::{Checkpoint, PartitionCheckpoint};
 use super::format::journal::{AppendEntry, Entry};
-use super::log::LocalLog;
+use super::log::{LocalLog, SegmentMeta};
 use super::paths;
 use super::read::ReadSide;
 use super::recovery::{DEFAULT_CONFIG, OpenError, RecoveryReport, Survey, log_of};
@@ -399,12 +399,11 @@ impl Redo {
         for (key, log) in &self.logs {
             let mut state = log.state();
             state.end = self.next.get(key).copied().unwrap_or(Offset::ZERO);
-            let whole = !self.broken.contains(key);
-            state.active_bytes = state
-                .segments
-                .last()
-                .filter(|s| whole && !s.sealed)
-                .map(|s| s.bytes);
+            if let Some(last) = state.segments.last_mut() {
+                // What is damaged at its end is not written to any more, not even to cut it.
+                last.sealed |= self.broken.contains(key);
+            }
+            state.active = state.segments.last().and_then(SegmentMeta::as_active);
         }
         report.bytes = self.bytes;
         Ok(())

@@ -49,6 +49,8 @@ pub(super) fn small() -> Settings {
 pub(super) const CONFIG: LogConfig = LogConfig {
     segment_bytes: 16 << 10,
     index_interval_bytes: 4096,
+    segment_ms: 9000,
+    segment_jitter_ms: 0,
 };
 
 struct FixedIds;

@@ -37,6 +37,7 @@ fn check(image: &SimDisk, done: &Done, what: &str) -> Above {
             "{what}: {key} has {count} of {acknowledged} acknowledged batches"
         );
         if !deleted {
+            check_segments(&rig, *key, what);
             found.insert(*key, count);
         }
     }
@@ -71,6 +72,9 @@ fn replay_of(done: &Done, found: &BTreeMap<PartitionKey, usize>) -> Above {
 fn run(rig: &mut Rig, done: &Mutex<Done>) {
     let keys = [key(1, 0), key(1, 1), key(2, 0), key(3, 0)];
     for i in 0..60_usize {
+        // Segments are closed at nine seconds of age, some by the batch that follows and some without any.
+        rig.clock
+            .advance(Duration::from_millis(if i % 20 == 0 { 10_000 } else { 700 }));
         let fill = u8::try_from(i).unwrap();
         let chosen: Vec<_> = keys
             .iter()
@@ -118,6 +122,31 @@ fn run(rig: &mut Rig, done: &Mutex<Done>) {
     }
 }
 
+/// Segments that were closed though the largest batch would have fitted.
+fn rolled_by_age(rig: &Rig) -> usize {
+    let keys: Vec<_> = rig.store.engine.logs().keys().copied().collect();
+    let segments = keys
+        .iter()
+        .flat_map(|key| rig.store.open(*key, CONFIG).segments());
+    segments
+        .filter(|s| s.sealed && s.bytes + 4096 < u64::from(CONFIG.segment_bytes))
+        .count()
+}
+
+/// Segments follow each other, and times never go back.
+fn check_segments(rig: &Rig, key: PartitionKey, what: &str) {
+    let segments = rig.store.open(key, CONFIG).segments();
+    for pair in segments.windows(2) {
+        assert_eq!(pair[0].end, pair[1].base, "{what}: {key}");
+        assert!(pair[0].newest_append <= pair[1].oldest_append, "{what}: {key}");
+        assert!(pair[0].sealed, "{what}: {key}");
+    }
+    assert!(
+        segments.iter().all(|s| s.oldest_append <= s.newest_append),
+        "{what}: {key}"
+    );
+}
+
 fn cut_at_every_operation(profile: CutProfile, every: u64, seeds: u64) {
     let disk = new_disk();
     let done = Arc::new(Mutex::new(Done::default()));
@@ -152,6 +181,10 @@ fn cut_at_every_operation(profile: CutProfile, every: u64, seeds: u64) {
         }
     });
     run(&mut rig, &done);
+    assert!(
+        rolled_by_age(&rig) > 3,
+        "segments were to be closed by their age, too"
+    );
     let count = *recoveries.lock().unwrap();
     assert!(count >= 100, "only {count} recoveries");
     println!("{profile:?}: {} operations, {count} recoveries", disk.ops());

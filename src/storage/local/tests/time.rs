@@ -222,3 +222,85 @@ fn records_that_are_not_durable_are_not_found() {
         Err(ReadError::NotOwner)
     );
 }
+
+#[test]
+fn an_idle_segment_is_closed_without_an_append_and_the_next_batch_begins_another() {
+    let mut rig = Rig::new(&small());
+    let first = rig.produce(key(1, 0), 1, 100, 1);
+    rig.inline.applier_round(true).unwrap();
+    assert!(!segments(&rig, key(1, 0))[0].sealed);
+    rig.clock.advance(Duration::from_secs(8));
+    rig.inline.applier_round(true).unwrap();
+    assert!(!segments(&rig, key(1, 0))[0].sealed, "not old enough");
+    rig.clock.advance(Duration::from_secs(2));
+    rig.inline.applier_round(true).unwrap();
+    assert!(segments(&rig, key(1, 0))[0].sealed);
+    let path = super::super::paths::segment(key(1, 0), Offset::ZERO);
+    assert_eq!(rig.disk.read_file(&path).unwrap(), first, "cut to its batches");
+    // It stays closed over restarts, and the next batch goes elsewhere whichever way the engine came up.
+    rig.inline.checkpoint().unwrap();
+    let mut again = Rig::open(&rig.disk.after_kill(), &small()).unwrap();
+    assert!(segments(&again, key(1, 0))[0].sealed);
+    let second = again.produce(key(1, 0), 1, 100, 2);
+    again.inline.applier_round(true).unwrap();
+    let third = Rig::open(&again.disk.after_kill(), &small()).unwrap();
+    for rig in [&again, &third] {
+        let bases: Vec<_> = segments(rig, key(1, 0))
+            .iter()
+            .map(|s| (s.base, s.sealed))
+            .collect();
+        assert_eq!(bases, [(offset(0), true), (offset(1), false)]);
+        assert_eq!(rig.read_all(key(1, 0)), [first.clone(), second.clone()].concat());
+    }
+}
+
+#[test]
+fn a_busy_segment_is_closed_by_age_too_and_what_is_in_memory_follows_the_rule() {
+    let mut rig = Rig::new(&Settings {
+        apply_after: Duration::from_secs(3600),
+        journal_file_bytes: 1 << 20,
+        journal_first_file_bytes: 1 << 20,
+        ..small()
+    });
+    let mut expected = Vec::new();
+    for fill in 0..30 {
+        expected.extend_from_slice(&rig.produce(key(1, 0), 1, 20, fill));
+        rig.clock.advance(Duration::from_secs(1));
+        rig.inline.applier_round(false).unwrap();
+    }
+    assert_eq!(segments(&rig, key(1, 0)), [], "all of it waits in memory");
+    while rig.inline.apply().unwrap() == Round::Worked {}
+    let live = segments(&rig, key(1, 0));
+    assert_eq!(live.len(), 4, "thirty seconds in segments of nine: {live:?}");
+    assert_eq!(rig.read_all(key(1, 0)), expected);
+    let replayed = Rig::open(&rig.disk.after_kill(), &small()).unwrap();
+    assert_eq!(
+        segments(&replayed, key(1, 0)),
+        live,
+        "the layout is the journal's, not the clock's"
+    );
+}
+
+#[test]
+fn a_segment_that_lost_its_end_is_never_written_to_again() {
+    let mut rig = Rig::new(&small());
+    rig.produce(key(1, 0), 2, 1000, 1);
+    rig.inline.stop().unwrap();
+    let disk = rig.disk.after_kill();
+    let path = super::super::paths::segment(key(1, 0), Offset::ZERO);
+    let bytes = disk.read_file(&path).unwrap();
+    disk.write_file(&path, &bytes[..700]).unwrap();
+    let mut again = Rig::open(&disk, &small()).unwrap();
+    again.clock.advance(Duration::from_secs(100));
+    again.inline.applier_round(true).unwrap();
+    let next = again.produce(key(1, 0), 1, 10, 2);
+    again.inline.applier_round(true).unwrap();
+    assert_eq!(again.store.status().failure, None);
+    evict(&again);
+    assert_eq!(again.read(key(1, 0), offset(2), 1000).unwrap().0, next);
+    assert_eq!(
+        disk.read_file(&path).unwrap(),
+        bytes[..700],
+        "left as it was found"
+    );
+}

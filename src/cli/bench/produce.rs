@@ -6,20 +6,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
-use hdrhistogram::Histogram;
+use clap::Args;
 use indicatif::ProgressBar;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::Context;
-use super::failure::{Exit, Failure, Outcome, Stopped};
-use super::output::{bytes_text, line, say};
-use super::produce::{AcksArg, acks_name};
-use super::progress;
-use super::session::connect;
-use crate::client::{BatchMetadata, BatchTicket, Client, CreateTopicOptions, Error, Producer};
-use crate::model::{Acks, ErrorCode, Timestamp};
+use super::{Latency, create_if_missing, per_second, rate_text};
+use crate::cli::Context;
+use crate::cli::failure::{Exit, Failure, Outcome, Stopped};
+use crate::cli::output::line;
+use crate::cli::produce::{AcksArg, acks_name};
+use crate::cli::progress;
+use crate::cli::session::connect;
+use crate::client::{BatchMetadata, BatchTicket, Client, Error, Producer};
+use crate::model::{Acks, Timestamp};
 use crate::record::{BatchBuilder, HEADER_BYTES};
 use crate::rt::{Clock, SystemClock};
 
@@ -29,15 +29,6 @@ const IN_FLIGHT_MAX: i64 = 64;
 const IDEMPOTENT_IN_FLIGHT_MAX: u32 = 5;
 /// What a record of a batch has beside its value, at most: lengths, deltas, null key, no headers.
 const RECORD_OVERHEAD_BYTES_MAX: usize = 32;
-/// Three significant digits up to ten minutes.
-const LATENCY_US_MAX: u64 = 600_000_000;
-
-/// What to measure.
-#[derive(Debug, Subcommand)]
-pub(crate) enum BenchCommand {
-    /// Produce records as fast as the broker takes them.
-    Produce(ProduceBenchArgs),
-}
 
 /// Flags of `bench produce`.
 #[derive(Clone, Debug, Args)]
@@ -75,13 +66,7 @@ pub(crate) struct ProduceBenchArgs {
     json: bool,
 }
 
-pub(crate) async fn run(command: BenchCommand, context: &Context) -> Outcome {
-    match command {
-        BenchCommand::Produce(args) => produce(args, context).await,
-    }
-}
-
-async fn produce(args: ProduceBenchArgs, context: &Context) -> Outcome {
+pub(super) async fn run(args: ProduceBenchArgs, context: &Context) -> Outcome {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let bar = progress::bar(context, args.records, "records");
     let mut loads = prepare(&args, context, &clock, &bar).await?;
@@ -134,7 +119,7 @@ async fn prepare(
     bar: &ProgressBar,
 ) -> Result<Vec<Load>, Stopped> {
     let client = connect(context).await?;
-    create_if_missing(&client, args).await?;
+    create_if_missing(&client, &args.topic, args.partitions).await?;
     let mut loads = Vec::new();
     for index in 0..args.connections {
         let client = if index == 0 {
@@ -161,26 +146,6 @@ async fn prepare(
         });
     }
     Ok(loads)
-}
-
-async fn create_if_missing(client: &Client, args: &ProduceBenchArgs) -> Result<(), Stopped> {
-    let options = CreateTopicOptions {
-        partitions: args.partitions,
-        if_not_exists: true,
-        ..CreateTopicOptions::default()
-    };
-    match client.create_topic(&args.topic, options).await {
-        Ok(_) => Ok(()),
-        // It is there with another number of partitions; those it has are used.
-        Err(error) if error.code() == Some(ErrorCode::TopicAlreadyExists) => {
-            say(&format!(
-                "topic '{}' exists with another number of partitions; using those",
-                args.topic
-            ));
-            Ok(())
-        }
-        Err(error) => Err(error.into()),
-    }
 }
 
 async fn producer(client: &Client, args: &ProduceBenchArgs) -> Result<Producer, Error> {
@@ -295,9 +260,7 @@ impl Load {
                 took,
             })) => {
                 measured.records += u64::from(records);
-                measured
-                    .latency_us
-                    .saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+                measured.latency.record(took);
                 self.bar.inc(u64::from(records));
             }
             Some(Ok(Answered {
@@ -328,7 +291,7 @@ struct Measured {
     records: u64,
     errors: u64,
     first_error: Option<Error>,
-    latency_us: Histogram<u64>,
+    latency: Latency,
 }
 
 impl Measured {
@@ -337,8 +300,7 @@ impl Measured {
             records: 0,
             errors: 0,
             first_error: None,
-            latency_us: Histogram::new_with_max(LATENCY_US_MAX, 3)
-                .expect("the bounds are those of the crate"),
+            latency: Latency::new(),
         }
     }
 
@@ -353,9 +315,7 @@ impl Measured {
         if self.first_error.is_none() {
             self.first_error = other.first_error;
         }
-        self.latency_us
-            .add(other.latency_us)
-            .expect("all histograms have the same bounds");
+        self.latency.add(&other.latency);
     }
 }
 
@@ -373,20 +333,14 @@ struct Summary {
 
 impl Summary {
     fn new(measured: &Measured, took: Duration, size: u64) -> Self {
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "a rate for people; 2^53 records are far away"
-        )]
-        let per_second = |count: u64| (count as f64 / took.as_secs_f64().max(1e-9)).round();
-        let quantile = |q: f64| measured.latency_us.value_at_quantile(q);
         Self {
             records: measured.records,
             errors: measured.errors,
-            records_per_s: per_second(measured.records),
-            bytes_per_s: per_second(measured.records.saturating_mul(size)),
-            p50_us: quantile(0.5),
-            p99_us: quantile(0.99),
-            p999_us: quantile(0.999),
+            records_per_s: per_second(measured.records, took),
+            bytes_per_s: per_second(measured.records.saturating_mul(size), took),
+            p50_us: measured.latency.quantile_us(0.5),
+            p99_us: measured.latency.quantile_us(0.99),
+            p999_us: measured.latency.quantile_us(0.999),
         }
     }
 
@@ -399,18 +353,12 @@ impl Summary {
     }
 
     fn text(self, acks: &str) -> String {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a rounded rate, not negative"
-        )]
-        let bytes = self.bytes_per_s as u64;
         format!(
             "{} records acknowledged ({acks}), {} errors\n{:.0} records/s, {}/s\nlatency per batch: p50 {} us, p99 {} us, p99.9 {} us",
             self.records,
             self.errors,
             self.records_per_s,
-            bytes_text(bytes),
+            rate_text(self.bytes_per_s),
             self.p50_us,
             self.p99_us,
             self.p999_us,
@@ -464,7 +412,7 @@ mod tests {
         let mut measured = Measured::new();
         measured.records = 500;
         for us in 1..=1_000 {
-            measured.latency_us.record(us).unwrap();
+            measured.latency.record(Duration::from_micros(us));
         }
         let json = Summary::new(&measured, Duration::from_millis(500), 100).to_json();
         let names: Vec<&String> = json.as_object().unwrap().keys().collect();
