@@ -19,6 +19,7 @@ mod recovered;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod times;
 mod traffic;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -86,7 +87,6 @@ struct TopicHandle<L> {
 #[derive(Debug)]
 struct Partition<L> {
     log: Arc<L>,
-    max_message_bytes: u32,
     /// The topic was deleted, or is just being. Written under the lock of `state`, which is held until the deletion has
     /// its LSN.
     gone: AtomicBool,
@@ -338,7 +338,6 @@ fn open_topic<S: LogStore>(
         state.lead(log.bounds(Lsn::ZERO).log_end, store.leader_epoch());
         Arc::new(Partition {
             log,
-            max_message_bytes: topic.config().max_message_bytes,
             gone: AtomicBool::new(false),
             traffic: Arc::clone(&traffic),
             state: Mutex::new(state),

@@ -187,9 +187,9 @@ error_codes! {
     /// The codec is not supported.
     UnsupportedCompression = 64, "UNSUPPORTED_COMPRESSION", Abort, true
         => "Use a codec that the broker has, or none.";
-    /// The batch sets a timestamp type that is the broker's to set.
+    /// A timestamp lies too far from the broker's clock, or the batch sets the timestamp type, which is the broker's to set.
     InvalidTimestamp = 65, "INVALID_TIMESTAMP", Abort, true
-        => "Mend the client: batches carry create time; append time is the broker's to set.";
+        => "Set the clock of the producer, or widen message.timestamp.before.max.ms and message.timestamp.after.max.ms of the topic. Batches carry create time; append time is the broker\'s to set.";
     /// The sequence does not follow the last one of this producer.
     OutOfOrderSequence = 66, "OUT_OF_ORDER_SEQUENCE", Fatal, true
         => "Begin with a new producer. Records behind the gap were not stored.";

@@ -177,8 +177,8 @@ impl From<&TopicConfig> for LogConfig {
         Self {
             segment_bytes: topic.segment_bytes,
             index_interval_bytes: topic.index_interval_bytes,
-            segment_ms: 7 * 86_400_000,
-            segment_jitter_ms: 0,
+            segment_ms: topic.segment_ms,
+            segment_jitter_ms: topic.segment_jitter_ms,
         }
     }
 }
