@@ -6,6 +6,7 @@
 //! a partition asks the coordinator; no guard of a map is held while a mutex is taken; nothing is awaited under either.
 
 mod admin;
+mod cluster;
 mod coordinator;
 mod counters;
 mod driver;
@@ -23,6 +24,7 @@ mod traffic;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use tokio::sync::watch;
@@ -62,6 +64,8 @@ pub struct Broker<S: LogStore> {
     metadata_lsn: Arc<AtomicU64>,
     /// Producer ids below were handed out, or may have been before the start.
     producer_ids_next: AtomicI64,
+    /// Monotonic time of the start.
+    started: Duration,
 }
 
 /// The topics of users that can be produced to and fetched from.
@@ -129,6 +133,7 @@ impl<S: LogStore> Broker<S> {
         let groups = Mutex::new(Driver::new(&*store, groups));
         Ok(Self {
             durable: store.durable(),
+            started: clock.mono(),
             store,
             clock,
             ids,
@@ -231,6 +236,7 @@ impl<S: LogStore> Service for Broker<S> {
             Request::Fetch(fetch) => self.fetch(fetch),
             Request::CommitOffsets(commit) => self.commit_offsets(commit),
             Request::FetchOffsets(fetch) => self.fetch_offsets(&fetch),
+            Request::DescribeCluster(_) => self.describe_cluster(),
         };
         match &outcome {
             Outcome::Ready(reply) | Outcome::AfterLsn { reply, .. } => self.counters.count(reply),

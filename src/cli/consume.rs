@@ -310,7 +310,7 @@ impl<'a> Printer<'a> {
             (None, Format::Table) => Style::Readable {
                 colours: context.output.colours,
             },
-            (None, Format::Json | Format::Ndjson) => Style::Json,
+            (None, Format::Json | Format::Ndjson | Format::Csv) => Style::Json,
         };
         Self {
             out: BufWriter::with_capacity(64 << 10, io::stdout().lock()),

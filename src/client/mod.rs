@@ -37,6 +37,7 @@
 
 mod admin;
 mod backoff;
+mod cluster;
 mod config;
 mod connection;
 mod consumer;
@@ -55,6 +56,7 @@ pub use admin::{
     CreateTopicOptions, CreatedTopic, ListTopicsOptions, Metadata, MetadataTopics, OffsetAt, OffsetSpec,
     PartitionDescription, TopicConfigEntry, TopicDescription, TopicListing, TopicMetadata, TopicPage,
 };
+pub use cluster::{ClusterDescription, ClusterLimits};
 pub use config::{ClientBuilder, DEFAULT_PORT};
 pub use consumer::{Consumer, ConsumerBuilder};
 pub use error::{BrokerError, Error, NoPlace};

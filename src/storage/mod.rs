@@ -10,7 +10,8 @@ use smallvec::SmallVec;
 use tokio::sync::{Notify, watch};
 
 use crate::model::{
-    DurableState, LeaderEpoch, LogBounds, Lsn, Offset, PartitionKey, Timestamp, TopicConfig, TopicId,
+    DurableState, LeaderEpoch, LogBounds, Lsn, Offset, PartitionKey, StorageHealth, Timestamp, TopicConfig,
+    TopicId,
 };
 use crate::record::{BatchError, BatchHeader, Records, SealedBatch};
 use crate::rt::BoxFuture;
@@ -319,6 +320,9 @@ pub trait LogStore: Send + Sync + 'static {
     /// # Errors
     /// [`SubmitError`]; nothing of the step has happened.
     fn submit(&self, permit: Permit, step: Step<Self::Log>) -> Result<Lsn, SubmitError>;
+
+    /// How the engine is, for operators; takes no lock that a disk holds up.
+    fn health(&self) -> StorageHealth;
 
     /// What is durable.
     fn durable(&self) -> watch::Receiver<DurableState>;
