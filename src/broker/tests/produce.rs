@@ -398,12 +398,12 @@ fn a_poisoned_engine_gives_no_definite_answer() {
 #[test]
 fn too_many_batches_in_one_request_are_refused() {
     let rig = Rig::new();
-    let items = vec![raw("t", 1); 1_001];
+    let items = vec![raw("t", 1); 1_025];
     let error = rig.ask(request(Acks::Fsync, items)).unwrap_err();
     assert_eq!(error.code, ErrorCode::TooManyElements);
     assert_eq!(
         (error.details.limit, error.details.actual),
-        (Some(1_000), Some(1_001))
+        (Some(1_024), Some(1_025))
     );
 }
 
