@@ -6,9 +6,9 @@ use super::batch::{
     APPEND_TIME_BIT, CODEC_BITS, CONTROL_BIT, RawHeader, TRANSACTIONAL_BIT, compare_crc, total_bytes,
     truncated,
 };
-use super::codec::{codec, malformed, take_record, trailing_bytes};
+use super::codec::{malformed, take_record, trailing_bytes};
 use super::crc::OUTER_BYTES;
-use super::{BatchHeader, HEADER_BYTES, SealedBatch};
+use super::{BatchHeader, Codec, DECOMPRESSED_BYTES_MAX, HEADER_BYTES, SealedBatch};
 use crate::model::Timestamp;
 
 /// What is wrong with a batch.
@@ -38,9 +38,15 @@ pub enum BatchError {
         /// Over the bytes.
         computed: u32,
     },
-    /// A codec that is not supported.
-    #[error("codec {0} is not supported")]
+    /// There is no such codec; or there is, and the batch must be decompressed before it is walked.
+    #[error("codec {0} is not supported here")]
     Compression(u8),
+    /// Decompressed, the records are more than the limit.
+    #[error("the records have more than {max} bytes when they are decompressed")]
+    Expands {
+        /// The limit.
+        max: u64,
+    },
     /// The timestamp type is the broker's to set.
     #[error("the batch sets the append-time bit, which only the broker may set")]
     TimestampType,
@@ -67,6 +73,26 @@ pub enum BatchError {
 /// # Errors
 /// The first rule that is broken.
 pub fn validate(bytes: Bytes, bytes_max: u32) -> Result<SealedBatch, BatchError> {
+    validate_within(bytes, bytes_max, DECOMPRESSED_BYTES_MAX)
+}
+
+/// Whether a batch says that its records are compressed; false if it is too short to say anything.
+pub fn is_compressed(batch: &[u8]) -> bool {
+    /// Where the lower half of the attributes stands.
+    const ATTRIBUTES_LOW_AT: usize = 22;
+    let low = batch.get(ATTRIBUTES_LOW_AT).copied().unwrap_or_default();
+    u16::from(low) & CODEC_BITS != 0
+}
+
+/// As [`validate`], giving up when the records have more than so many bytes decompressed.
+///
+/// # Errors
+/// As [`validate`]; `Expands` where the records pass the limit.
+pub fn validate_within(
+    bytes: Bytes,
+    bytes_max: u32,
+    decompressed_bytes_max: usize,
+) -> Result<SealedBatch, BatchError> {
     check_size(&bytes, bytes_max)?;
     let raw = RawHeader::parse(&bytes)?;
     check_length(&raw, &bytes)?;
@@ -76,7 +102,9 @@ pub fn validate(bytes: Bytes, bytes_max: u32) -> Result<SealedBatch, BatchError>
     check_attributes(header.attributes)?;
     check_counts(&header)?;
     check_producer(&raw)?;
-    check_records(&header, bytes.get(HEADER_BYTES..).unwrap_or_default())?;
+    let body = bytes.get(HEADER_BYTES..).unwrap_or_default();
+    let records = Codec::of(&header)?.decompress(body, decompressed_bytes_max)?;
+    check_records(&header, &records)?;
     Ok(SealedBatch::new(bytes, header))
 }
 
@@ -104,8 +132,6 @@ fn check_length(raw: &RawHeader, bytes: &[u8]) -> Result<(), BatchError> {
 }
 
 fn check_attributes(attributes: u16) -> Result<(), BatchError> {
-    /// The last codec that Kafka defines: zstd.
-    const CODEC_MAX: u8 = 4;
     const KNOWN_BITS: u16 = CODEC_BITS | APPEND_TIME_BIT | TRANSACTIONAL_BIT | CONTROL_BIT;
     if attributes & !KNOWN_BITS != 0 {
         return Err(BatchError::Invalid(format!(
@@ -123,11 +149,7 @@ fn check_attributes(attributes: u16) -> Result<(), BatchError> {
     if attributes & APPEND_TIME_BIT != 0 {
         return Err(BatchError::TimestampType);
     }
-    match codec(attributes) {
-        0 => Ok(()),
-        codec if codec <= CODEC_MAX => Err(BatchError::Compression(codec)),
-        codec => Err(BatchError::Invalid(format!("there is no codec {codec}"))),
-    }
+    Ok(())
 }
 
 fn check_counts(header: &BatchHeader) -> Result<(), BatchError> {
