@@ -51,6 +51,17 @@ pub(super) struct ReaderOptions {
     pub(super) give_up_after: Duration,
 }
 
+impl Default for ReaderOptions {
+    fn default() -> Self {
+        Self {
+            fetch_bytes: 1 << 20,
+            max_wait: Duration::from_secs(5),
+            check_crc: true,
+            give_up_after: Duration::from_secs(120),
+        }
+    }
+}
+
 /// What is read.
 #[derive(Clone, Debug)]
 pub(super) struct Source {
@@ -66,12 +77,7 @@ impl PartitionReaderBuilder {
             topic: topic.to_owned(),
             partition,
             start,
-            options: ReaderOptions {
-                fetch_bytes: 1 << 20,
-                max_wait: Duration::from_secs(5),
-                check_crc: true,
-                give_up_after: Duration::from_secs(120),
-            },
+            options: ReaderOptions::default(),
         }
     }
 
@@ -233,7 +239,7 @@ pub struct PartitionReader {
 }
 
 impl PartitionReader {
-    fn start(link: Arc<Link>, source: Source, options: ReaderOptions, position: Offset) -> Self {
+    pub(super) fn start(link: Arc<Link>, source: Source, options: ReaderOptions, position: Offset) -> Self {
         let (fetched, stop) = start_fetching(&link, &source, options, position);
         Self {
             link,
@@ -281,7 +287,10 @@ impl PartitionReader {
         };
     }
 
-    fn poll_record(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<ConsumedRecord, Error>>> {
+    pub(super) fn poll_record(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<ConsumedRecord, Error>>> {
         loop {
             if let Some(record) = self.records.pop_front() {
                 self.position = record.offset.next();
@@ -301,7 +310,10 @@ impl PartitionReader {
         }
     }
 
-    fn poll_batch(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<ConsumedBatch, Error>>> {
+    pub(super) fn poll_batch(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<ConsumedBatch, Error>>> {
         let left = !std::mem::take(&mut self.records).is_empty();
         if let Some(mut batch) = self.current.take().filter(|_| left) {
             batch.from = self.position;

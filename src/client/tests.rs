@@ -156,6 +156,75 @@ async fn a_lost_answer_is_repeated_only_where_that_is_safe() {
 }
 
 #[tokio::test]
+async fn a_commit_whose_answer_was_lost_is_sent_again_and_a_refusal_is_not() {
+    let commits = std::sync::Arc::new(Mutex::new(Vec::new()));
+    let seen = commits.clone();
+    let script = move |connection, body: &RequestBody| match body {
+        RequestBody::CommitOffsets(commit) => {
+            seen.lock().unwrap().push(commit.offsets[0].offset);
+            match (connection, commit.offsets[0].offset) {
+                (1, _) => Act::HangUp,
+                (_, 9) => answer(ResponseBody::Error(refusal(ErrorCode::OffsetOutOfRange))),
+                _ => answer(ResponseBody::CommitOffsets(pb::CommitOffsetsResponse {
+                    committed_ms: 77,
+                })),
+            }
+        }
+        _ => Act::Serve,
+    };
+    let broker = FakeBroker::start(1, script).await;
+    let client = broker.client().await;
+    let commit = |at| client.commit_offsets("g", vec![OffsetToCommit::new("orders", 0, offset(at))]);
+    assert_eq!(commit(5).await, Ok(Timestamp(77)));
+    let error = commit(9).await.unwrap_err();
+    assert_eq!(error.code(), Some(ErrorCode::OffsetOutOfRange));
+    assert!(!error.may_have_taken_effect() && !error.is_retriable());
+    assert_eq!(*commits.lock().unwrap(), [5, 5, 9]);
+}
+
+/// Answers that a broker never gives.
+#[tokio::test]
+async fn offsets_that_make_no_sense_are_decode_errors() {
+    let answers = [
+        vec![],
+        vec![pb::GroupOffset::default()],
+        vec![pb::GroupOffset {
+            partition: Some(pb::TopicPartition {
+                topic: "orders".into(),
+                topic_id: Bytes::from_static(&[9; 16]),
+                partition: 0,
+            }),
+            offset: Some(-4),
+            ..Default::default()
+        }],
+    ];
+    for offsets in answers {
+        let script = move |_, body: &RequestBody| match body {
+            RequestBody::FetchOffsets(_) => answer(ResponseBody::FetchOffsets(pb::FetchOffsetsResponse {
+                offsets: offsets.clone(),
+            })),
+            _ => Act::Serve,
+        };
+        let broker = FakeBroker::start(1, script).await;
+        let client = broker.client().await;
+        let error = client
+            .resume_points("g", "orders", &[0], Reset::Earliest)
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(
+                error,
+                Error::Decode {
+                    what: "fetch offsets" | "a topic id",
+                    ..
+                }
+            ),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_request_without_an_answer_times_out_and_the_dead_connection_is_replaced() {
     let script = |connection, body: &RequestBody| match body {
         RequestBody::Ping(_) if connection == 1 => Act::Ignore,

@@ -16,7 +16,7 @@ mod varint;
 #[cfg(test)]
 mod tests;
 
-pub use batch::{BatchHeader, Batches, HEADER_BYTES, SealedBatch, check_crc, max_timestamp_of};
+pub use batch::{BatchHeader, Batches, HEADER_BYTES, SealedBatch, TimedRecord, check_crc, max_timestamp_of};
 pub use builder::{BatchBuilder, ProducerFields};
 pub use codec::{Header, Record, RecordView, Records};
 pub use compression::{Codec, DECOMPRESSED_BYTES_MAX, UnknownCodec, uncompressed};

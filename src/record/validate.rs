@@ -1,10 +1,12 @@
 //! What a batch must be before it may be stored. Knows nothing of topics: the limit on the size is an argument.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use super::batch::{
-    APPEND_TIME_BIT, CODEC_BITS, CONTROL_BIT, RawHeader, TRANSACTIONAL_BIT, compare_crc, total_bytes,
-    truncated,
+    APPEND_TIME_BIT, CODEC_BITS, CONTROL_BIT, RawHeader, TRANSACTIONAL_BIT, TimedRecord, compare_crc,
+    total_bytes, truncated,
 };
 use super::codec::{malformed, take_record, trailing_bytes};
 use super::crc::OUTER_BYTES;
@@ -105,7 +107,11 @@ pub fn validate_within(
     let body = bytes.get(HEADER_BYTES..).unwrap_or_default();
     let records = Codec::of(&header)?.decompress(body, decompressed_bytes_max)?;
     check_records(&header, &records)?;
-    Ok(SealedBatch::new(bytes, header))
+    let extremes = match records {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(records) => extremes(&header, &records),
+    };
+    Ok(SealedBatch::new(bytes, header).with_extremes(extremes))
 }
 
 fn check_size(bytes: &[u8], bytes_max: u32) -> Result<(), BatchError> {
@@ -217,6 +223,32 @@ fn check_records(header: &BatchHeader, body: &[u8]) -> Result<(), BatchError> {
         )));
     }
     Ok(())
+}
+
+/// The records with the least and the greatest create time, but for those without one. The records were checked.
+fn extremes(header: &BatchHeader, mut rest: &[u8]) -> Option<[TimedRecord; 2]> {
+    /// Kafka's word for "no time".
+    const NO_TIME: Timestamp = Timestamp(-1);
+    let timed = (0..header.count).map_while(|index| {
+        let timestamp = take_record(&mut rest).ok()?.timestamp(header.base_timestamp);
+        Some(TimedRecord { index, timestamp })
+    });
+    timed
+        .filter(|record| record.timestamp != NO_TIME)
+        .fold(None, |found, record| {
+            let [least, greatest] = found.unwrap_or([record; 2]);
+            let least = if record.timestamp < least.timestamp {
+                record
+            } else {
+                least
+            };
+            let greatest = if record.timestamp > greatest.timestamp {
+                record
+            } else {
+                greatest
+            };
+            Some([least, greatest])
+        })
 }
 
 #[cold]

@@ -10,7 +10,8 @@ use smallvec::SmallVec;
 use tokio::sync::{Notify, watch};
 
 use crate::model::{
-    DurableState, LeaderEpoch, LogBounds, Lsn, Offset, PartitionKey, Timestamp, TopicConfig, TopicId,
+    DurableState, LeaderEpoch, LogBounds, Lsn, Offset, PartitionKey, StorageHealth, Timestamp, TopicConfig,
+    TopicId,
 };
 use crate::record::{
     BatchError, BatchHeader, Codec, DECOMPRESSED_BYTES_MAX, Records, SealedBatch, uncompressed,
@@ -178,8 +179,8 @@ impl From<&TopicConfig> for LogConfig {
         Self {
             segment_bytes: topic.segment_bytes,
             index_interval_bytes: topic.index_interval_bytes,
-            segment_ms: 7 * 86_400_000,
-            segment_jitter_ms: 0,
+            segment_ms: topic.segment_ms,
+            segment_jitter_ms: topic.segment_jitter_ms,
         }
     }
 }
@@ -330,6 +331,9 @@ pub trait LogStore: Send + Sync + 'static {
     /// # Errors
     /// [`SubmitError`]; nothing of the step has happened.
     fn submit(&self, permit: Permit, step: Step<Self::Log>) -> Result<Lsn, SubmitError>;
+
+    /// How the engine is, for operators; takes no lock that a disk holds up.
+    fn health(&self) -> StorageHealth;
 
     /// What is durable.
     fn durable(&self) -> watch::Receiver<DurableState>;

@@ -15,6 +15,8 @@ mod connections;
 #[cfg(test)]
 mod examples;
 #[cfg(test)]
+mod groups;
+#[cfg(test)]
 mod kill;
 #[cfg(test)]
 mod load;
