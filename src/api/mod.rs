@@ -20,7 +20,7 @@ pub use fetch::{Fetch, FetchForm, FetchPartition, FetchPayload, Fetched, Fetched
 pub use groups::{CommitOffsets, Committed, FetchOffsets, FetchedOffsets, GroupOffset, OffsetToCommit};
 pub use produce::{
     InitProducer, InitializedProducer, Produce, ProducePartition, ProducePayload, Produced,
-    ProducedPartition, ProducerStamp,
+    ProducedPartition, ProducerStamp, Validation,
 };
 
 use crate::model::{ErrorCode, Lsn, PartitionId, Timestamp, TopicId};

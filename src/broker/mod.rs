@@ -9,6 +9,7 @@ mod admin;
 mod cluster;
 mod coordinator;
 mod counters;
+mod decompression;
 mod driver;
 mod errors;
 mod fetch;
@@ -35,6 +36,7 @@ pub use settings::Settings;
 pub use traffic::{PartitionNow, TopicNow};
 
 use self::coordinator::Coordinator;
+use self::decompression::Decompression;
 use self::driver::Driver;
 use self::recovered::Parts;
 use self::traffic::Traffic;
@@ -57,6 +59,7 @@ pub struct Broker<S: LogStore> {
     settings: Settings,
     counters: Arc<Counters>,
     registry: Registry<S::Log>,
+    decompression: Decompression,
     coordinator: Mutex<Coordinator<S::Log>>,
     groups: Mutex<Driver<S::Log, group::Machine>>,
     /// LSN of the newest metadata that answers may have been decided by. Behind what the coordinator holds for moments
@@ -140,6 +143,7 @@ impl<S: LogStore> Broker<S> {
             settings,
             counters: Arc::default(),
             registry,
+            decompression: Decompression::default(),
             coordinator,
             groups,
             metadata_lsn: Arc::default(),

@@ -48,9 +48,11 @@ mod link;
 mod partitioner;
 mod producer;
 mod reader;
+mod typed;
 
 use std::sync::Arc;
 
+pub use crate::record::Codec as Compression;
 pub use crate::wire::PROTOCOL_VERSION;
 pub use admin::{
     CreateTopicOptions, CreatedTopic, ListTopicsOptions, Metadata, MetadataTopics, OffsetAt, OffsetSpec,
@@ -66,6 +68,7 @@ pub use producer::{
     RecordMetadata, Ticket,
 };
 pub use reader::{ConsumedBatch, ConsumedRecord, PartitionReader, PartitionReaderBuilder, Start};
+pub use typed::{DecodeError, EncodeError, Format, Json, Part, Raw, Text, Topic};
 
 /// A connection to a broker that mends itself. Clones share it.
 #[derive(Clone, Debug)]

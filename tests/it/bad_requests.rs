@@ -334,7 +334,7 @@ async fn batches_that_contradict_themselves() {
             invalid,
         ),
         ("a control batch", flags(1 << 5), invalid),
-        ("codec 7", flags(7), invalid),
+        ("codec 7", flags(7), ErrorCode::UnsupportedCompression),
         (
             "the broker's kind of time",
             flags(1 << 3),
