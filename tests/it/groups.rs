@@ -260,7 +260,6 @@ async fn commits_without_end_take_bounded_room_and_are_found_after_a_kill() {
     let mut broker = Broker::start();
     let client = broker.client().await;
     fill(&client, "t", 2, 500).await;
-    let started = std::time::Instant::now();
     let mut tasks = JoinSet::new();
     for task in 0..TASKS {
         let client = broker.client().await;
