@@ -279,12 +279,7 @@ async fn commits_without_end_take_bounded_room_and_are_found_after_a_kill() {
     while let Some(ended) = tasks.join_next().await {
         ended.unwrap();
     }
-    eprintln!(
-        "{} durable commits of 8 kB in {:?}",
-        TASKS * COMMITS,
-        started.elapsed()
-    );
-    // 51 MB were written, in segments of 16 MiB: one that is written to, and those of one checkpoint that wait for the next.
+    // 51 MB were written, in segments of 16 MiB.
     let described = client.describe_topic("__groups").await.unwrap();
     assert_eq!(described.partitions[0].high_watermark, offset(TASKS * COMMITS));
     broker.kill();
