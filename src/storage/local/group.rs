@@ -28,6 +28,8 @@ pub(super) struct PendingBatch {
 pub(super) struct OpenGroup {
     pub(super) lsn: Lsn,
     pub(super) appends: Vec<PendingBatch>,
+    /// Partitions and where they begin from now on.
+    pub(super) trims: Vec<(Arc<LocalLog>, Offset)>,
     pub(super) deletions: Vec<TopicId>,
     /// Bytes of batches.
     pub(super) payload_bytes: u64,
@@ -40,6 +42,7 @@ impl OpenGroup {
         Self {
             lsn,
             appends: Vec::new(),
+            trims: Vec::new(),
             deletions: Vec::new(),
             payload_bytes: 0,
             granted: 0,
@@ -47,11 +50,12 @@ impl OpenGroup {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.appends.is_empty() && self.deletions.is_empty()
+        self.appends.is_empty() && self.trims.is_empty() && self.deletions.is_empty()
     }
 
     fn entries(&self) -> u32 {
-        u32::try_from(self.appends.len() + self.deletions.len()).expect("a group has fewer bytes than 2^32")
+        let entries = self.appends.len() + self.trims.len() + self.deletions.len();
+        u32::try_from(entries).expect("a group has fewer bytes than 2^32")
     }
 
     /// Bytes in the journal, with padding.
@@ -83,6 +87,7 @@ pub(super) struct Group {
     pub(super) bytes: Bytes,
     pub(super) payload_start: usize,
     pub(super) appends: Vec<WrittenBatch>,
+    pub(super) trims: Vec<(Arc<LocalLog>, Offset)>,
     pub(super) deletions: Vec<TopicId>,
     pub(super) granted: u64,
     /// Monotonic time of writing.
@@ -149,8 +154,8 @@ pub(super) fn assemble(open: OpenGroup, framing: &Framing, pool: &Arc<BufferPool
         table_at += ENTRY_BYTES;
         at += length;
     }
-    for topic in &open.deletions {
-        buf[table_at..table_at + ENTRY_BYTES].copy_from_slice(&Entry::DeleteTopic(*topic).encode());
+    for entry in entries_without_payload(&open.trims, &open.deletions) {
+        buf[table_at..table_at + ENTRY_BYTES].copy_from_slice(&entry.encode());
         table_at += ENTRY_BYTES;
     }
     // The buffer was used before: its old bytes must not reach the disk.
@@ -176,10 +181,23 @@ pub(super) fn assemble(open: OpenGroup, framing: &Framing, pool: &Arc<BufferPool
         bytes,
         payload_start,
         appends,
+        trims: open.trims,
         deletions: open.deletions,
         granted: open.granted,
         written: framing.mono,
     }
+}
+
+/// The entries that stand behind those of batches.
+fn entries_without_payload<'a>(
+    trims: &'a [(Arc<LocalLog>, Offset)],
+    deletions: &'a [TopicId],
+) -> impl Iterator<Item = Entry> + 'a {
+    let trims = trims.iter().map(|(log, to)| Entry::Trim {
+        key: log.partition(),
+        to: *to,
+    });
+    trims.chain(deletions.iter().map(|topic| Entry::DeleteTopic(*topic)))
 }
 
 /// Aligned buffers that are used again, because memory that was not touched for a while is slow.
