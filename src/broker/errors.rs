@@ -1,12 +1,13 @@
 //! How refusals of the pure code and of the engine are said to a client.
 
 use super::Settings;
+use super::times::{Off, TooFarOff};
 use crate::api::{ApiError, ErrorDetails, OffsetToCommit};
 use crate::group::GroupError;
 use crate::metadata::{ConfigError, ConfigKey, MetaError, Topic};
 use crate::model::{
     ErrorCode, InvalidGroupId, InvalidTopicName, LeaderEpoch, LogBounds, PartitionId, ProducerId, TopicId,
-    TopicName,
+    TopicName, show_millis,
 };
 use crate::partition::Refusal;
 use crate::record::BatchError;
@@ -121,13 +122,39 @@ pub(super) fn bad_batch(bad: &BatchError) -> ApiError {
         BatchError::TooLarge { actual, max } => batch_too_large(*actual, *max),
         BatchError::Crc { .. } => ApiError::new(ErrorCode::CorruptBatch, text)
             .hint("it was damaged on the way; nothing was written"),
-        BatchError::Compression(_) => {
-            ApiError::new(ErrorCode::UnsupportedCompression, text).hint("send the batch without compression")
-        }
+        BatchError::Compression(_) => ApiError::new(ErrorCode::UnsupportedCompression, text)
+            .hint("use gzip (1), snappy (2), lz4 (3), zstd (4) or none (0)"),
+        BatchError::Expands { max } => ApiError::new(ErrorCode::MessageTooLarge, text)
+            .hint("send fewer records in a batch")
+            .details(ErrorDetails {
+                limit: Some(*max),
+                ..ErrorDetails::default()
+            }),
         BatchError::TimestampType => ApiError::new(ErrorCode::InvalidTimestamp, text),
         BatchError::Transactional => ApiError::new(ErrorCode::InvalidTxnState, text),
         BatchError::Record { .. } => ApiError::new(ErrorCode::InvalidRecord, text),
     }
+}
+
+pub(super) fn time_too_far_off(far: &TooFarOff) -> ApiError {
+    let (ms, direction, name) = match far.off {
+        Off::Behind(ms) => (ms, "behind", "message.timestamp.before.max.ms"),
+        Off::Ahead(ms) => (ms, "ahead of", "message.timestamp.after.max.ms"),
+    };
+    let text = format!(
+        "record {}: its timestamp {} lies {} {direction} the broker's clock, the topic allows {} ({name})",
+        far.record,
+        far.timestamp,
+        show_millis(ms),
+        show_millis(far.max_ms),
+    );
+    ApiError::new(ErrorCode::InvalidTimestamp, text)
+        .hint("set the clock of the producer, or let the broker set times: message.timestamp.type=LogAppendTime")
+        .details(ErrorDetails {
+            limit: Some(far.max_ms),
+            actual: Some(ms),
+            ..field(name)
+        })
 }
 
 pub(super) fn batch_too_large(actual: u64, max: u64) -> ApiError {

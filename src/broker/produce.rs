@@ -3,19 +3,24 @@
 use std::sync::atomic::Ordering;
 
 use super::coordinator::not_admitted;
+use super::times::{self, NO_TIME};
 use super::{Broker, Partition, errors};
 use crate::api::{
     ApiError, Outcome, Produce, ProducePartition, ProducePayload, Produced, ProducedPartition, ProducerStamp,
-    Request, Response,
+    Request, Response, Validation,
 };
 use crate::metadata::PRODUCER_ID_FIRST;
-use crate::model::{Acks, Lsn, Offset, ProducerId, Timestamp};
+use crate::model::{Acks, Lsn, Offset, ProducerId, Timestamp, TimestampType};
 use crate::partition::Decision;
 use crate::record::{BatchBuilder, ProducerFields, Record, SealedBatch, validate};
 use crate::storage::{Class, LogStore, PartitionLog, Permit, Placed, Step};
 
-/// Kafka's word for "no time".
-const NO_TIME: Timestamp = Timestamp(-1);
+/// What time it is, and whether records get it as theirs.
+#[derive(Clone, Copy)]
+struct Times {
+    now: Timestamp,
+    kind: TimestampType,
+}
 
 /// Where a batch is.
 struct Place {
@@ -31,6 +36,10 @@ impl<S: LogStore> Broker<S> {
         if asked > max {
             return Outcome::Ready(Err(errors::too_many("batches", asked, max)));
         }
+        let produce = match self.validated(produce) {
+            Ok(produce) => produce,
+            Err(later) => return later,
+        };
         // Before any state is looked at, so that with the permit nothing but the end of the broker can refuse.
         let mut permit = match self.admit(produce.payload_bytes(), Class::Produce) {
             Ok(permit) => permit,
@@ -60,17 +69,20 @@ impl<S: LogStore> Broker<S> {
         item: ProducePartition,
         acks: Acks,
     ) -> Result<ProducedPartition, ApiError> {
-        let partition = self.resolve(&item.partition)?;
+        let (handle, partition) = self.resolve_with_topic(&item.partition)?;
+        let config = handle.topic.config();
         let now = self.clock.wall();
         // Everything that takes time is done before the partition is locked.
         let batch = match item.payload {
             ProducePayload::Raw(bytes) => {
-                validate(bytes, partition.max_message_bytes).map_err(|bad| errors::bad_batch(&bad))?
+                validate(bytes, config.max_message_bytes).map_err(|bad| errors::bad_batch(&bad))?
             }
+            ProducePayload::Compressed(validation) => sealed(&validation, config.max_message_bytes)?,
             ProducePayload::Structured { records, producer } => {
-                encode(&records, producer, now, partition.max_message_bytes)?
+                encode(&records, producer, now, config.max_message_bytes)?
             }
         };
+        times::check(config, now, &batch)?;
         if let Some((id, ..)) = batch.header().producer {
             self.check_producer_id(id)?;
         }
@@ -78,7 +90,11 @@ impl<S: LogStore> Broker<S> {
             .store
             .split_permit(permit, u64::from(batch.total_bytes()))
             .ok_or_else(|| errors::internal("a batch larger than its permit"))?;
-        let place = self.place(&partition, item.leader_epoch, now, batch, share)?;
+        let times = Times {
+            now,
+            kind: config.timestamp_type,
+        };
+        let place = self.place(&partition, item.leader_epoch, times, batch, share)?;
         let durable_through = match acks {
             // What was durable before the start is so now, whatever group it was in.
             Acks::Fsync if place.lsn == Lsn::ZERO => Some(self.durable_lsn()),
@@ -101,7 +117,7 @@ impl<S: LogStore> Broker<S> {
         &self,
         partition: &Partition<S::Log>,
         asked_epoch: Option<crate::model::LeaderEpoch>,
-        now: Timestamp,
+        times: Times,
         mut batch: SealedBatch,
         permit: Permit,
     ) -> Result<Place, ApiError> {
@@ -114,7 +130,7 @@ impl<S: LogStore> Broker<S> {
             return Err(errors::not_owner(epoch, got));
         }
         let decision = state
-            .sequence(now, batch.header())
+            .sequence(times.now, batch.header())
             .map_err(errors::out_of_sequence)?;
         let (base, append_time) = match decision {
             Decision::Append { base, append_time } => (base, append_time),
@@ -145,6 +161,9 @@ impl<S: LogStore> Broker<S> {
             }
         };
         batch.stamp(base, epoch);
+        if times.kind == TimestampType::LogAppendTime {
+            batch.stamp_append_time(append_time);
+        }
         let (header, bytes) = (*batch.header(), batch.total_bytes());
         let log = std::sync::Arc::clone(&partition.log);
         let step = Step::append(Placed {
@@ -174,6 +193,21 @@ impl<S: LogStore> Broker<S> {
             Err(errors::unknown_producer(id))
         }
     }
+}
+
+/// A compressed batch that was validated before.
+fn sealed(validation: &Validation, bytes_max: u32) -> Result<SealedBatch, ApiError> {
+    let verdict = validation
+        .verdict()
+        .ok_or_else(|| errors::internal("a batch that was not validated"))?;
+    let batch = verdict.clone().map_err(|bad| errors::bad_batch(&bad))?;
+    if batch.total_bytes() > bytes_max {
+        return Err(errors::batch_too_large(
+            batch.total_bytes().into(),
+            bytes_max.into(),
+        ));
+    }
+    Ok(batch)
 }
 
 /// Encodes records into a batch; those without a time get `now`.

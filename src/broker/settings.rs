@@ -17,6 +17,12 @@ pub struct Settings {
     pub broker_id: BrokerId,
     /// host:port under which clients reach this broker.
     pub address: String,
+    /// host:port of HTTP.
+    pub http_address: String,
+    /// Version of the broker.
+    pub version: String,
+    /// Revision of its source; empty if unknown.
+    pub revision: String,
     /// How many topics and partitions there may be.
     pub limits: metadata::Limits,
     /// Configuration of topics that do not set it themselves.
@@ -25,7 +31,7 @@ pub struct Settings {
     pub groups: group::Limits,
     /// How long and how many idempotent producers are remembered per partition.
     pub producers: ProducerLimits,
-    /// Most partitions or topics in one request.
+    /// Most partitions or topics in one request: a topic as large as it may be fits.
     pub request_partitions_max: usize,
     /// Longest wait of a fetch.
     pub fetch_wait_max: Duration,
@@ -49,11 +55,14 @@ impl Default for Settings {
             cluster_id: String::new(),
             broker_id: BrokerId(1),
             address: String::new(),
+            http_address: String::new(),
+            version: String::new(),
+            revision: String::new(),
             limits: metadata::Limits::default(),
             topic_defaults: Arc::default(),
             groups: group::Limits::default(),
             producers: ProducerLimits::default(),
-            request_partitions_max: 1_000,
+            request_partitions_max: 1_024,
             fetch_wait_max: Duration::from_secs(30),
             fetch_bytes_max: 8 << 20,
             fetch_structured_bytes_max: 4 << 20,

@@ -7,13 +7,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::Context;
+use super::consume_group::Place;
 use super::failure::{Exit, Failure, Outcome, Stopped};
 use super::output::Format;
 use super::record_format::{Located, RecordFormat};
 use super::record_output::{write_json, write_readable};
 use super::session::connect;
 use crate::client::{Client, ConsumedBatch, Error, OffsetSpec, PartitionReader, Start};
-use crate::model::{Offset, PartitionId};
+use crate::model::{Offset, PartitionId, TopicId};
 
 /// Batches that wait to be written; a slow output stops the readers, and they the broker.
 const BATCHES_WAITING: usize = 4;
@@ -29,7 +30,7 @@ pub(crate) enum Begin {
     At(Offset),
 }
 
-fn parse_begin(text: &str) -> Result<Begin, String> {
+pub(crate) fn parse_begin(text: &str) -> Result<Begin, String> {
     match text {
         "start" => Ok(Begin::Start),
         "end" => Ok(Begin::End),
@@ -48,6 +49,12 @@ fn parse_begin(text: &str) -> Result<Begin, String> {
   naru consume orders -o start --exit-at-end -f '%v\\n'
   naru consume orders -o end
   naru consume orders -p 0 -o 1200 -n 10 --format json
+  naru consume orders -g billing -o start
+
+With -g the command goes on where the group has committed, and commits what it has printed: after the output was flushed, when
+there is nothing more to print, at least once a second, and at the end. So each record is printed at least once; what was printed
+right before a kill is printed again. There -o says where to begin where nothing was committed, or where what comes next is gone;
+without it that is an error. Two commands with one group do not share the work: both print everything.
 
 Format letters: %t topic, %p partition, %o offset, %k key, %v value, %K %V their lengths (-1: null), %H number of headers,
 %h{%k=%v, } each header, %d create time in ms, %i running number, %% percent; escapes \\t \\n \\r \\0 \\\\ \\xNN.
@@ -55,9 +62,12 @@ Without -f: readable on a terminal, one JSON object per line in a pipe (value_ba
 pub(crate) struct ConsumeArgs {
     /// Topic to read.
     topic: String,
-    /// Where to begin in each partition: start, end, or an offset.
-    #[arg(short, long, default_value = "start", value_parser = parse_begin)]
-    offset: Begin,
+    /// Where to begin in each partition: start, end, or an offset [default: start].
+    #[arg(short, long, value_parser = parse_begin)]
+    offset: Option<Begin>,
+    /// Go on where this group has committed, and commit what was printed.
+    #[arg(short, long, value_name = "GROUP")]
+    group: Option<String>,
     /// End at the high watermarks that hold when the command starts.
     #[arg(long)]
     exit_at_end: bool,
@@ -74,7 +84,7 @@ pub(crate) struct ConsumeArgs {
 
 pub(crate) async fn run(args: ConsumeArgs, context: &Context) -> Outcome {
     let client = connect(context).await?;
-    let ranges = plan(&client, &args).await?;
+    let (ranges, mut place) = plan(&client, &args).await?;
     let mut printer = Printer::new(&args, context);
     if args.count == Some(0) {
         return Ok(());
@@ -95,20 +105,41 @@ pub(crate) async fn run(args: ConsumeArgs, context: &Context) -> Outcome {
             Ok(received) => Some(received),
             // Whoever reads the output sees everything while there is nothing more to come.
             Err(_) => {
-                printer.flush()?;
+                settle(&mut printer, place.as_mut()).await?;
                 batches.recv().await
             }
         };
         let Some((partition, result)) = received else {
             break;
         };
-        let (batch, end) = result.map_err(|error| failed(&args.topic, partition, error))?;
-        if printer.print(partition, &batch, end)? {
+        let (batch, end) = match result {
+            Ok(received) => received,
+            Err(error) => {
+                settle(&mut printer, place.as_mut()).await?;
+                return Err(failed(&args.topic, partition, error));
+            }
+        };
+        let printed = printer.print(partition, &batch, end)?;
+        if let Some(place) = &mut place {
+            place.printed(partition, printed.next);
+            if place.is_due() {
+                settle(&mut printer, Some(place)).await?;
+            }
+        }
+        if printed.was_all {
             break;
         }
     }
+    settle(&mut printer, place.as_mut()).await
+}
+
+/// Flushes the output, then commits: in the other order a kill in between would lose what was not flushed.
+async fn settle(printer: &mut Printer<'_>, place: Option<&mut Place>) -> Outcome {
     printer.flush()?;
-    Ok(())
+    match place {
+        Some(place) => place.commit().await,
+        None => Ok(()),
+    }
 }
 
 /// What is to be read of a partition.
@@ -120,10 +151,46 @@ struct Range {
     end: Option<Offset>,
 }
 
-/// Finds out what there is to read. Partitions with nothing to read are left out.
-async fn plan(client: &Client, args: &ConsumeArgs) -> Result<Vec<Range>, Stopped> {
-    let partitions = partitions_of(client, args).await?;
-    let start = match args.offset {
+/// Finds out what there is to read, and where the group is if there is one. Partitions with nothing to read are left out.
+async fn plan(client: &Client, args: &ConsumeArgs) -> Result<(Vec<Range>, Option<Place>), Stopped> {
+    let (topic_id, partitions) = partitions_of(client, args).await?;
+    let Some(group) = &args.group else {
+        let ranges = plan_alone(client, args, partitions).await?;
+        return Ok((ranges, None));
+    };
+    let topic = (args.topic.as_str(), topic_id);
+    let (place, points) = Place::find(client, group, topic, &partitions, args.offset).await?;
+    let starts = points.iter().map(|point| Range {
+        partition: point.partition,
+        start: Start::Offset(point.offset),
+        end: None,
+    });
+    if !args.exit_at_end {
+        return Ok((starts.collect(), Some(place)));
+    }
+    let latest = client
+        .list_offsets(&args.topic, &partitions, OffsetSpec::Latest)
+        .await?;
+    let mut ranges = Vec::new();
+    for (range, (point, end)) in starts.zip(points.iter().zip(latest)) {
+        let end = end?;
+        if point.offset < end {
+            ranges.push(Range {
+                end: Some(end),
+                ..range
+            });
+        }
+    }
+    Ok((ranges, Some(place)))
+}
+
+async fn plan_alone(
+    client: &Client,
+    args: &ConsumeArgs,
+    partitions: Vec<u32>,
+) -> Result<Vec<Range>, Stopped> {
+    let begin = args.offset.unwrap_or(Begin::Start);
+    let start = match begin {
         Begin::Start => Start::Earliest,
         Begin::End => Start::Latest,
         Begin::At(offset) => Start::Offset(offset),
@@ -145,7 +212,7 @@ async fn plan(client: &Client, args: &ConsumeArgs) -> Result<Vec<Range>, Stopped
     let mut ranges = Vec::new();
     for ((partition, earliest), latest) in partitions.into_iter().zip(earliest).zip(latest) {
         let (earliest, end) = (earliest?, latest?);
-        let first = match args.offset {
+        let first = match begin {
             Begin::Start => earliest,
             Begin::End => end,
             Begin::At(offset) => offset,
@@ -161,17 +228,18 @@ async fn plan(client: &Client, args: &ConsumeArgs) -> Result<Vec<Range>, Stopped
     Ok(ranges)
 }
 
-async fn partitions_of(client: &Client, args: &ConsumeArgs) -> Result<Vec<u32>, Stopped> {
+/// Id of the topic, and its partitions that are wanted.
+async fn partitions_of(client: &Client, args: &ConsumeArgs) -> Result<(TopicId, Vec<u32>), Stopped> {
     let topic = client.describe_topic(&args.topic).await?;
     let count = u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX);
     if args.partitions.is_empty() {
-        return Ok((0..count).collect());
+        return Ok((topic.topic_id, (0..count).collect()));
     }
     let mut partitions = args.partitions.clone();
     partitions.sort_unstable();
     partitions.dedup();
     match partitions.iter().find(|partition| **partition >= count) {
-        None => Ok(partitions),
+        None => Ok((topic.topic_id, partitions)),
         Some(partition) => {
             let message = format!("topic '{}' has no partition {partition}", args.topic);
             Err(
@@ -219,6 +287,14 @@ enum Style {
     Json,
 }
 
+/// How far the output is.
+struct Printed {
+    /// Offset behind what was printed of the partition.
+    next: Offset,
+    /// As many records as were asked for.
+    was_all: bool,
+}
+
 struct Printer<'a> {
     out: BufWriter<StdoutLock<'static>>,
     topic: &'a str,
@@ -234,7 +310,7 @@ impl<'a> Printer<'a> {
             (None, Format::Table) => Style::Readable {
                 colours: context.output.colours,
             },
-            (None, Format::Json | Format::Ndjson) => Style::Json,
+            (None, Format::Json | Format::Ndjson | Format::Csv) => Style::Json,
         };
         Self {
             out: BufWriter::with_capacity(64 << 10, io::stdout().lock()),
@@ -245,21 +321,19 @@ impl<'a> Printer<'a> {
         }
     }
 
-    /// Writes the records of a batch that were asked for. True: that was all.
+    /// Writes the records of a batch that were asked for.
     fn print(
         &mut self,
         partition: PartitionId,
         batch: &ConsumedBatch,
         end: Option<Offset>,
-    ) -> Result<bool, Stopped> {
+    ) -> Result<Printed, Stopped> {
+        let topic = &self.topic;
+        let undecoded =
+            |error| Failure::new(Exit::Partial, "DECODE", format!("{topic}/{partition}: {error}"));
+        let batch = batch.clone().decompressed().map_err(undecoded)?;
         for record in batch.records() {
-            let record = record.map_err(|error| {
-                Failure::new(
-                    Exit::Partial,
-                    "DECODE",
-                    format!("{}/{partition}: {error}", self.topic),
-                )
-            })?;
+            let record = record.map_err(undecoded)?;
             if record.offset < batch.from || end.is_some_and(|end| record.offset >= end) {
                 continue;
             }
@@ -277,10 +351,17 @@ impl<'a> Printer<'a> {
                 Style::Json => write_json(&mut self.out, &located)?,
             }
             if self.count.is_some_and(|count| self.written >= count) {
-                return Ok(true);
+                return Ok(Printed {
+                    next: record.offset.next(),
+                    was_all: true,
+                });
             }
         }
-        Ok(false)
+        let next = batch.header.last_offset().next();
+        Ok(Printed {
+            next: end.map_or(next, |end| next.min(end)),
+            was_all: false,
+        })
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -4,10 +4,14 @@
 //! output, everywhere. The broker is not started here: `serve` comes back to `main` as [`Invocation::Serve`].
 
 mod bench;
+mod cluster;
 mod completion;
 mod consume;
+mod consume_group;
 mod demo;
+mod errors;
 mod failure;
+mod group;
 mod healthcheck;
 mod lines;
 mod output;
@@ -100,9 +104,18 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Read a topic.
     Consume(consume::ConsumeArgs),
+    /// Show and set how far groups are.
+    #[command(subcommand)]
+    Group(group::GroupCommand),
     /// Measure.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// Show who the broker is and how it is.
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
+    /// Explain error codes.
+    #[command(subcommand)]
+    Errors(errors::ErrorsCommand),
     /// Say whether the broker on this machine takes requests: exit code 0 or 1.
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Print a completion script for a shell.
@@ -223,7 +236,10 @@ async fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Produce(args) => produce::run(args, context).await,
         Command::Demo(args) => demo::run(args, context).await,
         Command::Consume(args) => consume::run(args, context).await,
+        Command::Group(command) => group::run(command, context).await,
         Command::Bench(command) => bench::run(command, context).await,
+        Command::Cluster(command) => cluster::run(command, context).await,
+        Command::Errors(command) => errors::run(&command, context),
         Command::Healthcheck(args) => healthcheck::run(args, context).await,
         Command::Completion(args) => completion::run(&args),
         Command::Version => version::run(context.output),
@@ -253,7 +269,7 @@ async fn interrupted() -> u8 {
 pub fn report(failure: &Failure, format: Option<Format>) -> ExitCode {
     match format {
         Some(Format::Json | Format::Ndjson) => say(&failure.to_json()),
-        Some(Format::Table) | None => say(&failure.to_string()),
+        Some(Format::Table | Format::Csv) | None => say(&failure.to_string()),
     }
     ExitCode::from(failure.exit.code())
 }

@@ -50,6 +50,8 @@ impl From<Error> for Failure {
                 Self::new(exit, &refusal.name, refusal.message.clone()).hint(hint_of(refusal))
             }
             Error::Usage(_) | Error::Config(_) => Self::usage(error.to_string()),
+            Error::NoPlace(_) => Self::new(Exit::NotFound, "NO_PLACE", error.to_string())
+                .hint("-o start or -o end says where to go on instead"),
             Error::Decode { .. } => Self::new(Exit::Unexpected, "DECODE", error.to_string()),
             Error::BufferFull { .. } => Self::new(Exit::Unexpected, "BUFFER_FULL", error.to_string()),
         };

@@ -469,7 +469,7 @@ impl From<pb::MetadataResponse> for Metadata {
     }
 }
 
-fn topic_id(bytes: &[u8]) -> Result<TopicId, Error> {
+pub(super) fn topic_id(bytes: &[u8]) -> Result<TopicId, Error> {
     TopicId::from_slice(bytes).ok_or_else(|| decode("a topic id", "it has not 16 bytes"))
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::model::{ErrorClass, ErrorCode, Offset};
+use crate::model::{ErrorClass, ErrorCode, Offset, PartitionId};
 use crate::pb::v1 as pb;
 use crate::wire::errors::RemoteError;
 
@@ -57,6 +57,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A group has no place to go on from, and its reset policy is `error`.
+    #[error("{0}")]
+    NoPlace(Box<NoPlace>),
     /// The producer's buffer has no room for the record now; only from the calls that do not wait.
     #[error("the producer's buffer of {buffer_bytes} bytes is full")]
     BufferFull {
@@ -69,6 +72,38 @@ fn because(cause: &Option<Box<Error>>) -> String {
     cause
         .as_ref()
         .map_or_else(String::new, |cause| format!("; last: {cause}"))
+}
+
+/// Where a group has no place to go on from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoPlace {
+    /// The group.
+    pub group: String,
+    /// Name of the topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: PartitionId,
+    /// Offsets that are gone although the group has not read them, first and last (inclusive); `None`: it has committed
+    /// nothing there.
+    pub lost: Option<(Offset, Offset)>,
+}
+
+impl fmt::Display for NoPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            group,
+            topic,
+            partition,
+            lost,
+        } = self;
+        match lost {
+            None => write!(f, "group {group} has committed nothing for {topic}/{partition}"),
+            Some((first, last)) => write!(
+                f,
+                "offsets {first} to {last} of {topic}/{partition} are gone, and group {group} has not read them"
+            ),
+        }
+    }
 }
 
 /// An error answer of the broker.
@@ -130,7 +165,7 @@ impl Error {
                 ErrorClass::Retry | ErrorClass::RetryAfter | ErrorClass::Refresh | ErrorClass::Rejoin => true,
                 ErrorClass::Abort | ErrorClass::Fatal => false,
             },
-            Self::Usage(_) | Self::Config(_) | Self::Decode { .. } => false,
+            Self::Usage(_) | Self::Config(_) | Self::Decode { .. } | Self::NoPlace(_) => false,
         }
     }
 
@@ -148,7 +183,11 @@ impl Error {
             Self::Broker(error) => !error.definite,
             // An answer came, and it cannot be read.
             Self::Decode { .. } => true,
-            Self::Connect { .. } | Self::Usage(_) | Self::Config(_) | Self::BufferFull { .. } => false,
+            Self::Connect { .. }
+            | Self::Usage(_)
+            | Self::Config(_)
+            | Self::NoPlace(_)
+            | Self::BufferFull { .. } => false,
         }
     }
 
@@ -199,7 +238,11 @@ impl Error {
                     may_have_taken_effect: true,
                 };
             }
-            Self::Usage(_) | Self::Config(_) | Self::Decode { .. } | Self::BufferFull { .. } => {}
+            Self::Usage(_)
+            | Self::Config(_)
+            | Self::Decode { .. }
+            | Self::NoPlace(_)
+            | Self::BufferFull { .. } => {}
         }
         self
     }

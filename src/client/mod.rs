@@ -1,7 +1,7 @@
 //! The client: connects to a broker, produces, reads, administers topics.
 //!
 //! ```no_run
-//! use naru::client::{Client, CreateTopicOptions, ProducerRecord, Start};
+//! use naru::client::{Client, CreateTopicOptions, ProducerRecord, Reset, Start};
 //!
 //! # async fn example() -> Result<(), naru::client::Error> {
 //! let client = Client::connect("naru://localhost:9640").await?; // a clone is cheap
@@ -21,6 +21,13 @@
 //!     let record = record?;
 //!     println!("{}: {:?}", record.offset, record.value);
 //! }
+//!
+//! // With a name: goes on where the group has committed, also after a restart.
+//! let mut consumer = client.consumer("billing", "orders").reset(Reset::Earliest).build().await?;
+//! while let Some(record) = consumer.next().await {
+//!     println!("{:?}", record?.value);
+//!     consumer.commit().await?; // after the work: each record is processed at least once
+//! }
 //! # Ok(())
 //! # }
 //! ```
@@ -30,29 +37,38 @@
 
 mod admin;
 mod backoff;
+mod cluster;
 mod config;
 mod connection;
+mod consumer;
 mod error;
 mod fetcher;
+mod groups;
 mod link;
 mod partitioner;
 mod producer;
 mod reader;
+mod typed;
 
 use std::sync::Arc;
 
+pub use crate::record::Codec as Compression;
 pub use crate::wire::PROTOCOL_VERSION;
 pub use admin::{
     CreateTopicOptions, CreatedTopic, ListTopicsOptions, Metadata, MetadataTopics, OffsetAt, OffsetSpec,
     PartitionDescription, TopicConfigEntry, TopicDescription, TopicListing, TopicMetadata, TopicPage,
 };
+pub use cluster::{ClusterDescription, ClusterLimits};
 pub use config::{ClientBuilder, DEFAULT_PORT};
-pub use error::{BrokerError, Error};
+pub use consumer::{Consumer, ConsumerBuilder};
+pub use error::{BrokerError, Error, NoPlace};
+pub use groups::{CommittedOffset, GroupOffset, LostRange, OffsetToCommit, Reset, ResumePoint};
 pub use producer::{
     BatchMetadata, BatchTicket, PreparedBatch, PreparedTopic, Producer, ProducerBuilder, ProducerRecord,
     RecordMetadata, Ticket,
 };
 pub use reader::{ConsumedBatch, ConsumedRecord, PartitionReader, PartitionReaderBuilder, Start};
+pub use typed::{DecodeError, EncodeError, Format, Json, Part, Raw, Text, Topic};
 
 /// A connection to a broker that mends itself. Clones share it.
 #[derive(Clone, Debug)]
@@ -115,6 +131,11 @@ impl Client {
     /// Builds a producer.
     pub fn producer(&self) -> ProducerBuilder {
         ProducerBuilder::new(self)
+    }
+
+    /// Builds a consumer that goes on where its group has committed.
+    pub fn consumer(&self, group: &str, topic: &str) -> ConsumerBuilder {
+        ConsumerBuilder::new(self.clone(), group, topic)
     }
 
     /// Builds a reader of one partition.

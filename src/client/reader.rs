@@ -15,7 +15,9 @@ use super::fetcher::{Fetched, Fetcher};
 use super::link::Link;
 use super::{Client, Error, OffsetSpec};
 use crate::model::{Offset, PartitionId, Timestamp, TopicId};
-use crate::record::{BatchHeader, Header, RecordView, Records};
+use crate::record::{
+    BatchError, BatchHeader, DECOMPRESSED_BYTES_MAX, Header, RecordView, Records, uncompressed,
+};
 
 /// Where a reader begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +51,17 @@ pub(super) struct ReaderOptions {
     pub(super) give_up_after: Duration,
 }
 
+impl Default for ReaderOptions {
+    fn default() -> Self {
+        Self {
+            fetch_bytes: 1 << 20,
+            max_wait: Duration::from_secs(5),
+            check_crc: true,
+            give_up_after: Duration::from_secs(120),
+        }
+    }
+}
+
 /// What is read.
 #[derive(Clone, Debug)]
 pub(super) struct Source {
@@ -64,12 +77,7 @@ impl PartitionReaderBuilder {
             topic: topic.to_owned(),
             partition,
             start,
-            options: ReaderOptions {
-                fetch_bytes: 1 << 20,
-                max_wait: Duration::from_secs(5),
-                check_crc: true,
-                give_up_after: Duration::from_secs(120),
-            },
+            options: ReaderOptions::default(),
         }
     }
 
@@ -183,7 +191,25 @@ pub struct ConsumedBatch {
 }
 
 impl ConsumedBatch {
-    /// Walks the records at `from` and above. Nothing is copied.
+    /// The same batch with its records decompressed; itself if they are not compressed. The checksum in the header stays
+    /// that of the compressed form.
+    ///
+    /// # Errors
+    /// `Decode` if they cannot be decompressed, or are more than 32 MiB.
+    pub fn decompressed(self) -> Result<Self, Error> {
+        let unread =
+            |e: BatchError| decode("a batch", &format!("at offset {}: {e}", self.header.base_offset));
+        let (header, bytes) =
+            uncompressed(&self.header, &self.bytes, DECOMPRESSED_BYTES_MAX).map_err(unread)?;
+        Ok(Self {
+            header,
+            bytes,
+            from: self.from,
+        })
+    }
+
+    /// Walks the records at `from` and above, nothing is copied. An error for a compressed batch: see
+    /// [`decompressed`](Self::decompressed).
     pub fn records(&self) -> impl Iterator<Item = Result<RecordView<'_>, Error>> {
         Records::new(&self.header, &self.bytes)
             .map(|record| record.map_err(|e| decode("a record", &e.to_string())))
@@ -213,7 +239,7 @@ pub struct PartitionReader {
 }
 
 impl PartitionReader {
-    fn start(link: Arc<Link>, source: Source, options: ReaderOptions, position: Offset) -> Self {
+    pub(super) fn start(link: Arc<Link>, source: Source, options: ReaderOptions, position: Offset) -> Self {
         let (fetched, stop) = start_fetching(&link, &source, options, position);
         Self {
             link,
@@ -261,7 +287,10 @@ impl PartitionReader {
         };
     }
 
-    fn poll_record(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<ConsumedRecord, Error>>> {
+    pub(super) fn poll_record(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<ConsumedRecord, Error>>> {
         loop {
             if let Some(record) = self.records.pop_front() {
                 self.position = record.offset.next();
@@ -281,7 +310,10 @@ impl PartitionReader {
         }
     }
 
-    fn poll_batch(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<ConsumedBatch, Error>>> {
+    pub(super) fn poll_batch(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<ConsumedBatch, Error>>> {
         let left = !std::mem::take(&mut self.records).is_empty();
         if let Some(mut batch) = self.current.take().filter(|_| left) {
             batch.from = self.position;
@@ -315,6 +347,7 @@ impl PartitionReader {
     }
 
     fn decode(&self, batch: &ConsumedBatch) -> Result<VecDeque<ConsumedRecord>, Error> {
+        let batch = batch.clone().decompressed()?;
         batch
             .records()
             .map(|view| {

@@ -2,8 +2,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::BatchError;
 use super::crc::{OUTER_BYTES, combine, crc32c, outer_crc};
+use super::{BatchError, Records};
 use crate::model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, Timestamp};
 
 /// Bytes of a batch before its records.
@@ -122,6 +122,17 @@ pub struct SealedBatch {
     head: [u8; HEADER_BYTES],
     body: Bytes,
     header: BatchHeader,
+    /// Noted while a compressed batch was walked, so that nobody has to decompress it again.
+    extremes: Option<[TimedRecord; 2]>,
+}
+
+/// A record of a batch, and its create time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimedRecord {
+    /// Which one, from 0.
+    pub index: u32,
+    /// Its create time.
+    pub timestamp: Timestamp,
 }
 
 impl SealedBatch {
@@ -131,7 +142,23 @@ impl SealedBatch {
         let body = batch.split_off(HEADER_BYTES);
         let mut head = [0; HEADER_BYTES];
         head.copy_from_slice(&batch);
-        Self { head, body, header }
+        Self {
+            head,
+            body,
+            header,
+            extremes: None,
+        }
+    }
+
+    /// Notes the records with the least and the greatest create time.
+    pub(super) fn with_extremes(mut self, extremes: Option<[TimedRecord; 2]>) -> Self {
+        self.extremes = extremes;
+        self
+    }
+
+    /// Of a compressed batch: the records with the least and the greatest create time, those with -1, "no time", left out.
+    pub fn extremes(&self) -> Option<[TimedRecord; 2]> {
+        self.extremes
     }
 
     /// Decoded header, as stamped.
@@ -165,16 +192,39 @@ impl SealedBatch {
 
     /// Writes the producer fields into the header and mends the CRC, which covers them, without walking the body.
     pub fn stamp_producer(&mut self, producer: super::ProducerFields) {
+        self.restamp(|head| {
+            head[43..51].copy_from_slice(&producer.id.0.to_be_bytes());
+            head[51..53].copy_from_slice(&producer.epoch.0.to_be_bytes());
+            head[53..57].copy_from_slice(&producer.base_sequence.0.to_be_bytes());
+        });
+        self.header.producer = Some((producer.id, producer.epoch, producer.base_sequence));
+    }
+
+    /// Gives all records this time, the broker's at the append, and mends the CRC, which covers it, without walking the
+    /// body. What the producer chose stays in the records, unread.
+    pub fn stamp_append_time(&mut self, at: Timestamp) {
+        let attributes = self.header.attributes | APPEND_TIME_BIT;
+        self.restamp(|head| {
+            head[21..23].copy_from_slice(&attributes.to_be_bytes());
+            head[35..43].copy_from_slice(&at.0.to_be_bytes());
+        });
+        self.header.attributes = attributes;
+        self.header.max_timestamp = at;
+    }
+
+    /// The records of an uncompressed batch, in order.
+    pub fn records(&self) -> Records<'_> {
+        Records::in_body(&self.header, &self.body)
+    }
+
+    fn restamp(&mut self, change: impl FnOnce(&mut [u8; HEADER_BYTES])) {
         let before = crc32c(&self.head[OUTER_BYTES..]);
-        self.head[43..51].copy_from_slice(&producer.id.0.to_be_bytes());
-        self.head[51..53].copy_from_slice(&producer.epoch.0.to_be_bytes());
-        self.head[53..57].copy_from_slice(&producer.base_sequence.0.to_be_bytes());
+        change(&mut self.head);
         let after = crc32c(&self.head[OUTER_BYTES..]);
         // A CRC is linear: the change of the header's CRC, moved over the body, is the change of the whole one.
         let body_bytes = self.total_bytes().saturating_sub(HEADER_BYTES_U32);
         self.header.crc = combine(before ^ after, self.header.crc, body_bytes);
         self.head[17..21].copy_from_slice(&self.header.crc.to_be_bytes());
-        self.header.producer = Some((producer.id, producer.epoch, producer.base_sequence));
     }
 
     /// CRC-32C of all bytes, header as stamped: combined from the first 21 bytes and the batch's own CRC, so the body is

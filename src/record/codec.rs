@@ -102,7 +102,7 @@ impl<'a> RecordView<'a> {
 }
 
 /// Walks the records of one uncompressed batch of any origin: offsets may have gaps, as compaction leaves them.
-/// Ends after the first error.
+/// A compressed one is an error: see [`super::uncompressed`]. Ends after the first error.
 #[derive(Debug)]
 pub struct Records<'a> {
     header: BatchHeader,
@@ -119,9 +119,14 @@ impl<'a> Records<'a> {
             .ok()
             .and_then(|end| batch.get(..end))
             .unwrap_or(batch);
+        Self::in_body(header, whole.get(HEADER_BYTES..).unwrap_or_default())
+    }
+
+    /// Over what follows the header.
+    pub(super) fn in_body(header: &BatchHeader, body: &'a [u8]) -> Self {
         Self {
             header: *header,
-            rest: whole.get(HEADER_BYTES..).unwrap_or_default(),
+            rest: body,
             index: 0,
             ended: false,
         }

@@ -248,6 +248,32 @@ fn a_batch_stamped_with_a_producer_equals_one_built_with_it() {
 }
 
 #[test]
+fn append_time_is_the_time_of_every_record_and_the_checksum_still_fits() {
+    for records in [1, 2, 700] {
+        let mut builder = BatchBuilder::new();
+        for i in 0..records {
+            builder.push(Timestamp(i), None, Some(b"some value"), &[]);
+        }
+        let mut batch = builder.seal(None);
+        for time in [1_700_000_000_000, 0, i64::MAX, -5] {
+            batch.stamp_append_time(Timestamp(time));
+            let bytes = batch.to_bytes();
+            let header = BatchHeader::parse(&bytes).unwrap();
+            assert_eq!(header, *batch.header());
+            assert_eq!(check_crc(&header, &bytes), Ok(()), "{records} records at {time}");
+            assert_eq!(crc32c(&bytes), batch.whole_crc());
+            let times: Vec<_> = Records::new(&header, &bytes)
+                .map(|r| r.unwrap().timestamp.0)
+                .collect();
+            assert_eq!(times, vec![time; usize::try_from(records).unwrap()]);
+            assert_eq!(batch.records().count(), times.len());
+            // Nobody but the broker may hand such a batch in.
+            assert_eq!(validate(bytes, u32::MAX), Err(BatchError::TimestampType));
+        }
+    }
+}
+
+#[test]
 fn every_flipped_bit_is_refused_or_harmless() {
     let good = small_batch();
     let sealed = validate(good.clone(), u32::MAX).unwrap();

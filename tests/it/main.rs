@@ -9,9 +9,13 @@ mod broker;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod compression;
+#[cfg(test)]
 mod connections;
 #[cfg(test)]
 mod examples;
+#[cfg(test)]
+mod groups;
 #[cfg(test)]
 mod kill;
 #[cfg(test)]

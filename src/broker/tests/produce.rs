@@ -187,7 +187,7 @@ fn times_are_stored_as_given_and_absent_ones_filled_in() {
     let times = [
         Some(Timestamp(0)),
         None,
-        Some(Timestamp(253_402_300_799_999)),
+        Some(Timestamp(START.0 + 3_600_000)),
         Some(Timestamp(-1)),
     ];
     let records: Vec<Record> = times
@@ -210,7 +210,7 @@ fn times_are_stored_as_given_and_absent_ones_filled_in() {
     let stored: Vec<_> = records.iter().map(|(_, r)| r.timestamp.unwrap()).collect();
     assert_eq!(
         stored,
-        [Timestamp(0), START, Timestamp(253_402_300_799_999), Timestamp(-1)]
+        [Timestamp(0), START, Timestamp(START.0 + 3_600_000), Timestamp(-1)]
     );
 }
 
@@ -398,11 +398,89 @@ fn a_poisoned_engine_gives_no_definite_answer() {
 #[test]
 fn too_many_batches_in_one_request_are_refused() {
     let rig = Rig::new();
-    let items = vec![raw("t", 1); 1_001];
+    let max = Settings::default().request_partitions_max;
+    let items = vec![raw("t", 1); max + 1];
     let error = rig.ask(request(Acks::Fsync, items)).unwrap_err();
     assert_eq!(error.code, ErrorCode::TooManyElements);
     assert_eq!(
         (error.details.limit, error.details.actual),
-        (Some(1_000), Some(1_001))
+        (Some(max as u64), Some(max as u64 + 1))
     );
+}
+
+/// A topic whose records have the broker's time.
+fn create_with_append_time(rig: &Rig, name: &str) {
+    let configs = vec![("message.timestamp.type".to_owned(), "LogAppendTime".to_owned())];
+    let Request::CreateTopic(create) = create(name, 1) else {
+        panic!("another request");
+    };
+    let created = rig.ask(Request::CreateTopic(CreateTopic { configs, ..create }));
+    assert!(created.is_ok(), "{created:?}");
+}
+
+#[test]
+fn append_time_takes_the_place_of_the_producers_and_never_goes_back() {
+    let rig = Rig::new();
+    create_with_append_time(&rig, "t");
+    let times = |offset| {
+        let all = fetched(rig.ask(fetch(FetchForm::Structured, Duration::ZERO, &[("t", 0, offset)])));
+        let FetchPayload::Structured(records) = &all[0].as_ref().unwrap().payload else {
+            panic!("{all:?}");
+        };
+        let times = records
+            .iter()
+            .map(|(_, record)| record.timestamp.unwrap().0 - START.0);
+        times.collect::<Vec<_>>()
+    };
+    rig.produce(Acks::Fsync, raw("t", 2)).1.unwrap();
+    rig.clock.advance(Duration::from_secs(3));
+    let produced = rig.produce(Acks::Fsync, structured("t", &["a"], None)).1.unwrap();
+    assert_eq!(times(0), [0, 0, 3000]);
+    assert_eq!(produced.append_time.0 - START.0, 3000);
+    let FetchPayload::Raw(batches) = rig.read("t", 0).unwrap().payload else {
+        panic!("not raw");
+    };
+    for bytes in batches {
+        for batch in crate::record::Batches::new(bytes) {
+            let (header, bytes) = batch.unwrap();
+            assert_eq!(header.attributes, 1 << 3);
+            assert_eq!(crate::record::check_crc(&header, &bytes), Ok(()));
+        }
+    }
+}
+
+#[test]
+fn a_retry_on_a_topic_with_append_time_is_a_duplicate_with_the_first_time() {
+    let rig = Rig::new();
+    create_with_append_time(&rig, "t");
+    let producer = rig.init(None).unwrap();
+    let first = rig
+        .produce(Acks::Fsync, sequenced("t", producer, 0, 2))
+        .1
+        .unwrap();
+    rig.clock.advance(Duration::from_secs(9));
+    let again = rig
+        .produce(Acks::Fsync, sequenced("t", producer, 0, 2))
+        .1
+        .unwrap();
+    assert!(again.duplicate);
+    assert_eq!(
+        (again.offsets, again.append_time),
+        (first.offsets, first.append_time)
+    );
+}
+
+#[test]
+fn a_time_too_far_ahead_is_refused_with_the_record_and_nothing_is_written() {
+    let rig = Rig::new();
+    rig.create("t", 1);
+    let mut ahead = structured("t", &["a", "b"], None);
+    if let ProducePayload::Structured { records, .. } = &mut ahead.payload {
+        records[1].timestamp = Some(Timestamp(START.0 + 3_600_001));
+    }
+    let refused = rig.produce(Acks::Fsync, ahead).1.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::InvalidTimestamp);
+    assert!(refused.message.starts_with("record 1: "), "{}", refused.message);
+    assert!(refused.code.is_definite());
+    assert_eq!(rig.visible("t"), 0);
 }

@@ -1,0 +1,241 @@
+//! The broker over the engine on a simulated disk: the power fails before every operation of a recorded run, and what was
+//! acknowledged about topics and groups is there, whole, and nothing else.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use super::*;
+use crate::api::{CommitOffsets, DeleteTopic, OffsetToCommit};
+use crate::disk::sim::{CutProfile, SimDisk, SimOptions};
+use crate::storage::local::{Inline, LocalStore, Round, Settings as EngineSettings};
+
+const GROUPS: [&str; 2] = ["g", "h"];
+
+/// What a group has committed, by topic id.
+type Places = BTreeMap<TopicId, i64>;
+
+/// What there is: the topics by name, and the places of each group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Seen {
+    topics: BTreeMap<String, TopicId>,
+    places: BTreeMap<&'static str, Places>,
+}
+
+/// What there was after each act; the acts up to `acknowledged` were answered.
+#[derive(Clone, Debug)]
+struct History {
+    states: Vec<Seen>,
+    acknowledged: usize,
+}
+
+struct Life {
+    broker: Arc<Broker<LocalStore>>,
+    inline: Inline,
+}
+
+/// The smallest journal there is, so that its files are used again and again.
+fn engine() -> EngineSettings {
+    EngineSettings {
+        journal_file_bytes: 64 << 10,
+        journal_first_file_bytes: 64 << 10,
+        journal_files: 3,
+        memory_tail_bytes: 1 << 20,
+        reserve_bytes: 0,
+        apply_after: Duration::ZERO,
+        ..EngineSettings::default()
+    }
+}
+
+impl Life {
+    fn begin(disk: &SimDisk, ids: &Arc<CountedIds>) -> Self {
+        let settings = Settings::default();
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(START));
+        let mut recovered = Recovered::new(&settings);
+        let disk = Arc::new(disk.clone());
+        let store = LocalStore::open(disk, &engine(), Arc::clone(&clock), &**ids, &mut recovered).unwrap();
+        assert_eq!(store.report().lost_groups, 0);
+        // The engine asks for snapshots, and the broker that gives them needs the engine.
+        let later = Arc::new(Later::default());
+        let (store, inline) = store.into_inline(Arc::clone(&later) as _);
+        let ids = Arc::clone(ids) as Arc<dyn IdSource>;
+        let broker = Arc::new(Broker::new(store, recovered, clock, ids, settings).unwrap());
+        *later.0.lock().unwrap() = Some(Arc::clone(&broker));
+        Self { broker, inline }
+    }
+
+    /// Makes room first if there is none.
+    fn ask(&mut self, request: Request) -> Response {
+        let mut outcome = self.broker.handle(request);
+        while let Outcome::Blocked { request, .. } = outcome {
+            self.inline.make_journal_file().unwrap();
+            self.make_durable();
+            self.inline.applier_round(true).unwrap();
+            outcome = self.broker.handle(request);
+        }
+        waits(outcome).1.unwrap()
+    }
+
+    fn make_durable(&mut self) {
+        while self.inline.journal().unwrap() == Round::Worked {}
+    }
+
+    fn see(&self) -> Seen {
+        let topics: BTreeMap<_, _> = {
+            let meta = self.broker.lock_coordinator();
+            let topics = meta.driver.machine.user_topics();
+            topics.map(|topic| (topic.name.to_string(), topic.id)).collect()
+        };
+        // As the machine has them: what is shown leaves out topics that are gone.
+        let groups = self.broker.lock_groups();
+        let places = GROUPS.map(|group| {
+            let offsets = groups.machine.offsets(group);
+            (
+                group,
+                offsets.map(|(key, c)| (key.topic, c.offset.get())).collect(),
+            )
+        });
+        Seen {
+            topics,
+            places: places.into_iter().collect(),
+        }
+    }
+}
+
+/// Gives snapshots once there is a broker.
+#[derive(Default)]
+struct Later(Mutex<Option<Arc<Broker<LocalStore>>>>);
+
+impl crate::storage::SnapshotSource for Later {
+    fn snapshot(&self, key: crate::model::PartitionKey) -> Option<crate::storage::Snapshot> {
+        let broker = self.0.lock().unwrap().clone();
+        broker.and_then(|broker| broker.snapshot(key))
+    }
+}
+
+fn commit(group: &str, topics: &[&str], at: i64) -> Request {
+    let offsets = topics.iter().map(|topic| OffsetToCommit {
+        partition: named(topic, 0),
+        offset: at,
+        leader_epoch: None,
+        metadata: "x".repeat(300),
+    });
+    Request::CommitOffsets(CommitOffsets {
+        group: group.to_owned(),
+        offsets: offsets.collect(),
+    })
+}
+
+/// Commits of two groups over two topics, one of which is deleted and made again on the way.
+fn act(life: &mut Life, n: u32) {
+    let at = i64::from(n);
+    match n % 12 {
+        0 => {
+            let name = "u".to_owned();
+            if n > 0 {
+                life.ask(Request::DeleteTopic(DeleteTopic { name, id: None }));
+            } else {
+                life.ask(create("t", 1));
+                life.ask(request(Acks::Fsync, vec![raw("t", 100)]));
+            }
+        }
+        1 => {
+            life.ask(create("u", 1));
+            life.ask(request(Acks::Fsync, vec![raw("u", 100)]));
+        }
+        // Records are to be read before they are passed: nothing is visible yet.
+        2 => {}
+        3 | 7 | 11 => {
+            life.ask(commit("h", &["t"], at));
+        }
+        _ => {
+            life.ask(commit("g", &["t", "u"], at));
+        }
+    }
+}
+
+/// Recovers an image and compares: one of the states since the last acknowledged one.
+fn check(image: &SimDisk, ids: &Arc<CountedIds>, history: &History, what: &str) {
+    let mut life = Life::begin(image, ids);
+    let found = life.see();
+    let possible = &history.states[history.acknowledged..];
+    assert!(
+        possible.contains(&found),
+        "{what}: {found:?} is none of {possible:?}"
+    );
+    // And it goes on from there.
+    if found.topics.contains_key("t") {
+        life.ask(commit("g", &["t"], 0));
+        life.make_durable();
+    }
+}
+
+fn cut_before_every_operation(profile: CutProfile) {
+    let disk = SimDisk::new(SimOptions::default());
+    let ids = Arc::new(CountedIds::default());
+    let history = Arc::new(Mutex::new(History {
+        states: vec![empty()],
+        acknowledged: 0,
+    }));
+    let mut life = Life::begin(&disk, &ids);
+    let recoveries = Arc::new(AtomicU64::new(0));
+    let (seen, count) = (Arc::clone(&history), Arc::clone(&recoveries));
+    disk.on_op(move |moment| {
+        let history = seen.lock().unwrap().clone();
+        let what = format!(
+            "{profile:?} before operation {} ({:?})",
+            moment.index(),
+            moment.op()
+        );
+        let image = moment.after_power_cut(moment.index(), profile);
+        check(&image, &Arc::default(), &history, &what);
+        count.fetch_add(1, Ordering::Relaxed);
+    });
+    for n in 0..60 {
+        act(&mut life, n);
+        {
+            // Locked only while nothing is written: who looks from the disk takes it, too.
+            let now = life.see();
+            history.lock().unwrap().states.push(now);
+        }
+        if n % 4 != 3 {
+            life.make_durable();
+            let mut history = history.lock().unwrap();
+            history.acknowledged = history.states.len() - 1;
+        }
+        if n % 3 == 0 {
+            life.inline.applier_round(true).unwrap();
+        }
+        if n % 7 == 0 {
+            life.inline.checkpoint().unwrap();
+        }
+    }
+    let recoveries = recoveries.load(Ordering::Relaxed);
+    assert!(recoveries >= 100, "only {recoveries} recoveries");
+}
+
+fn empty() -> Seen {
+    Seen {
+        topics: BTreeMap::new(),
+        places: GROUPS.map(|group| (group, Places::new())).into_iter().collect(),
+    }
+}
+
+#[test]
+fn commits_are_whole_after_a_power_cut_on_a_journalling_file_system() {
+    cut_before_every_operation(CutProfile::Ext4);
+}
+
+#[test]
+fn commits_are_whole_after_a_power_cut_with_names_lost_in_any_order() {
+    cut_before_every_operation(CutProfile::Posix);
+}
+
+#[test]
+fn commits_are_whole_after_a_power_cut_with_nothing_unsynced_left() {
+    cut_before_every_operation(CutProfile::DropAll);
+}
+
+#[test]
+fn commits_are_whole_after_a_kill() {
+    cut_before_every_operation(CutProfile::KeepAll);
+}
