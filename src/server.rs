@@ -9,6 +9,7 @@ mod metered;
 mod metrics;
 mod port_file;
 mod process;
+mod retention;
 mod signals;
 mod status;
 
@@ -169,6 +170,11 @@ async fn serve(settings: &Settings, clock: Arc<dyn Clock>) -> Result<(), ServeEr
     let now = Arc::clone(&engine.now);
     metrics.watch_engine(Box::new(move || now()));
     let connections = Tasks::new();
+    retention::start(
+        settings.broker.retention_every,
+        Arc::clone(&engine.retain),
+        &connections,
+    );
     engine::start_native(
         native,
         &engine,

@@ -137,6 +137,8 @@ pub struct PartitionDescription {
     pub producers: u32,
     /// Damaged ranges, last inclusive.
     pub quarantined: Vec<(Offset, Offset)>,
+    /// What retention removes next; `None`: nothing.
+    pub next_deletion: Option<NextDeletion>,
 }
 
 /// Pages through the topics in the order of their names.
@@ -185,6 +187,47 @@ pub enum OffsetSpec {
     Latest,
     /// The first record in offset order whose timestamp is this or later.
     AtTimestamp(Timestamp),
+}
+
+/// Removes the oldest records of partitions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrimTopic {
+    /// Which partitions, and up to where.
+    pub partitions: Vec<TrimPartition>,
+}
+
+/// One partition of [`TrimTopic`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrimPartition {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// First offset that stays; -1: the high watermark. Not checked yet.
+    pub to: i64,
+}
+
+/// A partition that was trimmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trimmed {
+    /// Its first offset from now on.
+    pub log_start: Offset,
+}
+
+/// What retention removes next from a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextDeletion {
+    /// First offset that stays.
+    pub upto: Offset,
+    /// When.
+    pub when: DeletionTime,
+}
+
+/// What a deletion waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeletionTime {
+    /// This time of the broker's clock.
+    At(Timestamp),
+    /// So many more bytes.
+    AfterBytes(u64),
 }
 
 /// Asks for offsets.

@@ -10,9 +10,10 @@ mod produce;
 use std::sync::Arc;
 
 pub use admin::{
-    BrokerInfo, ConfigEntry, CreateTopic, CreatedTopic, DeleteTopic, DescribeTopic, DescribedTopic,
-    ListOffsets, ListOffsetsPartition, ListTopics, ListedOffset, ListedTopics, Metadata, MetadataAnswer,
-    OffsetSpec, PartitionDescription, PartitionMetadata, TopicListing, TopicMetadata,
+    BrokerInfo, ConfigEntry, CreateTopic, CreatedTopic, DeleteTopic, DeletionTime, DescribeTopic,
+    DescribedTopic, ListOffsets, ListOffsetsPartition, ListTopics, ListedOffset, ListedTopics, Metadata,
+    MetadataAnswer, NextDeletion, OffsetSpec, PartitionDescription, PartitionMetadata, TopicListing,
+    TopicMetadata, TrimPartition, TrimTopic, Trimmed,
 };
 pub use cluster::{DescribeCluster, DescribedCluster};
 pub use error::{ApiError, ErrorDetails};
@@ -64,6 +65,8 @@ pub enum Request {
     FetchOffsets(FetchOffsets),
     /// How the broker is, and who it is.
     DescribeCluster(DescribeCluster),
+    /// Removes the oldest records of partitions.
+    TrimTopic(TrimTopic),
 }
 
 /// Kind of a request, for what is counted.
@@ -93,6 +96,8 @@ pub enum RequestKind {
     FetchOffsets,
     /// [`Request::DescribeCluster`].
     DescribeCluster,
+    /// [`Request::TrimTopic`].
+    TrimTopic,
 }
 
 impl RequestKind {
@@ -110,6 +115,7 @@ impl RequestKind {
         Self::CommitOffsets,
         Self::FetchOffsets,
         Self::DescribeCluster,
+        Self::TrimTopic,
     ];
 
     /// Name for metrics and logs.
@@ -127,6 +133,7 @@ impl RequestKind {
             Self::CommitOffsets => "commit_offsets",
             Self::FetchOffsets => "fetch_offsets",
             Self::DescribeCluster => "describe_cluster",
+            Self::TrimTopic => "trim_topic",
         }
     }
 
@@ -152,6 +159,7 @@ impl Request {
             Self::CommitOffsets(_) => RequestKind::CommitOffsets,
             Self::FetchOffsets(_) => RequestKind::FetchOffsets,
             Self::DescribeCluster(_) => RequestKind::DescribeCluster,
+            Self::TrimTopic(_) => RequestKind::TrimTopic,
         }
     }
 }
@@ -234,6 +242,7 @@ pub fn each_error(reply: &Reply, look: impl FnMut(&ApiError)) {
         Err(error) => look(error),
         Ok(Response::Metadata(answer)) => items(answer.topics.iter().map(|(_, item)| item), look),
         Ok(Response::ListOffsets(listed)) => items(listed, look),
+        Ok(Response::TrimTopic(trimmed)) => items(trimmed, look),
         Ok(Response::Produce(produced)) => items(&produced.partitions, look),
         Ok(Response::Fetch(fetched)) => items(&fetched.partitions, look),
         Ok(Response::FetchOffsets(offsets)) => items(offsets, look),
@@ -276,6 +285,8 @@ pub enum Response {
     FetchOffsets(FetchedOffsets),
     /// To [`Request::DescribeCluster`].
     DescribeCluster(Box<DescribedCluster>),
+    /// To [`Request::TrimTopic`]: one per partition asked for.
+    TrimTopic(Vec<Result<Trimmed, ApiError>>),
 }
 
 /// An answer or one error for the whole request.

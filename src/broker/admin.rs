@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use super::retention::next_deletion;
 use super::{Broker, errors};
 use crate::api::{
-    ApiError, BrokerInfo, ConfigEntry, DescribeTopic, DescribedTopic, ListTopics, ListedTopics, Metadata,
-    MetadataAnswer, Outcome, PartitionDescription, PartitionMetadata, Response, TopicListing, TopicMetadata,
+    ApiError, BrokerInfo, ConfigEntry, DeletionTime, DescribeTopic, DescribedTopic, ListTopics, ListedTopics,
+    Metadata, MetadataAnswer, NextDeletion, Outcome, PartitionDescription, PartitionMetadata, Response,
+    TopicListing, TopicMetadata,
 };
 use crate::metadata::{ConfigKey, ConfigSource, Glob, Page, Topic};
 use crate::model::{ErrorCode, PartitionId, TopicId, TopicName};
+use crate::partition;
 use crate::storage::{LogStore, PartitionLog};
 
 /// A log and how many producers write to it.
@@ -115,6 +118,11 @@ impl<S: LogStore> Broker<S> {
                 segments: stats.segments,
                 producers,
                 quarantined: stats.quarantined,
+                next_deletion: if topic.id.is_internal() {
+                    None
+                } else {
+                    next_deletion(&*log, topic.config()).map(shown)
+                },
             }
         };
         Some(DescribedTopic {
@@ -178,6 +186,16 @@ impl<S: LogStore> Broker<S> {
             leader: self.settings.broker_id,
             leader_epoch: self.store.leader_epoch(),
         }
+    }
+}
+
+fn shown(next: partition::NextDeletion) -> NextDeletion {
+    NextDeletion {
+        upto: next.upto,
+        when: match next.when {
+            partition::When::At(at) => DeletionTime::At(at),
+            partition::When::AfterBytes(bytes) => DeletionTime::AfterBytes(bytes),
+        },
     }
 }
 

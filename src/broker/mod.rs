@@ -17,6 +17,7 @@ mod groups;
 mod offsets;
 mod produce;
 mod recovered;
+mod retention;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ use tokio::sync::watch;
 
 pub use counters::{Counters, CountersNow};
 pub use recovered::{RecoverError, Recovered};
+pub use retention::RetentionPass;
 pub use settings::Settings;
 pub use traffic::{PartitionNow, TopicNow};
 
@@ -39,6 +41,7 @@ use self::coordinator::Coordinator;
 use self::decompression::Decompression;
 use self::driver::Driver;
 use self::recovered::Parts;
+use self::retention::RetentionClock;
 use self::traffic::Traffic;
 use crate::api::{ApiError, Outcome, Request, Service, TopicPartition};
 use crate::group;
@@ -60,6 +63,7 @@ pub struct Broker<S: LogStore> {
     counters: Arc<Counters>,
     registry: Registry<S::Log>,
     decompression: Decompression,
+    retention: RetentionClock,
     coordinator: Mutex<Coordinator<S::Log>>,
     groups: Mutex<Driver<S::Log, group::Machine>>,
     /// LSN of the newest metadata that answers may have been decided by. Behind what the coordinator holds for moments
@@ -144,6 +148,7 @@ impl<S: LogStore> Broker<S> {
             counters: Arc::default(),
             registry,
             decompression: Decompression::default(),
+            retention: RetentionClock::default(),
             coordinator,
             groups,
             metadata_lsn: Arc::default(),
@@ -241,6 +246,7 @@ impl<S: LogStore> Service for Broker<S> {
             Request::CommitOffsets(commit) => self.commit_offsets(commit),
             Request::FetchOffsets(fetch) => self.fetch_offsets(&fetch),
             Request::DescribeCluster(_) => self.describe_cluster(),
+            Request::TrimTopic(trim) => self.trim_topic(trim),
         };
         match &outcome {
             Outcome::Ready(reply) | Outcome::AfterLsn { reply, .. } => self.counters.count(reply),

@@ -47,6 +47,8 @@ pub struct Settings {
     pub list_count_default: u32,
     /// Most topics on a page.
     pub list_count_max: u32,
+    /// How often retention looks for what is too old or too much.
+    pub retention_every: Duration,
 }
 
 impl Default for Settings {
@@ -69,6 +71,7 @@ impl Default for Settings {
             storage_full_retry_ms: 1_000,
             list_count_default: 100,
             list_count_max: 1_000,
+            retention_every: Duration::from_secs(30),
         }
     }
 }

@@ -6,6 +6,7 @@ mod groups;
 mod power;
 mod produce;
 mod restart;
+mod retention;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -22,6 +22,7 @@ mod record_output;
 mod serve;
 mod session;
 mod topic;
+mod topic_trim;
 mod version;
 
 use std::ffi::OsString;

@@ -10,8 +10,8 @@ use super::failure::{Exit, Failure, Outcome, Stopped};
 use super::output::{bytes_text, line, table};
 use super::session::connect;
 use crate::client::{
-    CreateTopicOptions, ListTopicsOptions, PartitionDescription, TopicConfigEntry, TopicDescription,
-    TopicListing,
+    CreateTopicOptions, ListTopicsOptions, NextDeletion, PartitionDescription, TopicConfigEntry,
+    TopicDescription, TopicListing,
 };
 use crate::model::show_millis;
 use crate::telemetry::rfc3339_millis;
@@ -25,6 +25,8 @@ pub(crate) enum TopicCommand {
     List(ListArgs),
     /// Show everything about a topic.
     Describe(NameArgs),
+    /// Remove the oldest records of a topic; shows first what would go.
+    Trim(super::topic_trim::TrimArgs),
     /// Delete a topic and all of its records; asks first.
     Delete(NameArgs),
 }
@@ -76,6 +78,7 @@ pub(crate) async fn run(command: TopicCommand, context: &Context) -> Outcome {
         TopicCommand::Create(args) => create(args, context).await,
         TopicCommand::List(args) => list(args, context).await,
         TopicCommand::Describe(args) => describe(args, context).await,
+        TopicCommand::Trim(args) => super::topic_trim::run(args, context).await,
         TopicCommand::Delete(args) => delete(args, context).await,
     }
 }
@@ -197,6 +200,7 @@ fn description_text(topic: &TopicDescription) -> String {
         "SIZE",
         "SEGMENTS",
         "PRODUCERS",
+        "NEXT DELETION",
     ];
     if damaged {
         header.push("DAMAGED");
@@ -220,6 +224,9 @@ fn partition_row(partition: &PartitionDescription, damaged: bool) -> Vec<String>
         bytes_text(partition.size_bytes),
         partition.segments.to_string(),
         partition.producers.to_string(),
+        partition
+            .next_deletion
+            .map_or_else(|| "-".to_owned(), next_deletion_text),
     ];
     if damaged {
         let ranges: Vec<String> = partition
@@ -230,6 +237,23 @@ fn partition_row(partition: &PartitionDescription, damaged: bool) -> Vec<String>
         row.push(ranges.join(" "));
     }
     row
+}
+
+fn next_deletion_text(next: NextDeletion) -> String {
+    let when = match (next.at, next.after_bytes) {
+        (Some(at), _) => format!("at {}", rfc3339_millis(at)),
+        (None, Some(bytes)) => format!("after {} more", bytes_text(bytes)),
+        (None, None) => "some time".to_owned(),
+    };
+    format!("below {} {when}", next.upto)
+}
+
+fn next_deletion_json(next: NextDeletion) -> Value {
+    json!({
+        "upto_offset": next.upto.get(),
+        "at": next.at.map(rfc3339_millis),
+        "after_bytes": next.after_bytes,
+    })
 }
 
 /// An entry for people: durations with their unit, and a word where it has no effect.
@@ -288,6 +312,7 @@ fn partition_json(partition: &PartitionDescription) -> Value {
         "segments": partition.segments,
         "producers": partition.producers,
         "quarantined": quarantined,
+        "next_deletion": partition.next_deletion.map(next_deletion_json),
     })
 }
 
@@ -373,6 +398,7 @@ mod tests {
                 segments: 1,
                 producers: 2,
                 quarantined: vec![(Offset::new(4).unwrap(), Offset::new(9).unwrap())],
+                next_deletion: None,
             }],
         }
     }

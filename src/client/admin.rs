@@ -84,6 +84,28 @@ pub struct PartitionDescription {
     pub producers: u32,
     /// Damaged ranges, first and last offset (inclusive).
     pub quarantined: Vec<(Offset, Offset)>,
+    /// What retention removes next; `None`: nothing.
+    pub next_deletion: Option<NextDeletion>,
+}
+
+/// What retention removes next from a partition, if nothing but the time and the size changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextDeletion {
+    /// First offset that stays.
+    pub upto: Offset,
+    /// Because it is too old then.
+    pub at: Option<Timestamp>,
+    /// Because it is too much when so many bytes more are there.
+    pub after_bytes: Option<u64>,
+}
+
+/// Up to where [`Client::trim_topic`] removes records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrimTo {
+    /// What lies below this offset, which stays.
+    Offset(Offset),
+    /// Everything that consumers can see.
+    HighWatermark,
 }
 
 /// Which topics are listed.
@@ -370,6 +392,47 @@ impl Client {
             .collect())
     }
 
+    /// Removes the oldest records of some partitions for good; where each begins then, in the order given. What is below
+    /// the log start already is success.
+    ///
+    /// # Errors
+    /// Those of every request; a partition's own error is in its place: `OFFSET_OUT_OF_RANGE` above its high watermark.
+    pub async fn trim_topic(
+        &self,
+        topic: &str,
+        partitions: &[(u32, TrimTo)],
+    ) -> Result<Vec<Result<Offset, Error>>, Error> {
+        let asked = partitions.iter().map(|&(partition, to)| pb::TrimPartition {
+            partition: Some(pb::TopicPartition {
+                topic: topic.to_owned(),
+                topic_id: Bytes::new(),
+                partition,
+            }),
+            to_offset: match to {
+                TrimTo::Offset(offset) => offset.get(),
+                TrimTo::HighWatermark => -1,
+            },
+        });
+        let body = RequestBody::TrimTopic(pb::TrimTopicRequest {
+            partitions: asked.collect(),
+        });
+        let trimmed = match self.link.call("trim topic", body, Repeat::Safe).await? {
+            ResponseBody::TrimTopic(trimmed) => trimmed.partitions,
+            other => return Err(unexpected("trim topic", &other)),
+        };
+        if trimmed.len() != partitions.len() {
+            return Err(decode(
+                "trim topic",
+                "another number of partitions than asked for",
+            ));
+        }
+        let start = |trimmed: pb::TrimmedPartition| match trimmed.error {
+            Some(error) => Err(error.into()),
+            None => offset("trim topic", trimmed.log_start_offset),
+        };
+        Ok(trimmed.into_iter().map(start).collect())
+    }
+
     /// Sends `payload` (at most 1,024 bytes) there and back. Returns how long it took.
     ///
     /// # Errors
@@ -432,6 +495,22 @@ impl TryFrom<pb::PartitionDescription> for PartitionDescription {
             quarantined: ranges
                 .map(|range| Ok((checked(range.first)?, checked(range.last)?)))
                 .collect::<Result<_, Error>>()?,
+            next_deletion: described
+                .next_deletion
+                .map(|next| {
+                    let (mut at, mut after_bytes) = (None, None);
+                    match next.when {
+                        Some(pb::next_deletion::When::AtMs(ms)) => at = Some(Timestamp(ms)),
+                        Some(pb::next_deletion::When::AfterBytes(bytes)) => after_bytes = Some(bytes),
+                        None => {}
+                    }
+                    Ok::<_, Error>(NextDeletion {
+                        upto: checked(next.upto_offset)?,
+                        at,
+                        after_bytes,
+                    })
+                })
+                .transpose()?,
         })
     }
 }

@@ -5,11 +5,13 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod producers;
+mod retention;
 mod snapshot;
 #[cfg(test)]
 mod tests;
 
 pub use producers::{PRODUCER_IDLE_MS_MAX, PRODUCERS_REMEMBERED_MAX, ProducerLimits, WINDOW_BATCHES};
+pub use retention::{Cause, ClockGuard, NextDeletion, RetainedSegment, Retention, Trust, When, due, next};
 pub use snapshot::SnapshotError;
 
 use self::producers::{Judgement, ProducerTable};

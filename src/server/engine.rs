@@ -41,6 +41,8 @@ pub(crate) struct Engine {
     pub(crate) health: Arc<dyn Fn() -> EngineHealth + Send + Sync>,
     /// What it has counted; may be asked from anywhere, and takes a while with many partitions.
     pub(crate) now: Arc<dyn Fn() -> EngineNow + Send + Sync>,
+    /// Removes what retention does not keep; takes a while with many partitions.
+    pub(crate) retain: Arc<dyn Fn() + Send + Sync>,
     /// Ends the engine with a clean checkpoint.
     pub(crate) close: Box<dyn FnOnce() -> BoxFuture<'static, Result<(), String>> + Send>,
     step_bytes_max: u32,
@@ -117,7 +119,11 @@ fn in_memory(pair: Pair<MemoryStore>) -> Engine {
     let durable = pair.store.durable();
     let state = durable.clone();
     let counting = Arc::clone(&pair.broker);
+    let retaining = Arc::clone(&pair.broker);
     Engine {
+        retain: Arc::new(move || {
+            retaining.retain();
+        }),
         service: pair.broker,
         now: Arc::new(move || EngineNow {
             counters: counting.counters().now(),
@@ -247,7 +253,11 @@ fn local(pair: Pair<LocalStore>, lock: DirectoryLock, recovery_took: Duration) -
     } = pair;
     let asked = Arc::clone(&store);
     let (counted, counting) = (Arc::clone(&store), Arc::clone(&broker));
+    let retaining = Arc::clone(&broker);
     Engine {
+        retain: Arc::new(move || {
+            retaining.retain();
+        }),
         service: broker,
         now: Arc::new(move || EngineNow {
             counters: counting.counters().now(),

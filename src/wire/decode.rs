@@ -107,6 +107,17 @@ pub(super) fn list_offsets(request: v1::ListOffsetsRequest) -> Result<api::Reque
     Ok(api::Request::ListOffsets(api::ListOffsets { partitions }))
 }
 
+pub(super) fn trim_topic(request: v1::TrimTopicRequest) -> Result<api::Request, ApiError> {
+    let partitions = each(request.partitions, "trim_topic.partitions", |item, path| {
+        let partition = topic_partition(item.partition, path)?;
+        Ok(api::TrimPartition {
+            partition,
+            to: item.to_offset,
+        })
+    })?;
+    Ok(api::Request::TrimTopic(api::TrimTopic { partitions }))
+}
+
 fn offset_spec(spec: i32, timestamp: Option<i64>, path: Path) -> Result<OffsetSpec, ApiError> {
     match (v1::OffsetSpec::try_from(spec), timestamp) {
         (Ok(v1::OffsetSpec::Earliest), None) => Ok(OffsetSpec::Earliest),

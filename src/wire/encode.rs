@@ -8,10 +8,10 @@ use bytes::Bytes;
 use super::payload::{self, Part};
 use super::{PROTOCOL_VERSION, errors};
 use crate::api::{
-    ApiError, ConfigEntry, CreatedTopic, DescribedCluster, DescribedTopic, ErrorDetails, FetchPayload,
-    Fetched, FetchedPartition, GroupOffset, InitializedProducer, ListedOffset, ListedTopics, MetadataAnswer,
-    PartitionDescription, PartitionMetadata, Produced, ProducedPartition, Reply, Response, TopicListing,
-    TopicMetadata,
+    ApiError, ConfigEntry, CreatedTopic, DeletionTime, DescribedCluster, DescribedTopic, ErrorDetails,
+    FetchPayload, Fetched, FetchedPartition, GroupOffset, InitializedProducer, ListedOffset, ListedTopics,
+    MetadataAnswer, NextDeletion, PartitionDescription, PartitionMetadata, Produced, ProducedPartition,
+    Reply, Response, TopicListing, TopicMetadata, Trimmed,
 };
 use crate::model::{Acks, ErrorCode, Lsn, Offset, StorageHealth, StorageState, TopicId};
 use crate::net::frame::{FrameOut, PREFIX_BYTES};
@@ -81,6 +81,7 @@ fn frame(request_id: u64, reply: Reply) -> Option<FrameOut> {
         Ok(Response::Produce(Produced { partitions })) => Body::Produce(v1::ProduceResponse {
             partitions: partitions.into_iter().map(produced_partition).collect(),
         }),
+        Ok(Response::TrimTopic(trimmed)) => Body::TrimTopic(trim_topic(trimmed)),
         Ok(Response::DescribeCluster(cluster)) => Body::DescribeCluster(describe_cluster(*cluster)),
         Ok(Response::CommitOffsets(at)) => {
             Body::CommitOffsets(v1::CommitOffsetsResponse { committed_ms: at.0 })
@@ -181,6 +182,22 @@ fn create_topic(created: CreatedTopic) -> v1::CreateTopicResponse {
         topic_id: topic_id(created.id),
         partitions: created.partitions,
         created: created.created,
+    }
+}
+
+fn trim_topic(trimmed: Vec<Result<Trimmed, ApiError>>) -> v1::TrimTopicResponse {
+    let partition = |result: Result<Trimmed, ApiError>| match result {
+        Ok(trimmed) => v1::TrimmedPartition {
+            error: None,
+            log_start_offset: trimmed.log_start.get(),
+        },
+        Err(error) => v1::TrimmedPartition {
+            error: Some(errors::to_wire(error)),
+            log_start_offset: 0,
+        },
+    };
+    v1::TrimTopicResponse {
+        partitions: trimmed.into_iter().map(partition).collect(),
     }
 }
 
@@ -363,6 +380,16 @@ fn config_entry(entry: ConfigEntry) -> v1::ConfigEntry {
     }
 }
 
+fn next_deletion(next: NextDeletion) -> v1::NextDeletion {
+    v1::NextDeletion {
+        upto_offset: next.upto.get(),
+        when: Some(match next.when {
+            DeletionTime::At(at) => v1::next_deletion::When::AtMs(at.0),
+            DeletionTime::AfterBytes(bytes) => v1::next_deletion::When::AfterBytes(bytes),
+        }),
+    }
+}
+
 fn partition_description(partition: PartitionDescription) -> v1::PartitionDescription {
     v1::PartitionDescription {
         partition: partition.metadata.partition.0,
@@ -382,6 +409,7 @@ fn partition_description(partition: PartitionDescription) -> v1::PartitionDescri
                 last: last.get(),
             })
             .collect(),
+        next_deletion: partition.next_deletion.map(next_deletion),
     }
 }
 

@@ -121,6 +121,7 @@ impl NativeProtocol {
             Body::DescribeTopic(body) => Ok(decode::describe_topic(body)),
             Body::ListTopics(body) => Ok(decode::list_topics(body)),
             Body::ListOffsets(body) => decode::list_offsets(body),
+            Body::TrimTopic(body) => decode::trim_topic(body),
             Body::InitProducer(body) => decode::init_producer(body),
             Body::Produce(body) => decode::produce(body),
             Body::Fetch(body) => decode::fetch(body, self.cuts),
@@ -173,6 +174,7 @@ impl Protocol for NativeProtocol {
                 | Body::Produce(_)
                 | Body::Fetch(_)
                 | Body::DescribeCluster(_)
+                | Body::TrimTopic(_)
                 | Body::CommitOffsets(_)
                 | Body::FetchOffsets(_),
             ) => refuse(protocol_error("the first request of a connection must be Hello")),

@@ -73,6 +73,7 @@ message!(REQUEST = "Request" {
     list_topics = 16: Kind::Message(&LIST_TOPICS),
     list_offsets = 17: Kind::Message(&LIST_OFFSETS),
     init_producer = 18: Kind::Message(&INIT_PRODUCER),
+    trim_topic = 22: Kind::Message(&TRIM_TOPIC),
     describe_cluster = 23: Kind::Message(&DESCRIBE_CLUSTER),
     commit_offsets = 30: Kind::Message(&COMMIT_OFFSETS),
     fetch_offsets = 31: Kind::Message(&FETCH_OFFSETS),
@@ -136,6 +137,15 @@ message!(LIST_OFFSETS_PARTITION = "ListOffsetsPartition" {
     partition = 1: Kind::Message(&TOPIC_PARTITION),
     spec = 2: Kind::Enum,
     timestamp = 3: Kind::I64,
+});
+
+message!(TRIM_TOPIC = "TrimTopicRequest" {
+    partitions = 1: Kind::Message(&TRIM_PARTITION),
+});
+
+message!(TRIM_PARTITION = "TrimPartition" {
+    partition = 1: Kind::Message(&TOPIC_PARTITION),
+    to_offset = 2: Kind::I64,
 });
 
 message!(TOPIC_PARTITION = "TopicPartition" {

@@ -589,3 +589,69 @@ fn an_interrupted_demo_removes_its_broker_and_its_directory() {
     assert_eq!(entries(dir.path()), 0);
     assert!(!proc.exists(), "process {pid} is left");
 }
+
+#[test]
+fn a_topic_is_trimmed_only_when_told_to_and_stays_so() {
+    let mut broker = Broker::start();
+    broker.ok(&["topic", "create", "orders", "-p", "2"]);
+    broker.produce(&["produce", "orders", "-p", "0"], "a\nb\nc\nd\n");
+    let plan = broker.ok_json(&[
+        "--format",
+        "json",
+        "topic",
+        "trim",
+        "orders",
+        "--to-offset",
+        "3",
+        "-p",
+        "0",
+    ]);
+    assert_eq!((&plan["records"], &plan["executed"]), (&3.into(), &false.into()));
+    let start = |broker: &Broker| {
+        let topic = broker.ok_json(&["--format", "json", "topic", "describe", "orders"]);
+        topic["partitions"][0]["log_start_offset"].as_i64().unwrap()
+    };
+    assert_eq!(start(&broker), 0, "a plan changes nothing");
+    let refused = broker.run(&[
+        "topic",
+        "trim",
+        "orders",
+        "--to-offset",
+        "5",
+        "-p",
+        "0",
+        "--execute",
+    ]);
+    assert!(
+        failed(&refused, 3).contains("above the end of orders/0, which is 4"),
+        "{refused:?}"
+    );
+    failed(&broker.run(&["topic", "trim", "orders", "--execute"]), 2);
+    failed(
+        &broker.run(&["topic", "trim", "orders", "--to-end", "-p", "7"]),
+        3,
+    );
+    broker.ok(&[
+        "topic",
+        "trim",
+        "orders",
+        "--to-offset",
+        "3",
+        "-p",
+        "0",
+        "--execute",
+    ]);
+    assert_eq!(start(&broker), 3);
+    broker.kill();
+    broker.restart();
+    assert_eq!(start(&broker), 3);
+    let left = broker.ok(&["consume", "orders", "-o", "start", "--exit-at-end", "-f", "%v\\n"]);
+    assert_eq!(left, "d\n");
+    broker.ok(&["topic", "trim", "orders", "--to-end", "--execute"]);
+    assert_eq!(
+        broker.ok(&["consume", "orders", "-o", "start", "--exit-at-end", "-f", "%v\\n"]),
+        ""
+    );
+    let next = broker.produce(&["produce", "orders", "-p", "0"], "e\n");
+    assert_eq!(next["partitions"][0]["first_offset"], 4);
+}
