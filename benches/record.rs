@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use naru::model::{LeaderEpoch, Offset, Timestamp};
-use naru::record::{BatchBuilder, BatchHeader, Records, crc32c, validate};
+use naru::record::{BatchBuilder, BatchHeader, Codec, Records, crc32c, validate};
 
 const BATCH_BYTES: usize = 64 << 10;
 const VALUE_BYTES: usize = 100;
@@ -45,6 +45,16 @@ fn main() {
             black_box(view.expect("the batch is valid").to_record(&batch));
         }
     });
+    for codec in Codec::ALL.into_iter().filter(|codec| *codec != Codec::None) {
+        let compressed = build_compressed(codec);
+        println!("{codec}: {} bytes", compressed.len());
+        report(&format!("{codec}, build and compress"), records, || {
+            black_box(build_compressed(codec));
+        });
+        report(&format!("{codec}, validate"), records, || {
+            black_box(validate(black_box(compressed.clone()), u32::MAX)).expect("the batch is valid");
+        });
+    }
     let mut sealed = validate(batch, u32::MAX).expect("the batch is valid");
     report("stamp and whole_crc, per batch", 1, || {
         sealed.stamp(Offset::ZERO, LeaderEpoch(1));
@@ -53,6 +63,14 @@ fn main() {
 }
 
 fn build() -> Bytes {
+    builder().finish(None)
+}
+
+fn build_compressed(codec: Codec) -> Bytes {
+    builder().compressed(codec).finish(None)
+}
+
+fn builder() -> BatchBuilder {
     let value = [b'v'; VALUE_BYTES];
     let mut builder = BatchBuilder::with_capacity(BATCH_BYTES);
     let mut timestamp = NOW;
@@ -61,7 +79,7 @@ fn build() -> Bytes {
         // Some records per millisecond, as a busy producer has them.
         timestamp += i64::from(builder.count().is_multiple_of(4));
     }
-    builder.finish(None)
+    builder
 }
 
 fn report(what: &str, records: u32, mut run: impl FnMut()) {

@@ -161,7 +161,7 @@ async fn serve(settings: &Settings, clock: Arc<dyn Clock>) -> Result<(), ServeEr
             info!(event = "stopped", signal, "stopped before recovery was done");
             return Ok(());
         }
-        opened = engine::open(settings, addresses.native, &clock, &status, &metrics.disk) => opened?,
+        opened = engine::open(settings, addresses, &clock, &status, &metrics.disk) => opened?,
     };
     let health = Arc::clone(&engine.health);
     status.watch_engine(move || health());
@@ -313,7 +313,8 @@ mod tests {
     async fn opened(settings: &Settings) -> Engine {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let native = SocketAddr::from(([127, 0, 0, 1], 1));
-        engine::open(settings, native, &clock, &Status::new(), &Arc::default())
+        let addresses = Addresses { native, http: native };
+        engine::open(settings, addresses, &clock, &Status::new(), &Arc::default())
             .await
             .unwrap()
     }

@@ -1,6 +1,7 @@
 //! What the broker can be asked, in domain types. Knows neither bytes on the wire nor how anything is done.
 
 mod admin;
+mod cluster;
 mod error;
 mod fetch;
 mod groups;
@@ -13,12 +14,13 @@ pub use admin::{
     ListOffsets, ListOffsetsPartition, ListTopics, ListedOffset, ListedTopics, Metadata, MetadataAnswer,
     OffsetSpec, PartitionDescription, PartitionMetadata, TopicListing, TopicMetadata,
 };
+pub use cluster::{DescribeCluster, DescribedCluster};
 pub use error::{ApiError, ErrorDetails};
 pub use fetch::{Fetch, FetchForm, FetchPartition, FetchPayload, Fetched, FetchedPartition};
 pub use groups::{CommitOffsets, Committed, FetchOffsets, FetchedOffsets, GroupOffset, OffsetToCommit};
 pub use produce::{
     InitProducer, InitializedProducer, Produce, ProducePartition, ProducePayload, Produced,
-    ProducedPartition, ProducerStamp,
+    ProducedPartition, ProducerStamp, Validation,
 };
 
 use crate::model::{ErrorCode, Lsn, PartitionId, Timestamp, TopicId};
@@ -60,6 +62,8 @@ pub enum Request {
     CommitOffsets(CommitOffsets),
     /// Asks how far a group is.
     FetchOffsets(FetchOffsets),
+    /// How the broker is, and who it is.
+    DescribeCluster(DescribeCluster),
 }
 
 /// Kind of a request, for what is counted.
@@ -87,6 +91,8 @@ pub enum RequestKind {
     CommitOffsets,
     /// [`Request::FetchOffsets`].
     FetchOffsets,
+    /// [`Request::DescribeCluster`].
+    DescribeCluster,
 }
 
 impl RequestKind {
@@ -103,6 +109,7 @@ impl RequestKind {
         Self::Fetch,
         Self::CommitOffsets,
         Self::FetchOffsets,
+        Self::DescribeCluster,
     ];
 
     /// Name for metrics and logs.
@@ -119,6 +126,7 @@ impl RequestKind {
             Self::Fetch => "fetch",
             Self::CommitOffsets => "commit_offsets",
             Self::FetchOffsets => "fetch_offsets",
+            Self::DescribeCluster => "describe_cluster",
         }
     }
 
@@ -143,6 +151,7 @@ impl Request {
             Self::Fetch(_) => RequestKind::Fetch,
             Self::CommitOffsets(_) => RequestKind::CommitOffsets,
             Self::FetchOffsets(_) => RequestKind::FetchOffsets,
+            Self::DescribeCluster(_) => RequestKind::DescribeCluster,
         }
     }
 }
@@ -234,7 +243,8 @@ pub fn each_error(reply: &Reply, look: impl FnMut(&ApiError)) {
             | Response::DescribeTopic(_)
             | Response::ListTopics(_)
             | Response::InitProducer(_)
-            | Response::CommitOffsets(_),
+            | Response::CommitOffsets(_)
+            | Response::DescribeCluster(_),
         ) => {}
     }
 }
@@ -264,6 +274,8 @@ pub enum Response {
     CommitOffsets(Timestamp),
     /// To [`Request::FetchOffsets`].
     FetchOffsets(FetchedOffsets),
+    /// To [`Request::DescribeCluster`].
+    DescribeCluster(Box<DescribedCluster>),
 }
 
 /// An answer or one error for the whole request.

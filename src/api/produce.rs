@@ -1,10 +1,12 @@
 //! Appending.
 
+use std::sync::{Arc, OnceLock};
+
 use bytes::Bytes;
 
 use super::{ApiError, TopicPartition};
 use crate::model::{Acks, LeaderEpoch, Lsn, Offset, ProducerEpoch, ProducerId, Sequence, Timestamp};
-use crate::record::Record;
+use crate::record::{BatchError, Record, SealedBatch, validate_within};
 
 /// Makes a new idempotent producer or bumps the epoch of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +56,8 @@ pub struct ProducePartition {
 pub enum ProducePayload {
     /// A whole record batch, not validated yet.
     Raw(Bytes),
+    /// A whole record batch whose records are compressed, and what its validation came to. Never made by a protocol.
+    Compressed(Arc<Validation>),
     /// Records, to be encoded by the broker.
     Structured {
         /// The records.
@@ -63,11 +67,46 @@ pub enum ProducePayload {
     },
 }
 
+/// A compressed batch on its way through validation, which may take place on another thread.
+#[derive(Debug, PartialEq)]
+pub struct Validation {
+    batch: Bytes,
+    verdict: OnceLock<Result<SealedBatch, BatchError>>,
+}
+
+impl Validation {
+    /// Nothing is known yet.
+    pub fn new(batch: Bytes) -> Self {
+        Self {
+            batch,
+            verdict: OnceLock::new(),
+        }
+    }
+
+    /// Validates the batch, whatever its size. Comes to no verdict if its records have more than `records_bytes_max` bytes,
+    /// unless that is the whole `limit`.
+    pub fn run(&self, records_bytes_max: usize, limit: usize) {
+        match validate_within(self.batch.clone(), u32::MAX, records_bytes_max) {
+            Err(BatchError::Expands { .. }) if records_bytes_max < limit => {}
+            verdict => {
+                // Another thread may have been faster; both say the same.
+                let _ = self.verdict.set(verdict);
+            }
+        }
+    }
+
+    /// What validation came to, if it has ended.
+    pub fn verdict(&self) -> Option<&Result<SealedBatch, BatchError>> {
+        self.verdict.get()
+    }
+}
+
 impl ProducePayload {
     /// An upper bound of the batch's size in bytes.
     pub fn bytes(&self) -> u64 {
         match self {
             Self::Raw(bytes) => bytes.len() as u64,
+            Self::Compressed(validation) => validation.batch.len() as u64,
             Self::Structured { records, .. } => {
                 let header = crate::record::HEADER_BYTES as u64;
                 header + records.iter().map(Record::encoded_bytes_max).sum::<u64>()

@@ -121,7 +121,12 @@ impl<S: LogStore> Broker<S> {
             name: topic.name.clone(),
             id: topic.id,
             created: topic.created,
-            configs: entries(topic),
+            // The broker's own topics are kept as the broker needs them: what users can set says nothing about them.
+            configs: if topic.id.is_internal() {
+                Vec::new()
+            } else {
+                entries(topic)
+            },
             partitions: (0..).zip(self.parts(topic)?).map(describe).collect(),
         })
     }

@@ -13,6 +13,10 @@ use crate::partition::PartitionState;
 use crate::record::{BatchBuilder, BatchHeader, Records};
 use crate::storage::{LogConfig, LogStore, PartitionLog, Placed, Snapshot};
 
+/// Segments of internal partitions. Whole ones go with the checkpoints whose snapshot covers them, so this is about what such
+/// a partition takes on disk.
+const SEGMENT_BYTES: u32 = 16 << 20;
+
 /// A machine and where its records go.
 #[derive(Debug)]
 pub(super) struct Driver<L, M> {
@@ -34,7 +38,10 @@ pub(super) struct Pending<R> {
 impl<L: PartitionLog, M: Stored> Driver<L, M> {
     /// Goes on where recovery ended.
     pub(super) fn new<S: LogStore<Log = L>>(store: &S, recovered: Replayed<M>) -> Self {
-        let config = LogConfig::from(&TopicConfig::default());
+        let config = LogConfig {
+            segment_bytes: SEGMENT_BYTES,
+            ..LogConfig::from(&TopicConfig::default())
+        };
         let log = store.open(recovered.key, config);
         let mut state = recovered.state;
         state.lead(log.bounds(Lsn::ZERO).log_end, store.leader_epoch());

@@ -122,9 +122,14 @@ pub(super) fn bad_batch(bad: &BatchError) -> ApiError {
         BatchError::TooLarge { actual, max } => batch_too_large(*actual, *max),
         BatchError::Crc { .. } => ApiError::new(ErrorCode::CorruptBatch, text)
             .hint("it was damaged on the way; nothing was written"),
-        BatchError::Compression(_) => {
-            ApiError::new(ErrorCode::UnsupportedCompression, text).hint("send the batch without compression")
-        }
+        BatchError::Compression(_) => ApiError::new(ErrorCode::UnsupportedCompression, text)
+            .hint("use gzip (1), snappy (2), lz4 (3), zstd (4) or none (0)"),
+        BatchError::Expands { max } => ApiError::new(ErrorCode::MessageTooLarge, text)
+            .hint("send fewer records in a batch")
+            .details(ErrorDetails {
+                limit: Some(*max),
+                ..ErrorDetails::default()
+            }),
         BatchError::TimestampType => ApiError::new(ErrorCode::InvalidTimestamp, text),
         BatchError::Transactional => ApiError::new(ErrorCode::InvalidTxnState, text),
         BatchError::Record { .. } => ApiError::new(ErrorCode::InvalidRecord, text),

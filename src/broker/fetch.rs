@@ -7,13 +7,14 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{Notify, watch};
 
+use super::decompression::{Decompression, has_compressed};
 use super::{Broker, Counters, Partition, errors};
 use crate::api::{
     ApiError, Fetch, FetchForm, FetchPartition, FetchPayload, Fetched, FetchedPartition, Outcome, Reply,
     Response,
 };
 use crate::model::{DurableState, LeaderEpoch, LogBounds, Lsn, Offset};
-use crate::record::{Batches, Record, Records};
+use crate::record::{Batches, DECOMPRESSED_BYTES_MAX, Record, Records, uncompressed};
 use crate::storage::{LogStore, PartitionLog, ReadError, ReadOut, ReadSpec};
 
 /// A fetch with everything looked up; needs the broker no more.
@@ -28,6 +29,7 @@ struct Plan<L> {
     durable: watch::Receiver<DurableState>,
     metadata_lsn: Arc<AtomicU64>,
     counters: Arc<Counters>,
+    decompression: Decompression,
 }
 
 /// One partition to read.
@@ -96,6 +98,7 @@ impl<S: LogStore> Broker<S> {
             durable: self.durable.clone(),
             metadata_lsn: Arc::clone(&self.metadata_lsn),
             counters: Arc::clone(&self.counters),
+            decompression: self.decompression.clone(),
         }
     }
 
@@ -155,7 +158,7 @@ impl<L: PartitionLog> Plan<L> {
         reply
     }
 
-    /// All partitions from memory; `None` if one of them needs the disk.
+    /// All partitions from memory; `None` if one of them needs the disk, or another thread for decompression.
     fn read_memory(&self) -> Option<Round> {
         let mut round = self.begin();
         for target in &self.targets {
@@ -165,7 +168,12 @@ impl<L: PartitionLog> Plan<L> {
                     let log = &target.as_ref().ok()?.partition.log;
                     let read = log.try_read(&spec)?;
                     round.note_memory(&read);
-                    self.take(&mut round, &spec, bounds, read);
+                    let cut = self.cut(&round, &spec);
+                    if cut.is_some() && read.as_ref().is_ok_and(has_compressed) {
+                        return None;
+                    }
+                    let found = read.and_then(|out| found(out, cut));
+                    self.take(&mut round, &spec, bounds, found);
                 }
             }
         }
@@ -187,12 +195,24 @@ impl<L: PartitionLog> Plan<L> {
                         }
                         None => Arc::clone(log).read(spec).await,
                     };
-                    self.take(&mut round, &spec, bounds, read);
+                    let cut = self.cut(&round, &spec);
+                    let found = self.found(read, cut).await;
+                    self.take(&mut round, &spec, bounds, found);
                 }
                 (Next::Read(..), Err(error)) => round.push(Err(error.clone())),
             }
         }
         round
+    }
+
+    /// Decodes what was read, where it is compressed on another thread.
+    async fn found(&self, read: Result<ReadOut, ReadError>, cut: Option<Cut>) -> Result<Found, ReadError> {
+        let out = read?;
+        if cut.is_none() || !has_compressed(&out) {
+            return found(out, cut);
+        }
+        let decoded = self.decompression.run(move || found(out, cut)).await;
+        decoded.unwrap_or_else(|| Err(ReadError::Io("the broker is stopping".to_owned())))
     }
 
     /// The LSN is loaded once, so that steps over several partitions are seen whole.
@@ -239,37 +259,31 @@ impl<L: PartitionLog> Plan<L> {
         Next::Read(spec, bounds)
     }
 
-    fn take(&self, round: &mut Round, spec: &ReadSpec, bounds: LogBounds, read: Result<ReadOut, ReadError>) {
-        let out = match read {
-            Ok(out) => out,
+    /// What is to be decoded of what was read; `None`: it goes out as it is.
+    fn cut(&self, round: &Round, spec: &ReadSpec) -> Option<Cut> {
+        match self.form {
+            FetchForm::Raw => None,
+            FetchForm::Structured => Some(Cut {
+                from: spec.from,
+                bytes_max: self.structured_bytes_max.saturating_sub(round.structured_bytes),
+                min_one: round.structured_bytes == 0,
+            }),
+        }
+    }
+
+    fn take(&self, round: &mut Round, spec: &ReadSpec, bounds: LogBounds, read: Result<Found, ReadError>) {
+        let found = match read {
+            Ok(found) => found,
             Err(error) => return round.push(Err(errors::read(error))),
         };
         let mut fetched = self.empty(spec.from, bounds);
-        fetched.next_offset = out.next;
-        let bytes = out.bytes;
-        match self.form {
-            FetchForm::Raw => fetched.payload = FetchPayload::Raw(out.extents),
-            FetchForm::Structured => {
-                let left = self.structured_bytes_max.saturating_sub(round.structured_bytes);
-                let cut = Cut {
-                    from: spec.from,
-                    bytes_max: left,
-                    min_one: round.structured_bytes == 0,
-                };
-                match decode(out, cut) {
-                    Ok(decoded) => {
-                        round.structured_bytes += decoded.bytes;
-                        fetched.next_offset = decoded.next;
-                        fetched.payload = FetchPayload::Structured(decoded.records);
-                    }
-                    Err(error) => return round.push(Err(errors::read(error))),
-                }
-            }
-        }
+        fetched.next_offset = found.next;
+        fetched.payload = found.payload;
         let records = fetched.next_offset.since(spec.from);
-        round.bytes += bytes;
+        round.structured_bytes += found.structured_bytes;
+        round.bytes += found.bytes;
         round.records += records;
-        round.taken.push((round.results.len(), records, bytes));
+        round.taken.push((round.results.len(), records, found.bytes));
         round.push(Ok(fetched));
     }
 
@@ -338,13 +352,44 @@ struct Cut {
     min_one: bool,
 }
 
+/// What was read of a partition, in the form that was asked for.
+struct Found {
+    payload: FetchPayload,
+    /// Where to read next.
+    next: Offset,
+    /// Bytes of the batches.
+    bytes: u64,
+    /// Bytes of the decoded records, as a client gets them.
+    structured_bytes: u64,
+}
+
+fn found(out: ReadOut, cut: Option<Cut>) -> Result<Found, ReadError> {
+    let Some(cut) = cut else {
+        return Ok(Found {
+            next: out.next,
+            bytes: out.bytes,
+            structured_bytes: 0,
+            payload: FetchPayload::Raw(out.extents),
+        });
+    };
+    let bytes = out.bytes;
+    let decoded = decode(out, cut)?;
+    Ok(Found {
+        next: decoded.next,
+        bytes,
+        structured_bytes: decoded.bytes,
+        payload: FetchPayload::Structured(decoded.records),
+    })
+}
+
 struct Decoded {
     records: Vec<(Offset, Record)>,
     bytes: u64,
     next: Offset,
 }
 
-/// Decodes the records from the offset asked for, as far as the limit allows.
+/// Decodes the records from the offset asked for, as far as the limit allows. A batch that does not fit as a whole is
+/// decompressed again for the next answer.
 fn decode(out: ReadOut, cut: Cut) -> Result<Decoded, ReadError> {
     let mut decoded = Decoded {
         records: Vec::new(),
@@ -354,11 +399,13 @@ fn decode(out: ReadOut, cut: Cut) -> Result<Decoded, ReadError> {
     for batch in Batches::new(in_one_piece(out.extents)) {
         // The engine has checked the sum of every batch: what cannot be decoded now was stored so.
         let (header, bytes) = batch.map_err(|error| ReadError::Io(error.to_string()))?;
-        for view in Records::new(&header, &bytes) {
-            let view = view.map_err(|_| ReadError::Corrupt {
-                first: header.base_offset,
-                last: header.last_offset(),
-            })?;
+        let corrupt = |_| ReadError::Corrupt {
+            first: header.base_offset,
+            last: header.last_offset(),
+        };
+        let (plain, bytes) = uncompressed(&header, &bytes, DECOMPRESSED_BYTES_MAX).map_err(corrupt)?;
+        for view in Records::new(&plain, &bytes) {
+            let view = view.map_err(corrupt)?;
             if view.offset < cut.from {
                 continue;
             }

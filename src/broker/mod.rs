@@ -6,8 +6,10 @@
 //! a partition asks the coordinator; no guard of a map is held while a mutex is taken; nothing is awaited under either.
 
 mod admin;
+mod cluster;
 mod coordinator;
 mod counters;
+mod decompression;
 mod driver;
 mod errors;
 mod fetch;
@@ -23,6 +25,7 @@ mod traffic;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use tokio::sync::watch;
@@ -33,6 +36,7 @@ pub use settings::Settings;
 pub use traffic::{PartitionNow, TopicNow};
 
 use self::coordinator::Coordinator;
+use self::decompression::Decompression;
 use self::driver::Driver;
 use self::recovered::Parts;
 use self::traffic::Traffic;
@@ -55,6 +59,7 @@ pub struct Broker<S: LogStore> {
     settings: Settings,
     counters: Arc<Counters>,
     registry: Registry<S::Log>,
+    decompression: Decompression,
     coordinator: Mutex<Coordinator<S::Log>>,
     groups: Mutex<Driver<S::Log, group::Machine>>,
     /// LSN of the newest metadata that answers may have been decided by. Behind what the coordinator holds for moments
@@ -62,6 +67,8 @@ pub struct Broker<S: LogStore> {
     metadata_lsn: Arc<AtomicU64>,
     /// Producer ids below were handed out, or may have been before the start.
     producer_ids_next: AtomicI64,
+    /// Monotonic time of the start.
+    started: Duration,
 }
 
 /// The topics of users that can be produced to and fetched from.
@@ -129,12 +136,14 @@ impl<S: LogStore> Broker<S> {
         let groups = Mutex::new(Driver::new(&*store, groups));
         Ok(Self {
             durable: store.durable(),
+            started: clock.mono(),
             store,
             clock,
             ids,
             settings,
             counters: Arc::default(),
             registry,
+            decompression: Decompression::default(),
             coordinator,
             groups,
             metadata_lsn: Arc::default(),
@@ -231,6 +240,7 @@ impl<S: LogStore> Service for Broker<S> {
             Request::Fetch(fetch) => self.fetch(fetch),
             Request::CommitOffsets(commit) => self.commit_offsets(commit),
             Request::FetchOffsets(fetch) => self.fetch_offsets(&fetch),
+            Request::DescribeCluster(_) => self.describe_cluster(),
         };
         match &outcome {
             Outcome::Ready(reply) | Outcome::AfterLsn { reply, .. } => self.counters.count(reply),

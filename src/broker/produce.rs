@@ -7,7 +7,7 @@ use super::times::{self, NO_TIME};
 use super::{Broker, Partition, errors};
 use crate::api::{
     ApiError, Outcome, Produce, ProducePartition, ProducePayload, Produced, ProducedPartition, ProducerStamp,
-    Request, Response,
+    Request, Response, Validation,
 };
 use crate::metadata::PRODUCER_ID_FIRST;
 use crate::model::{Acks, Lsn, Offset, ProducerId, Timestamp, TimestampType};
@@ -36,6 +36,10 @@ impl<S: LogStore> Broker<S> {
         if asked > max {
             return Outcome::Ready(Err(errors::too_many("batches", asked, max)));
         }
+        let produce = match self.validated(produce) {
+            Ok(produce) => produce,
+            Err(later) => return later,
+        };
         // Before any state is looked at, so that with the permit nothing but the end of the broker can refuse.
         let mut permit = match self.admit(produce.payload_bytes(), Class::Produce) {
             Ok(permit) => permit,
@@ -73,6 +77,7 @@ impl<S: LogStore> Broker<S> {
             ProducePayload::Raw(bytes) => {
                 validate(bytes, config.max_message_bytes).map_err(|bad| errors::bad_batch(&bad))?
             }
+            ProducePayload::Compressed(validation) => sealed(&validation, config.max_message_bytes)?,
             ProducePayload::Structured { records, producer } => {
                 encode(&records, producer, now, config.max_message_bytes)?
             }
@@ -188,6 +193,21 @@ impl<S: LogStore> Broker<S> {
             Err(errors::unknown_producer(id))
         }
     }
+}
+
+/// A compressed batch that was validated before.
+fn sealed(validation: &Validation, bytes_max: u32) -> Result<SealedBatch, ApiError> {
+    let verdict = validation
+        .verdict()
+        .ok_or_else(|| errors::internal("a batch that was not validated"))?;
+    let batch = verdict.clone().map_err(|bad| errors::bad_batch(&bad))?;
+    if batch.total_bytes() > bytes_max {
+        return Err(errors::batch_too_large(
+            batch.total_bytes().into(),
+            bytes_max.into(),
+        ));
+    }
+    Ok(batch)
 }
 
 /// Encodes records into a batch; those without a time get `now`.

@@ -17,6 +17,12 @@ pub struct Settings {
     pub broker_id: BrokerId,
     /// host:port under which clients reach this broker.
     pub address: String,
+    /// host:port of HTTP.
+    pub http_address: String,
+    /// Version of the broker.
+    pub version: String,
+    /// Revision of its source; empty if unknown.
+    pub revision: String,
     /// How many topics and partitions there may be.
     pub limits: metadata::Limits,
     /// Configuration of topics that do not set it themselves.
@@ -49,6 +55,9 @@ impl Default for Settings {
             cluster_id: String::new(),
             broker_id: BrokerId(1),
             address: String::new(),
+            http_address: String::new(),
+            version: String::new(),
+            revision: String::new(),
             limits: metadata::Limits::default(),
             topic_defaults: Arc::default(),
             groups: group::Limits::default(),

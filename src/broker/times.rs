@@ -3,7 +3,7 @@
 use super::errors;
 use crate::api::ApiError;
 use crate::model::{Timestamp, TimestampType, TopicConfig};
-use crate::record::SealedBatch;
+use crate::record::{SealedBatch, TimedRecord};
 
 /// Kafka's word for "no time": a producer may send it, and no limit applies to it.
 pub(super) const NO_TIME: Timestamp = Timestamp(-1);
@@ -36,18 +36,28 @@ pub(super) fn check(config: &TopicConfig, now: Timestamp, batch: &SealedBatch) -
     if config.timestamp_before_max_ms.is_none() && judge(config, now, newest).is_ok() {
         return Ok(());
     }
+    if let Some(extremes) = batch.extremes() {
+        return extremes
+            .into_iter()
+            .try_for_each(|record| judge_record(config, now, record));
+    }
     for (index, record) in (0_u32..).zip(batch.records()) {
-        let record = record.map_err(|bad| errors::bad_batch(&bad))?;
-        judge(config, now, record.timestamp).map_err(|(off, max_ms)| {
-            errors::time_too_far_off(&TooFarOff {
-                record: index,
-                timestamp: record.timestamp,
-                off,
-                max_ms,
-            })
-        })?;
+        let timestamp = record.map_err(|bad| errors::bad_batch(&bad))?.timestamp;
+        judge_record(config, now, TimedRecord { index, timestamp })?;
     }
     Ok(())
+}
+
+fn judge_record(config: &TopicConfig, now: Timestamp, record: TimedRecord) -> Result<(), ApiError> {
+    let TimedRecord { index, timestamp } = record;
+    judge(config, now, timestamp).map_err(|(off, max_ms)| {
+        errors::time_too_far_off(&TooFarOff {
+            record: index,
+            timestamp,
+            off,
+            max_ms,
+        })
+    })
 }
 
 /// Whether one timestamp is near enough; otherwise how far it is off, and what is allowed.
@@ -71,7 +81,7 @@ fn judge(config: &TopicConfig, now: Timestamp, timestamp: Timestamp) -> Result<(
 mod tests {
     use super::*;
     use crate::model::ErrorCode;
-    use crate::record::BatchBuilder;
+    use crate::record::{BatchBuilder, Codec, validate};
 
     const NOW: Timestamp = Timestamp(1_700_000_000_000);
 
@@ -89,6 +99,26 @@ mod tests {
             timestamp_after_max_ms: after,
             ..TopicConfig::default()
         }
+    }
+
+    #[test]
+    fn a_compressed_batch_is_judged_by_its_least_and_greatest_time() {
+        let config = limits(Some(60_000), Some(5000));
+        let compressed = |times: &[i64]| {
+            let mut builder = BatchBuilder::new();
+            for time in times {
+                builder.push(Timestamp(*time), None, Some(&[b'v'; 200]), &[]);
+            }
+            let batch = builder.compressed(Codec::Lz4).finish(None);
+            validate(batch, u32::MAX).unwrap()
+        };
+        let fine = compressed(&[NOW.0, -1, NOW.0 - 60_000, NOW.0 + 5000]);
+        assert_eq!(Codec::of(fine.header()), Ok(Codec::Lz4));
+        assert_eq!(check(&config, NOW, &fine), Ok(()));
+        let late = check(&config, NOW, &compressed(&[NOW.0, NOW.0, NOW.0 - 60_001])).unwrap_err();
+        assert!(late.message.contains("record 2"), "{}", late.message);
+        let ahead = check(&config, NOW, &compressed(&[NOW.0, NOW.0 + 5001, NOW.0])).unwrap_err();
+        assert!(ahead.message.contains("record 1"), "{}", ahead.message);
     }
 
     #[test]

@@ -244,7 +244,7 @@ impl<'a> Printer<'a> {
             (None, Format::Table) => Style::Readable {
                 colours: context.output.colours,
             },
-            (None, Format::Json | Format::Ndjson) => Style::Json,
+            (None, Format::Json | Format::Ndjson | Format::Csv) => Style::Json,
         };
         Self {
             out: BufWriter::with_capacity(64 << 10, io::stdout().lock()),
@@ -262,14 +262,12 @@ impl<'a> Printer<'a> {
         batch: &ConsumedBatch,
         end: Option<Offset>,
     ) -> Result<Printed, Stopped> {
+        let topic = &self.topic;
+        let undecoded =
+            |error| Failure::new(Exit::Partial, "DECODE", format!("{topic}/{partition}: {error}"));
+        let batch = batch.clone().decompressed().map_err(undecoded)?;
         for record in batch.records() {
-            let record = record.map_err(|error| {
-                Failure::new(
-                    Exit::Partial,
-                    "DECODE",
-                    format!("{}/{partition}: {error}", self.topic),
-                )
-            })?;
+            let record = record.map_err(undecoded)?;
             if record.offset < batch.from || end.is_some_and(|end| record.offset >= end) {
                 continue;
             }

@@ -4,10 +4,12 @@
 //! output, everywhere. The broker is not started here: `serve` comes back to `main` as [`Invocation::Serve`].
 
 mod bench;
+mod cluster;
 mod completion;
 mod consume;
 mod consume_group;
 mod demo;
+mod errors;
 mod failure;
 mod group;
 mod healthcheck;
@@ -111,6 +113,12 @@ enum Command {
     /// Measure.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// Show who the broker is and how it is.
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
+    /// Explain error codes.
+    #[command(subcommand)]
+    Errors(errors::ErrorsCommand),
     /// Say whether the broker on this machine takes requests: exit code 0 or 1.
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Print a completion script for a shell.
@@ -233,6 +241,8 @@ async fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Consume(args) => consume::run(args, context).await,
         Command::Group(command) => group::run(command, context).await,
         Command::Bench(command) => bench::run(command, context).await,
+        Command::Cluster(command) => cluster::run(command, context).await,
+        Command::Errors(command) => errors::run(&command, context),
         Command::Healthcheck(args) => healthcheck::run(args, context).await,
         Command::Completion(args) => completion::run(&args),
         Command::Version => version::run(context.output),
@@ -262,7 +272,7 @@ async fn interrupted() -> u8 {
 pub fn report(failure: &Failure, format: Option<Format>) -> ExitCode {
     match format {
         Some(Format::Json | Format::Ndjson) => say(&failure.to_json()),
-        Some(Format::Table) | None => say(&failure.to_string()),
+        Some(Format::Table | Format::Csv) | None => say(&failure.to_string()),
     }
     ExitCode::from(failure.exit.code())
 }

@@ -1,6 +1,7 @@
 //! What goes to stdout: tables for people, JSON for programs. Everything else goes to stderr.
 
 use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
 
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
@@ -14,6 +15,8 @@ pub enum Format {
     Json,
     /// JSON, one value per line.
     Ndjson,
+    /// Comma-separated values with a line of names, for lists.
+    Csv,
 }
 
 /// Where a command writes, and how.
@@ -70,6 +73,7 @@ impl Output {
     pub(crate) fn json(&self, value: &serde_json::Value) -> io::Result<()> {
         match self.format {
             Format::Ndjson => line(&value.to_string()),
+            Format::Csv => line(&csv(std::slice::from_ref(value))),
             Format::Table | Format::Json => line(&format!("{value:#}")),
         }
     }
@@ -81,8 +85,27 @@ impl Output {
     pub(crate) fn json_all(&self, values: Vec<serde_json::Value>) -> io::Result<()> {
         match self.format {
             Format::Ndjson => values.iter().try_for_each(|value| line(&value.to_string())),
+            Format::Csv if values.is_empty() => Ok(()),
+            Format::Csv => line(&csv(&values)),
             Format::Table | Format::Json => self.json(&serde_json::Value::Array(values)),
         }
+    }
+
+    /// Writes a list: each item as a row for people and as a JSON value for programs.
+    ///
+    /// # Errors
+    /// Whatever stdout says.
+    pub(crate) fn list(
+        &self,
+        header: &[&str],
+        right: &[usize],
+        items: impl Iterator<Item = (Vec<String>, serde_json::Value)>,
+    ) -> io::Result<()> {
+        if self.is_table() {
+            let rows = items.map(|(row, _)| row).collect();
+            return line(&table(header, rows, right));
+        }
+        self.json_all(items.map(|(_, value)| value).collect())
     }
 
     /// Tells people what was done and what may come next, on stderr.
@@ -132,6 +155,78 @@ pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) ->
         .join("\n")
 }
 
+/// One fact per line, names before values.
+pub(crate) fn facts(facts: &[(&str, String)]) -> String {
+    let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let lines: Vec<String> = facts
+        .iter()
+        .map(|(name, value)| format!("{name:width$}  {value}"))
+        .collect();
+    lines.join("\n")
+}
+
+/// JSON objects as comma-separated values (RFC 4180 with `\n`): a line of names, those of the first object, and a line for
+/// each. What is itself a list or an object stands there as JSON.
+fn csv(values: &[serde_json::Value]) -> String {
+    let names: Vec<&String> = match values.first() {
+        Some(serde_json::Value::Object(object)) => object.keys().collect(),
+        _ => return String::new(),
+    };
+    let header = names
+        .iter()
+        .map(|name| csv_field(name))
+        .collect::<Vec<_>>()
+        .join(",");
+    let row = |value: &serde_json::Value| {
+        let fields = names.iter().map(|name| match &value[name.as_str()] {
+            serde_json::Value::Null => String::new(),
+            serde_json::Value::String(text) => csv_field(text),
+            other => csv_field(&other.to_string()),
+        });
+        fields.collect::<Vec<_>>().join(",")
+    };
+    std::iter::once(header)
+        .chain(values.iter().map(row))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+fn csv_field(text: &str) -> String {
+    if text.contains(['"', ',', '\n', '\r']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_owned()
+    }
+}
+
+/// A duration for people, with its two greatest units: `1h 2m`, `3s 40ms`.
+pub(crate) fn duration_text(duration: Duration) -> String {
+    const UNITS: [(u128, &str); 5] = [
+        (86_400_000, "d"),
+        (3_600_000, "h"),
+        (60_000, "m"),
+        (1_000, "s"),
+        (1, "ms"),
+    ];
+    let mut left = duration.as_millis();
+    let mut parts = Vec::new();
+    for (size, unit) in UNITS {
+        let count = left / size;
+        left %= size;
+        // Nothing small behind the second unit, and nothing in between.
+        if count > 0 {
+            parts.push(format!("{count}{unit}"));
+        }
+        if parts.len() == 2 || (!parts.is_empty() && count == 0) {
+            break;
+        }
+    }
+    if parts.is_empty() {
+        return "0ms".to_owned();
+    }
+    parts.join(" ")
+}
+
 /// Bytes for people: `3.1 GiB`.
 pub(crate) fn bytes_text(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
@@ -151,6 +246,39 @@ mod tests {
             table(&["TOPIC", "RECORDS"], rows, &[1]),
             "TOPIC   RECORDS\norders       12\nx             1"
         );
+    }
+
+    #[test]
+    fn facts_stand_below_each_other() {
+        let text = facts(&[("a", "1".to_owned()), ("bcd", "2".to_owned())]);
+        assert_eq!(text, "a    1\nbcd  2");
+    }
+
+    #[test]
+    fn values_with_commas_and_quotes_are_quoted() {
+        let values = [
+            serde_json::json!({"name": "a,b", "n": 1, "list": [1, 2]}),
+            serde_json::json!({"name": "say \"x\"", "n": null, "list": []}),
+        ];
+        assert_eq!(
+            csv(&values),
+            "list,n,name\n\"[1,2]\",1,\"a,b\"\n[],,\"say \"\"x\"\"\""
+        );
+        assert_eq!(csv(&[]), "");
+    }
+
+    #[test]
+    fn durations_have_their_two_greatest_units() {
+        for (ms, text) in [
+            (0, "0ms"),
+            (40, "40ms"),
+            (3_040, "3s 40ms"),
+            (60_000, "1m"),
+            (3_600_500, "1h"),
+            (90_061_000, "1d 1h"),
+        ] {
+            assert_eq!(duration_text(Duration::from_millis(ms)), text);
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::failure::{Exit, Failure, Outcome, Stopped};
 use super::lines::read_lines;
 use super::output::{line, table};
 use super::session::connect;
-use crate::client::{Error, Producer, ProducerRecord, RecordMetadata, Ticket};
+use crate::client::{Compression, Error, Producer, ProducerRecord, RecordMetadata, Ticket};
 use crate::model::{Acks, Offset, PartitionId};
 
 /// Tickets that wait to be looked at; the producer's own buffer bounds the bytes.
@@ -52,6 +52,7 @@ pub(crate) const fn acks_name(acks: Acks) -> &'static str {
   seq 1000 | naru produce numbers
   naru produce orders --key-delimiter : < orders.txt
   echo hello | naru produce greetings -k me -H source=shell
+  naru produce logs -z zstd < app.log
 
 Every line is a record: an empty line is an empty value, a last line without newline counts, CR is kept.
 Exit code 0 only if every record was acknowledged, 7 if some were. After the first failure no more lines are read.")]
@@ -73,6 +74,9 @@ pub(crate) struct ProduceArgs {
     /// When a record counts as safe.
     #[arg(long, value_enum, default_value_t = AcksArg::Fsync)]
     acks: AcksArg,
+    /// How batches are compressed: none, gzip, snappy, lz4 or zstd.
+    #[arg(short = 'z', long, value_name = "CODEC", default_value_t = Compression::None)]
+    compression: Compression,
 }
 
 fn parse_header(text: &str) -> Result<(String, String), String> {
@@ -87,6 +91,7 @@ pub(crate) async fn run(args: ProduceArgs, context: &Context) -> Outcome {
     let producer = client
         .producer()
         .acks(args.acks.into())
+        .compression(args.compression)
         .delivery_timeout(context.timeout)
         .build()
         .await?;
@@ -360,6 +365,7 @@ mod tests {
             headers: Vec::new(),
             partition: None,
             acks: AcksArg::Fsync,
+            compression: Compression::None,
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use super::error::NoPlace;
 use super::groups::{LostRange, OffsetToCommit, Reset};
@@ -54,6 +55,13 @@ impl ConsumerBuilder {
     #[must_use]
     pub fn fetch_bytes(mut self, bytes: u32) -> Self {
         self.options.fetch_bytes = bytes;
+        self
+    }
+
+    /// How long the broker holds a fetch back while there is nothing to read. Default: 5 s.
+    #[must_use]
+    pub fn max_wait(mut self, wait: Duration) -> Self {
+        self.options.max_wait = wait;
         self
     }
 

@@ -16,8 +16,6 @@ use crate::pb::v1::{request::Body as RequestBody, response::Body as ResponseBody
 use crate::record::{Batches, check_crc};
 use crate::rt::Clock;
 
-/// Attributes: codec of the batch.
-const CODEC_BITS: u16 = 0b111;
 /// Attributes: written by a broker for itself, not for readers.
 const CONTROL_BIT: u16 = 1 << 5;
 
@@ -132,12 +130,6 @@ impl Fetcher {
             }
             if header.last_offset() < self.offset || header.attributes & CONTROL_BIT != 0 {
                 continue;
-            }
-            if header.attributes & CODEC_BITS != 0 {
-                return Err(decode(
-                    "a batch",
-                    "it is compressed, which this client does not support",
-                ));
             }
             batches.push(ConsumedBatch {
                 header,

@@ -37,6 +37,7 @@
 
 mod admin;
 mod backoff;
+mod cluster;
 mod config;
 mod connection;
 mod consumer;
@@ -47,14 +48,17 @@ mod link;
 mod partitioner;
 mod producer;
 mod reader;
+mod typed;
 
 use std::sync::Arc;
 
+pub use crate::record::Codec as Compression;
 pub use crate::wire::PROTOCOL_VERSION;
 pub use admin::{
     CreateTopicOptions, CreatedTopic, ListTopicsOptions, Metadata, MetadataTopics, OffsetAt, OffsetSpec,
     PartitionDescription, TopicConfigEntry, TopicDescription, TopicListing, TopicMetadata, TopicPage,
 };
+pub use cluster::{ClusterDescription, ClusterLimits};
 pub use config::{ClientBuilder, DEFAULT_PORT};
 pub use consumer::{Consumer, ConsumerBuilder};
 pub use error::{BrokerError, Error, NoPlace};
@@ -64,6 +68,7 @@ pub use producer::{
     RecordMetadata, Ticket,
 };
 pub use reader::{ConsumedBatch, ConsumedRecord, PartitionReader, PartitionReaderBuilder, Start};
+pub use typed::{DecodeError, EncodeError, Format, Json, Part, Raw, Text, Topic};
 
 /// A connection to a broker that mends itself. Clones share it.
 #[derive(Clone, Debug)]

@@ -15,7 +15,9 @@ use super::fetcher::{Fetched, Fetcher};
 use super::link::Link;
 use super::{Client, Error, OffsetSpec};
 use crate::model::{Offset, PartitionId, Timestamp, TopicId};
-use crate::record::{BatchHeader, Header, RecordView, Records};
+use crate::record::{
+    BatchError, BatchHeader, DECOMPRESSED_BYTES_MAX, Header, RecordView, Records, uncompressed,
+};
 
 /// Where a reader begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,7 +191,25 @@ pub struct ConsumedBatch {
 }
 
 impl ConsumedBatch {
-    /// Walks the records at `from` and above. Nothing is copied.
+    /// The same batch with its records decompressed; itself if they are not compressed. The checksum in the header stays
+    /// that of the compressed form.
+    ///
+    /// # Errors
+    /// `Decode` if they cannot be decompressed, or are more than 32 MiB.
+    pub fn decompressed(self) -> Result<Self, Error> {
+        let unread =
+            |e: BatchError| decode("a batch", &format!("at offset {}: {e}", self.header.base_offset));
+        let (header, bytes) =
+            uncompressed(&self.header, &self.bytes, DECOMPRESSED_BYTES_MAX).map_err(unread)?;
+        Ok(Self {
+            header,
+            bytes,
+            from: self.from,
+        })
+    }
+
+    /// Walks the records at `from` and above, nothing is copied. An error for a compressed batch: see
+    /// [`decompressed`](Self::decompressed).
     pub fn records(&self) -> impl Iterator<Item = Result<RecordView<'_>, Error>> {
         Records::new(&self.header, &self.bytes)
             .map(|record| record.map_err(|e| decode("a record", &e.to_string())))
@@ -327,6 +347,7 @@ impl PartitionReader {
     }
 
     fn decode(&self, batch: &ConsumedBatch) -> Result<VecDeque<ConsumedRecord>, Error> {
+        let batch = batch.clone().decompressed()?;
         batch
             .records()
             .map(|view| {

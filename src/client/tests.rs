@@ -182,6 +182,92 @@ async fn a_commit_whose_answer_was_lost_is_sent_again_and_a_refusal_is_not() {
     assert_eq!(*commits.lock().unwrap(), [5, 5, 9]);
 }
 
+/// A broker whose records below offset 40 go while they are being read: from then on it answers with the bounds.
+async fn forgetful() -> FakeBroker {
+    let script = |_, body: &RequestBody| match body {
+        RequestBody::FetchOffsets(_) => {
+            let place = pb::GroupOffset {
+                partition: Some(pb::TopicPartition {
+                    topic: "orders".into(),
+                    topic_id: Bytes::from_static(&[9; 16]),
+                    partition: 0,
+                }),
+                offset: Some(10),
+                high_watermark: 60,
+                ..Default::default()
+            };
+            answer(ResponseBody::FetchOffsets(pb::FetchOffsetsResponse {
+                offsets: vec![place],
+            }))
+        }
+        RequestBody::CommitOffsets(_) => answer(ResponseBody::CommitOffsets(Default::default())),
+        RequestBody::Fetch(fetch) if (20..40).contains(&fetch.partitions[0].offset) => {
+            let error = pb::Error {
+                details: Some(pb::ErrorDetails {
+                    log_start_offset: Some(40),
+                    high_watermark: Some(60),
+                    ..Default::default()
+                }),
+                ..refusal(ErrorCode::OffsetOutOfRange)
+            };
+            answer(ResponseBody::Fetch(pb::FetchResponse {
+                partitions: vec![pb::FetchedPartition {
+                    error: Some(error),
+                    ..Default::default()
+                }],
+            }))
+        }
+        _ => Act::Serve,
+    };
+    filled(6, script).await
+}
+
+#[tokio::test]
+async fn records_that_go_while_they_are_read_are_named_and_the_reset_policy_says_where_to_go_on() {
+    for (reset, goes_on_at) in [
+        (Reset::Earliest, Some(40)),
+        (Reset::Latest, Some(60)),
+        (Reset::Error, None),
+    ] {
+        let broker = forgetful().await;
+        let client = broker.client().await;
+        // This broker does one thing at a time on a connection: long waits would hold up the commit.
+        let builder = client
+            .consumer("g", "orders")
+            .reset(reset)
+            .fetch_bytes(1)
+            .max_wait(ms(5));
+        let mut consumer = builder.build().await.unwrap();
+        for expected in 10..20 {
+            assert_eq!(consumer.next().await.unwrap().unwrap().offset, offset(expected));
+        }
+        let Some(at) = goes_on_at else {
+            let error = consumer.next().await.unwrap().unwrap_err();
+            let message = "offsets 20 to 39 of orders/0 are gone, and group g has not read them";
+            assert_eq!(error.to_string(), message);
+            assert!(consumer.next().await.is_none(), "its only partition has ended");
+            continue;
+        };
+        if at < 60 {
+            assert_eq!(consumer.next().await.unwrap().unwrap().offset, offset(at));
+        } else {
+            let producer = client.producer().build().await.unwrap();
+            let (next, sent) = tokio::join!(consumer.next(), producer.send(order("behind the end")));
+            sent.unwrap();
+            assert_eq!(next.unwrap().unwrap().offset, offset(at));
+        }
+        let lost = [LostRange {
+            topic: "orders".into(),
+            partition: crate::model::PartitionId(0),
+            first: offset(20),
+            last: offset(39),
+        }];
+        assert_eq!(consumer.lost(), lost);
+        assert!(consumer.commit().await.unwrap().is_some());
+        assert_eq!(consumer.committed(0), Some(offset(at + 1)));
+    }
+}
+
 /// Answers that a broker never gives.
 #[tokio::test]
 async fn offsets_that_make_no_sense_are_decode_errors() {

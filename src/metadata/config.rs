@@ -6,9 +6,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::nearest::nearest;
 use super::topic_keys::{KEYS, REFUSED, Spec};
-use crate::model::{TopicConfig, parse_bytes, parse_millis};
+use crate::model::{TopicConfig, nearest, parse_bytes, parse_millis};
 
 /// How much of a bad entry a message repeats.
 const QUOTED_CHARS_MAX: usize = 64;

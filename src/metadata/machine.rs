@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use super::config::{self, ConfigError, ConfigKey, ConfigSource, ConfigValue, Entries, TopicDefaults};
 use super::glob::Glob;
-use super::nearest::nearest;
 use super::record::MetaRecord;
 use crate::machine::{Effects, StateMachine};
-use crate::model::{InvalidTopicName, Timestamp, TopicConfig, TopicId, TopicName};
+use crate::model::{InvalidTopicName, Timestamp, TopicConfig, TopicId, TopicName, nearest};
 
 /// So many producer ids are reserved at once, durable before one of them is handed out.
 pub const PRODUCER_ID_BLOCK: i64 = 1000;

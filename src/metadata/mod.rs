@@ -7,7 +7,6 @@
 mod config;
 mod glob;
 mod machine;
-mod nearest;
 mod record;
 #[cfg(test)]
 mod tests;

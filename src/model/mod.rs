@@ -2,16 +2,20 @@
 
 mod error_code;
 mod group;
+mod health;
 mod ids;
+mod nearest;
 mod quantities;
 mod topic;
 mod units;
 
 pub use error_code::{ErrorClass, ErrorCode};
 pub use group::{GROUP_ID_BYTES_MAX, GroupId, InvalidGroupId};
+pub use health::{RecoverySummary, StorageHealth, StorageState};
 pub use ids::{
     BrokerId, LeaderEpoch, PartitionId, PartitionKey, ProducerEpoch, ProducerId, Sequence, TopicId,
 };
+pub use nearest::nearest;
 pub use quantities::{ByteCount, DurableState, LogBounds, Lsn, Offset, Timestamp};
 pub use topic::{InvalidTopicName, TimestampType, TopicConfig, TopicName, TopicStorage};
 pub use units::{parse_bytes, parse_millis, show_millis};

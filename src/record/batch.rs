@@ -122,6 +122,17 @@ pub struct SealedBatch {
     head: [u8; HEADER_BYTES],
     body: Bytes,
     header: BatchHeader,
+    /// Noted while a compressed batch was walked, so that nobody has to decompress it again.
+    extremes: Option<[TimedRecord; 2]>,
+}
+
+/// A record of a batch, and its create time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimedRecord {
+    /// Which one, from 0.
+    pub index: u32,
+    /// Its create time.
+    pub timestamp: Timestamp,
 }
 
 impl SealedBatch {
@@ -131,7 +142,23 @@ impl SealedBatch {
         let body = batch.split_off(HEADER_BYTES);
         let mut head = [0; HEADER_BYTES];
         head.copy_from_slice(&batch);
-        Self { head, body, header }
+        Self {
+            head,
+            body,
+            header,
+            extremes: None,
+        }
+    }
+
+    /// Notes the records with the least and the greatest create time.
+    pub(super) fn with_extremes(mut self, extremes: Option<[TimedRecord; 2]>) -> Self {
+        self.extremes = extremes;
+        self
+    }
+
+    /// Of a compressed batch: the records with the least and the greatest create time, those with -1, "no time", left out.
+    pub fn extremes(&self) -> Option<[TimedRecord; 2]> {
+        self.extremes
     }
 
     /// Decoded header, as stamped.
@@ -185,7 +212,7 @@ impl SealedBatch {
         self.header.max_timestamp = at;
     }
 
-    /// The records, in order.
+    /// The records of an uncompressed batch, in order.
     pub fn records(&self) -> Records<'_> {
         Records::in_body(&self.header, &self.body)
     }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::batch::{LENGTH_END, MAGIC};
 use super::crc::{OUTER_BYTES, crc32c};
-use super::{BatchHeader, HEADER_BYTES, Header, SealedBatch, varint};
+use super::{BatchHeader, Codec, HEADER_BYTES, Header, SealedBatch, varint};
 use crate::model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, Timestamp};
 
 /// Producer fields of a batch.
@@ -18,7 +18,7 @@ pub struct ProducerFields {
     pub base_sequence: Sequence,
 }
 
-/// Builds one uncompressed batch, record by record, straight into its final bytes.
+/// Builds one batch, record by record, straight into its final bytes.
 #[derive(Debug)]
 pub struct BatchBuilder {
     /// The batch so far: room for the header, then the records.
@@ -26,6 +26,7 @@ pub struct BatchBuilder {
     count: u32,
     base_timestamp: i64,
     max_timestamp: i64,
+    codec: Codec,
 }
 
 impl BatchBuilder {
@@ -44,7 +45,15 @@ impl BatchBuilder {
             count: 0,
             base_timestamp: 0,
             max_timestamp: 0,
+            codec: Codec::None,
         }
+    }
+
+    /// Compresses the records when the batch is finished, if that makes it smaller.
+    #[must_use]
+    pub fn compressed(mut self, codec: Codec) -> Self {
+        self.codec = codec;
+        self
     }
 
     /// Appends a record. The first record's time is the base of the others' deltas.
@@ -84,7 +93,7 @@ impl BatchBuilder {
         self.count
     }
 
-    /// Size of the batch so far in bytes, header included; exact.
+    /// Size of the batch so far in bytes, header included; exact, but for compression.
     pub fn encoded_bytes(&self) -> usize {
         self.buffer.len()
     }
@@ -124,6 +133,7 @@ impl BatchBuilder {
             .count
             .checked_sub(1)
             .expect("a batch is finished with at least one record in it");
+        let attributes = self.compress();
         let batch_length = i32::try_from(self.buffer.len())
             .ok()
             .and_then(|bytes| u32::try_from(bytes).ok())
@@ -134,7 +144,7 @@ impl BatchBuilder {
             batch_length,
             leader_epoch: LeaderEpoch(-1),
             crc: 0,
-            attributes: 0,
+            attributes,
             last_offset_delta,
             base_timestamp: Timestamp(self.base_timestamp),
             max_timestamp: Timestamp(self.max_timestamp),
@@ -145,6 +155,16 @@ impl BatchBuilder {
         header.crc = crc32c(self.buffer.split_at(OUTER_BYTES).1);
         self.put_head(&header);
         (Bytes::from(self.buffer), header)
+    }
+
+    /// Compresses the records if that pays; the attributes that say so.
+    fn compress(&mut self) -> u16 {
+        let (head, records) = self.buffer.split_at(HEADER_BYTES);
+        let Some(compressed) = self.codec.compress(records) else {
+            return 0;
+        };
+        self.buffer = [head, &compressed].concat();
+        self.codec.number().into()
     }
 
     fn put_head(&mut self, header: &BatchHeader) {
@@ -243,7 +263,7 @@ fn headers_bytes(headers: &[Header]) -> usize {
         .fold(0, usize::saturating_add)
 }
 
-fn encode_head(header: &BatchHeader) -> [u8; HEADER_BYTES] {
+pub(super) fn encode_head(header: &BatchHeader) -> [u8; HEADER_BYTES] {
     let (id, epoch, sequence) = header
         .producer
         .map_or((-1, -1, -1), |(id, epoch, sequence)| (id.0, epoch.0, sequence.0));

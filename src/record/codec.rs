@@ -102,7 +102,7 @@ impl<'a> RecordView<'a> {
 }
 
 /// Walks the records of one uncompressed batch of any origin: offsets may have gaps, as compaction leaves them.
-/// Ends after the first error.
+/// A compressed one is an error: see [`super::uncompressed`]. Ends after the first error.
 #[derive(Debug)]
 pub struct Records<'a> {
     header: BatchHeader,

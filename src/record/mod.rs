@@ -8,6 +8,7 @@
 mod batch;
 mod builder;
 mod codec;
+mod compression;
 mod crc;
 mod validate;
 mod varint;
@@ -15,8 +16,9 @@ mod varint;
 #[cfg(test)]
 mod tests;
 
-pub use batch::{BatchHeader, Batches, HEADER_BYTES, SealedBatch, check_crc, max_timestamp_of};
+pub use batch::{BatchHeader, Batches, HEADER_BYTES, SealedBatch, TimedRecord, check_crc, max_timestamp_of};
 pub use builder::{BatchBuilder, ProducerFields};
 pub use codec::{Header, Record, RecordView, Records};
+pub use compression::{Codec, DECOMPRESSED_BYTES_MAX, UnknownCodec, uncompressed};
 pub use crc::{crc32c, crc32c_append, outer_crc};
-pub use validate::{BatchError, validate};
+pub use validate::{BatchError, is_compressed, validate, validate_within};

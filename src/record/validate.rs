@@ -1,14 +1,16 @@
 //! What a batch must be before it may be stored. Knows nothing of topics: the limit on the size is an argument.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use super::batch::{
-    APPEND_TIME_BIT, CODEC_BITS, CONTROL_BIT, RawHeader, TRANSACTIONAL_BIT, compare_crc, total_bytes,
-    truncated,
+    APPEND_TIME_BIT, CODEC_BITS, CONTROL_BIT, RawHeader, TRANSACTIONAL_BIT, TimedRecord, compare_crc,
+    total_bytes, truncated,
 };
-use super::codec::{codec, malformed, take_record, trailing_bytes};
+use super::codec::{malformed, take_record, trailing_bytes};
 use super::crc::OUTER_BYTES;
-use super::{BatchHeader, HEADER_BYTES, SealedBatch};
+use super::{BatchHeader, Codec, DECOMPRESSED_BYTES_MAX, HEADER_BYTES, SealedBatch};
 use crate::model::Timestamp;
 
 /// What is wrong with a batch.
@@ -38,9 +40,15 @@ pub enum BatchError {
         /// Over the bytes.
         computed: u32,
     },
-    /// A codec that is not supported.
-    #[error("codec {0} is not supported")]
+    /// There is no such codec; or there is, and the batch must be decompressed before it is walked.
+    #[error("codec {0} is not supported here")]
     Compression(u8),
+    /// Decompressed, the records are more than the limit.
+    #[error("the records have more than {max} bytes when they are decompressed")]
+    Expands {
+        /// The limit.
+        max: u64,
+    },
     /// The timestamp type is the broker's to set.
     #[error("the batch sets the append-time bit, which only the broker may set")]
     TimestampType,
@@ -67,6 +75,26 @@ pub enum BatchError {
 /// # Errors
 /// The first rule that is broken.
 pub fn validate(bytes: Bytes, bytes_max: u32) -> Result<SealedBatch, BatchError> {
+    validate_within(bytes, bytes_max, DECOMPRESSED_BYTES_MAX)
+}
+
+/// Whether a batch says that its records are compressed; false if it is too short to say anything.
+pub fn is_compressed(batch: &[u8]) -> bool {
+    /// Where the lower half of the attributes stands.
+    const ATTRIBUTES_LOW_AT: usize = 22;
+    let low = batch.get(ATTRIBUTES_LOW_AT).copied().unwrap_or_default();
+    u16::from(low) & CODEC_BITS != 0
+}
+
+/// As [`validate`], giving up when the records have more than so many bytes decompressed.
+///
+/// # Errors
+/// As [`validate`]; `Expands` where the records pass the limit.
+pub fn validate_within(
+    bytes: Bytes,
+    bytes_max: u32,
+    decompressed_bytes_max: usize,
+) -> Result<SealedBatch, BatchError> {
     check_size(&bytes, bytes_max)?;
     let raw = RawHeader::parse(&bytes)?;
     check_length(&raw, &bytes)?;
@@ -76,8 +104,14 @@ pub fn validate(bytes: Bytes, bytes_max: u32) -> Result<SealedBatch, BatchError>
     check_attributes(header.attributes)?;
     check_counts(&header)?;
     check_producer(&raw)?;
-    check_records(&header, bytes.get(HEADER_BYTES..).unwrap_or_default())?;
-    Ok(SealedBatch::new(bytes, header))
+    let body = bytes.get(HEADER_BYTES..).unwrap_or_default();
+    let records = Codec::of(&header)?.decompress(body, decompressed_bytes_max)?;
+    check_records(&header, &records)?;
+    let extremes = match records {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(records) => extremes(&header, &records),
+    };
+    Ok(SealedBatch::new(bytes, header).with_extremes(extremes))
 }
 
 fn check_size(bytes: &[u8], bytes_max: u32) -> Result<(), BatchError> {
@@ -104,8 +138,6 @@ fn check_length(raw: &RawHeader, bytes: &[u8]) -> Result<(), BatchError> {
 }
 
 fn check_attributes(attributes: u16) -> Result<(), BatchError> {
-    /// The last codec that Kafka defines: zstd.
-    const CODEC_MAX: u8 = 4;
     const KNOWN_BITS: u16 = CODEC_BITS | APPEND_TIME_BIT | TRANSACTIONAL_BIT | CONTROL_BIT;
     if attributes & !KNOWN_BITS != 0 {
         return Err(BatchError::Invalid(format!(
@@ -123,11 +155,7 @@ fn check_attributes(attributes: u16) -> Result<(), BatchError> {
     if attributes & APPEND_TIME_BIT != 0 {
         return Err(BatchError::TimestampType);
     }
-    match codec(attributes) {
-        0 => Ok(()),
-        codec if codec <= CODEC_MAX => Err(BatchError::Compression(codec)),
-        codec => Err(BatchError::Invalid(format!("there is no codec {codec}"))),
-    }
+    Ok(())
 }
 
 fn check_counts(header: &BatchHeader) -> Result<(), BatchError> {
@@ -195,6 +223,32 @@ fn check_records(header: &BatchHeader, body: &[u8]) -> Result<(), BatchError> {
         )));
     }
     Ok(())
+}
+
+/// The records with the least and the greatest create time, but for those without one. The records were checked.
+fn extremes(header: &BatchHeader, mut rest: &[u8]) -> Option<[TimedRecord; 2]> {
+    /// Kafka's word for "no time".
+    const NO_TIME: Timestamp = Timestamp(-1);
+    let timed = (0..header.count).map_while(|index| {
+        let timestamp = take_record(&mut rest).ok()?.timestamp(header.base_timestamp);
+        Some(TimedRecord { index, timestamp })
+    });
+    timed
+        .filter(|record| record.timestamp != NO_TIME)
+        .fold(None, |found, record| {
+            let [least, greatest] = found.unwrap_or([record; 2]);
+            let least = if record.timestamp < least.timestamp {
+                record
+            } else {
+                least
+            };
+            let greatest = if record.timestamp > greatest.timestamp {
+                record
+            } else {
+                greatest
+            };
+            Some([least, greatest])
+        })
 }
 
 #[cold]

@@ -13,6 +13,7 @@ use super::ServeError;
 use super::lock::DirectoryLock;
 use super::metered::{DiskMeter, MeteredDisk};
 use super::metrics::{EngineNow, LocalNow};
+use super::port_file::Addresses;
 use super::status::{EngineHealth, Status};
 use crate::api::Service;
 use crate::broker::{self, Broker, Recovered};
@@ -51,13 +52,16 @@ pub(crate) struct Engine {
 /// The directory is in use or cannot be used, or recovery refuses to start.
 pub(crate) async fn open(
     settings: &Settings,
-    native: SocketAddr,
+    addresses: Addresses,
     clock: &Arc<dyn Clock>,
     status: &Status,
     meter: &Arc<DiskMeter>,
 ) -> Result<Engine, ServeError> {
     let mut broker = settings.broker.clone();
-    broker.address = native.to_string();
+    broker.address = addresses.native.to_string();
+    broker.http_address = addresses.http.to_string();
+    broker.version = env!("CARGO_PKG_VERSION").to_owned();
+    broker.revision = option_env!("NARU_REVISION").unwrap_or_default().to_owned();
     if settings.in_memory {
         warn!(
             event = "in_memory",

@@ -12,7 +12,9 @@ use super::{
     Backpressure, Class, LogCaps, LogConfig, LogStats, LogStore, PartitionLog, Permit, PermitOwner, Placed,
     ReadError, ReadOut, ReadSpec, SegmentSummary, Step, SubmitError, TimedOffset, find_in_batch,
 };
-use crate::model::{DurableState, LeaderEpoch, LogBounds, Lsn, Offset, PartitionKey, Timestamp};
+use crate::model::{
+    DurableState, LeaderEpoch, LogBounds, Lsn, Offset, PartitionKey, StorageHealth, StorageState, Timestamp,
+};
 use crate::record::BatchHeader;
 use crate::rt::BoxFuture;
 
@@ -262,6 +264,33 @@ impl LogStore for MemoryStore {
             self.publish(&mut state, lsn);
         }
         Ok(lsn)
+    }
+
+    fn health(&self) -> StorageHealth {
+        // One lock after the other: a submission holds them the other way round.
+        let poisoned = lock(&self.state).poisoned;
+        let (stored, queued) = {
+            let used = lock(&self.admission.used);
+            (used.stored, used.queued)
+        };
+        let (taken, capacity) = (stored + queued, self.options.capacity_bytes);
+        StorageHealth {
+            engine: "memory".into(),
+            state: if poisoned {
+                StorageState::Broken("the engine was poisoned".to_owned())
+            } else if taken >= capacity - capacity / 8 {
+                StorageState::ReadOnly
+            } else {
+                StorageState::Ok
+            },
+            durable: self.durable.borrow().lsn,
+            applied: self.durable.borrow().lsn,
+            admitted_bytes: queued,
+            journal_files: (0, 0),
+            crc_errors: 0,
+            disk: None,
+            recovery: None,
+        }
     }
 
     fn durable(&self) -> watch::Receiver<DurableState> {

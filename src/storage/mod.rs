@@ -10,9 +10,12 @@ use smallvec::SmallVec;
 use tokio::sync::{Notify, watch};
 
 use crate::model::{
-    DurableState, LeaderEpoch, LogBounds, Lsn, Offset, PartitionKey, Timestamp, TopicConfig, TopicId,
+    DurableState, LeaderEpoch, LogBounds, Lsn, Offset, PartitionKey, StorageHealth, Timestamp, TopicConfig,
+    TopicId,
 };
-use crate::record::{BatchError, BatchHeader, Records, SealedBatch};
+use crate::record::{
+    BatchError, BatchHeader, Codec, DECOMPRESSED_BYTES_MAX, Records, SealedBatch, uncompressed,
+};
 use crate::rt::BoxFuture;
 
 pub mod local;
@@ -277,6 +280,15 @@ fn find_in_batch(
     from: Offset,
     at: Timestamp,
 ) -> Result<Option<TimedOffset>, BatchError> {
+    let decompressed;
+    let (header, batch) = match Codec::of(header)? {
+        Codec::None => (header, batch),
+        _ => {
+            let compressed = Bytes::copy_from_slice(batch);
+            decompressed = uncompressed(header, &compressed, DECOMPRESSED_BYTES_MAX)?;
+            (&decompressed.0, &*decompressed.1)
+        }
+    };
     for record in Records::new(header, batch) {
         let record = record?;
         if record.offset >= from && record.timestamp >= at {
@@ -319,6 +331,9 @@ pub trait LogStore: Send + Sync + 'static {
     /// # Errors
     /// [`SubmitError`]; nothing of the step has happened.
     fn submit(&self, permit: Permit, step: Step<Self::Log>) -> Result<Lsn, SubmitError>;
+
+    /// How the engine is, for operators; takes no lock that a disk holds up.
+    fn health(&self) -> StorageHealth;
 
     /// What is durable.
     fn durable(&self) -> watch::Receiver<DurableState>;

@@ -1,17 +1,19 @@
 //! Replies from the broker's types onto the wire. Raw batches are shared, everything else is built and encoded.
 #![deny(clippy::wildcard_enum_match_arm)]
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
-use super::errors;
 use super::payload::{self, Part};
+use super::{PROTOCOL_VERSION, errors};
 use crate::api::{
-    ApiError, ConfigEntry, CreatedTopic, DescribedTopic, ErrorDetails, FetchPayload, Fetched,
-    FetchedPartition, GroupOffset, InitializedProducer, ListedOffset, ListedTopics, MetadataAnswer,
+    ApiError, ConfigEntry, CreatedTopic, DescribedCluster, DescribedTopic, ErrorDetails, FetchPayload,
+    Fetched, FetchedPartition, GroupOffset, InitializedProducer, ListedOffset, ListedTopics, MetadataAnswer,
     PartitionDescription, PartitionMetadata, Produced, ProducedPartition, Reply, Response, TopicListing,
     TopicMetadata,
 };
-use crate::model::{Acks, ErrorCode, Lsn, Offset, TopicId};
+use crate::model::{Acks, ErrorCode, Lsn, Offset, StorageHealth, StorageState, TopicId};
 use crate::net::frame::{FrameOut, PREFIX_BYTES};
 use crate::pb::v1;
 use crate::pb::v1::fetched_partition::Payload;
@@ -79,6 +81,7 @@ fn frame(request_id: u64, reply: Reply) -> Option<FrameOut> {
         Ok(Response::Produce(Produced { partitions })) => Body::Produce(v1::ProduceResponse {
             partitions: partitions.into_iter().map(produced_partition).collect(),
         }),
+        Ok(Response::DescribeCluster(cluster)) => Body::DescribeCluster(describe_cluster(*cluster)),
         Ok(Response::CommitOffsets(at)) => {
             Body::CommitOffsets(v1::CommitOffsetsResponse { committed_ms: at.0 })
         }
@@ -117,6 +120,60 @@ fn group_offset(result: Result<GroupOffset, ApiError>) -> v1::GroupOffset {
         log_start_offset: shown.bounds.log_start.get(),
         high_watermark: shown.bounds.high_watermark.get(),
     }
+}
+
+pub(super) fn describe_cluster(cluster: DescribedCluster) -> v1::DescribeClusterResponse {
+    let storage = storage_health(&cluster.storage, cluster.quarantined_ranges);
+    v1::DescribeClusterResponse {
+        cluster_id: cluster.cluster_id,
+        broker_id: cluster.broker_id.0,
+        version: cluster.version,
+        revision: cluster.revision,
+        native_address: cluster.native_address,
+        http_address: cluster.http_address,
+        uptime_ms: millis(cluster.uptime),
+        protocol_min: PROTOCOL_VERSION,
+        protocol_max: PROTOCOL_VERSION,
+        limits: None,
+        engine: cluster.storage.engine.into_owned(),
+        topics: cluster.topics,
+        partitions: cluster.partitions,
+        problems: cluster.problems,
+        storage: Some(storage),
+    }
+}
+
+fn storage_health(health: &StorageHealth, quarantined_ranges: u64) -> v1::StorageHealth {
+    let (state, failure) = match &health.state {
+        StorageState::Ok => (v1::StorageState::StorageOk, ""),
+        StorageState::ReadOnly => (v1::StorageState::StorageReadOnly, ""),
+        StorageState::Broken(failure) => (v1::StorageState::StorageBroken, failure.as_str()),
+    };
+    v1::StorageHealth {
+        state: state.into(),
+        failure: failure.to_owned(),
+        durable_lsn: health.durable.0,
+        applied_lsn: health.applied.0,
+        admitted_bytes: health.admitted_bytes,
+        journal_files: health.journal_files.0,
+        journal_files_wanted: health.journal_files.1,
+        crc_errors: health.crc_errors,
+        quarantined_ranges,
+        free_bytes: health.disk.map(|(free, _)| free),
+        reserve_bytes: health.disk.map(|(_, reserve)| reserve),
+        recovery: health.recovery.map(|recovery| v1::Recovery {
+            clean: recovery.clean,
+            groups: recovery.groups,
+            bytes: recovery.bytes,
+            lost_groups: recovery.lost_groups,
+            unfinished: recovery.unfinished,
+            duration_ms: millis(recovery.took),
+        }),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn create_topic(created: CreatedTopic) -> v1::CreateTopicResponse {

@@ -10,7 +10,7 @@ use tracing::debug;
 use super::decode::{self, Cuts};
 use super::guard::{self, Counts, GuardError};
 use super::{PING_BYTES_MAX, PROTOCOL_VERSION, encode};
-use crate::api::{ApiError, ErrorDetails, Reply};
+use crate::api::{self, ApiError, ErrorDetails, Reply, Response};
 use crate::model::{BrokerId, ErrorCode};
 use crate::net::frame::{FrameError, FrameOut};
 use crate::net::{Decision, Decoded, Greeting, Protocol, Settings};
@@ -124,6 +124,9 @@ impl NativeProtocol {
             Body::InitProducer(body) => decode::init_producer(body),
             Body::Produce(body) => decode::produce(body),
             Body::Fetch(body) => decode::fetch(body, self.cuts),
+            Body::DescribeCluster(v1::DescribeClusterRequest {}) => {
+                Ok(api::Request::DescribeCluster(api::DescribeCluster))
+            }
             Body::CommitOffsets(body) => decode::commit_offsets(body),
             Body::FetchOffsets(body) => decode::fetch_offsets(body),
         };
@@ -169,6 +172,7 @@ impl Protocol for NativeProtocol {
                 | Body::InitProducer(_)
                 | Body::Produce(_)
                 | Body::Fetch(_)
+                | Body::DescribeCluster(_)
                 | Body::CommitOffsets(_)
                 | Body::FetchOffsets(_),
             ) => refuse(protocol_error("the first request of a connection must be Hello")),
@@ -199,6 +203,12 @@ impl Protocol for NativeProtocol {
     }
 
     fn encode(&self, id: u64, reply: Reply) -> FrameOut {
+        if let Ok(Response::DescribeCluster(cluster)) = reply {
+            // The limits are the protocol's to tell, not the broker's.
+            let mut answer = encode::describe_cluster(*cluster);
+            answer.limits = Some(self.limits);
+            return encode::body(id, Answer::DescribeCluster(answer));
+        }
         encode::reply(id, reply, self.limits.response_bytes_max)
     }
 

@@ -73,6 +73,7 @@ message!(REQUEST = "Request" {
     list_topics = 16: Kind::Message(&LIST_TOPICS),
     list_offsets = 17: Kind::Message(&LIST_OFFSETS),
     init_producer = 18: Kind::Message(&INIT_PRODUCER),
+    describe_cluster = 23: Kind::Message(&DESCRIBE_CLUSTER),
     commit_offsets = 30: Kind::Message(&COMMIT_OFFSETS),
     fetch_offsets = 31: Kind::Message(&FETCH_OFFSETS),
 });
@@ -194,6 +195,8 @@ message!(FETCH_PARTITION = "FetchPartition" {
     max_bytes = 3: Kind::U32,
     leader_epoch = 4: Kind::I32,
 });
+
+message!(DESCRIBE_CLUSTER = "DescribeClusterRequest" {});
 
 message!(COMMIT_OFFSETS = "CommitOffsetsRequest" {
     group = 1: Kind::String,

@@ -113,6 +113,75 @@ fn a_healthcheck_follows_readiness_and_ends_with_0_or_1() {
 }
 
 #[test]
+fn the_cluster_says_who_and_how_it_is() {
+    let mut broker = Broker::start();
+    broker.ok(&["topic", "create", "orders", "-p", "3"]);
+    let info = broker.ok_json(&["cluster", "info", "--format", "json"]);
+    assert_eq!(info["native_address"], broker.native.as_str());
+    assert_eq!(info["http_address"], broker.http.as_str());
+    assert_eq!(
+        (&info["engine"], &info["partitions"]),
+        (&"local".into(), &3.into())
+    );
+    assert_eq!(info["limits"]["request_bytes_max"], 8 << 20);
+    assert!(
+        broker
+            .ok(&["cluster", "info", "--format", "table"])
+            .contains("request at most")
+    );
+    broker.kill();
+    broker.restart();
+    let health = broker.ok_json(&["cluster", "health", "--format", "json"]);
+    assert_eq!(
+        (&health["healthy"], &health["problems"]),
+        (&true.into(), &Value::Array(Vec::new()))
+    );
+    let recovery = &health["storage"]["recovery"];
+    assert_eq!(
+        (&recovery["clean"], &recovery["lost_groups"]),
+        (&false.into(), &0.into())
+    );
+    assert!(health["storage"]["free_bytes"].as_u64().unwrap() > 0);
+    let watched = broker.ok(&[
+        "cluster",
+        "health",
+        "--watch",
+        "--exit-when-healthy",
+        "--format",
+        "table",
+    ]);
+    assert!(watched.contains("HEALTHY     yes"), "{watched}");
+}
+
+#[test]
+fn error_codes_are_explained_without_a_broker() {
+    let shown = succeeded(
+        &naru()
+            .args(["errors", "show", "storage_full", "--format", "json"])
+            .output()
+            .unwrap(),
+    );
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(
+        (&shown["code"], &shown["class"]),
+        (&3.into(), &"RETRY_AFTER".into())
+    );
+    let csv = succeeded(
+        &naru()
+            .args(["errors", "list", "--format", "csv"])
+            .output()
+            .unwrap(),
+    );
+    assert!(csv.starts_with("cause,class,code,"), "{csv}");
+    let unknown = naru()
+        .args(["errors", "show", "DATA_CORUPT", "--format", "json"])
+        .output()
+        .unwrap();
+    let error: Value = serde_json::from_str(&failed(&unknown, 3)).unwrap();
+    assert_eq!(error["error"]["hint"], "did you mean 'DATA_CORRUPT'?");
+}
+
+#[test]
 fn every_shell_gets_a_completion_script() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let script = succeeded(&naru().args(["completion", shell]).output().unwrap());

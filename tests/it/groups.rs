@@ -243,6 +243,59 @@ async fn a_consumer_begins_as_told_and_keeps_its_place_over_a_restart_of_the_bro
     assert!(!error.may_have_taken_effect());
 }
 
+/// Bytes of the segments of `__groups`.
+fn groups_on_disk(broker: &Broker) -> u64 {
+    let topic = broker.data.join("topics/00000000-0000-0000-0000-000000000002/0");
+    let files = std::fs::read_dir(topic)
+        .unwrap()
+        .map(|entry| entry.unwrap().metadata().unwrap());
+    files.map(|file| file.len()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_without_end_take_bounded_room_and_are_found_after_a_kill() {
+    const TASKS: i64 = 16;
+    const COMMITS: i64 = 400;
+    const METADATA: usize = 4_000;
+    let mut broker = Broker::start();
+    let client = broker.client().await;
+    fill(&client, "t", 2, 500).await;
+    let mut tasks = JoinSet::new();
+    for task in 0..TASKS {
+        let client = broker.client().await;
+        tasks.spawn(async move {
+            for n in 1..=COMMITS {
+                let both = [0, 1].map(|partition| OffsetToCommit {
+                    metadata: "x".repeat(METADATA),
+                    ..OffsetToCommit::new("t", partition, offset(n))
+                });
+                client
+                    .commit_offsets(&format!("g{task}"), both.to_vec())
+                    .await
+                    .unwrap();
+            }
+        });
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended.unwrap();
+    }
+    // 51 MB were written, in segments of 16 MiB.
+    let described = client.describe_topic("__groups").await.unwrap();
+    assert_eq!(described.partitions[0].high_watermark, offset(TASKS * COMMITS));
+    broker.kill();
+    broker.restart();
+    let client = broker.client().await;
+    let described = client.describe_topic("__groups").await.unwrap();
+    assert!(described.partitions[0].log_start > Offset::ZERO, "{described:?}");
+    // The start has written two checkpoints: nothing waits any more.
+    let bytes = groups_on_disk(&broker);
+    assert!(bytes < 17 << 20, "{bytes} bytes");
+    for task in 0..TASKS {
+        let expected = [0, 1].map(|partition| ("t".to_owned(), partition, COMMITS));
+        assert_eq!(committed(&client, &format!("g{task}")).await, expected);
+    }
+}
+
 async fn refused_commit(peer: &mut Peer, items: &[(&str, u32, i64)]) -> v1::Error {
     let item = |(topic, partition, offset): &(&str, u32, i64)| v1::OffsetToCommit {
         partition: Some(v1::TopicPartition {

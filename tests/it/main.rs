@@ -9,6 +9,8 @@ mod broker;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod compression;
+#[cfg(test)]
 mod connections;
 #[cfg(test)]
 mod examples;

@@ -140,6 +140,17 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
+    /// A greeted peer of whatever listens there.
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
+        let mut peer = Self {
+            stream: TcpStream::connect(address).await.unwrap(),
+            frames: FrameReader::new(),
+        };
+        peer.ask(0, hello()).await;
+        assert!(matches!(peer.answer().await.body, Some(Answer::Hello(_))));
+        peer
+    }
+
     pub(crate) async fn ask(&mut self, id: u64, body: Body) {
         self.send(&request(id, body)).await;
     }

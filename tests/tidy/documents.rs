@@ -3,7 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use crc_fast::{CrcAlgorithm, checksum};
-use naru::model::{ErrorClass, ErrorCode};
+use naru::model::ErrorCode;
 
 use super::scan::{files, read, repository};
 
@@ -145,22 +145,21 @@ fn normal(path: &Path) -> PathBuf {
 
 /// The row of the error table for a code.
 fn error_row(code: ErrorCode) -> String {
-    let class = match code.class() {
-        ErrorClass::Retry => "RETRY",
-        ErrorClass::RetryAfter => "RETRY_AFTER",
-        ErrorClass::Refresh => "REFRESH",
-        ErrorClass::Rejoin => "REJOIN",
-        ErrorClass::Abort => "ABORT",
-        ErrorClass::Fatal => "FATAL",
-    };
+    let class = code.class().name();
     let definite = if code.is_definite() { "yes" } else { "no" };
     format!("| {} | `{}` | {class} | {definite} |", code.number(), code.name())
 }
 
-/// Codes that a text has no row for.
+/// Codes that a text has no row for: what `naru errors show` says stands there, too.
 fn missing_rows(text: &str) -> Vec<String> {
-    let rows = ErrorCode::ALL.iter().map(|code| error_row(*code));
-    rows.filter(|row| !text.lines().any(|line| line.starts_with(row.as_str())))
+    let has_row = |code: &ErrorCode| {
+        let (row, cause) = (error_row(*code), format!("| {} |", code.cause()));
+        text.lines()
+            .any(|line| line.starts_with(row.as_str()) && line.ends_with(cause.as_str()))
+    };
+    let missing = ErrorCode::ALL.iter().filter(|code| !has_row(code));
+    missing
+        .map(|code| format!("{} ... | {} |", error_row(*code), code.cause()))
         .collect()
 }
 
@@ -303,10 +302,16 @@ fn a_dead_link_is_found() {
 fn a_missing_row_and_an_unwritten_line_are_found() {
     let all: Vec<String> = ErrorCode::ALL
         .iter()
-        .map(|code| error_row(*code) + " text |")
+        .map(|code| format!("{} text | {} |", error_row(*code), code.cause()))
         .collect();
     assert_eq!(missing_rows(&all.join("\n")), Vec::<String>::new());
-    assert_eq!(missing_rows(&all[1..].join("\n")), [error_row(ErrorCode::ALL[0])]);
+    let missing = missing_rows(&all[1..].join("\n"));
+    assert_eq!(missing.len(), 1);
+    assert!(missing[0].starts_with(&error_row(ErrorCode::ALL[0])));
+    let other_cause = all
+        .join("\n")
+        .replace(ErrorCode::ALL[0].cause(), "Something else.");
+    assert_eq!(missing_rows(&other_cause).len(), 1);
     let manifest = "[package]\nname = \"x\"\n[dependencies]\na = \"1\"\nb = { version = \"1\" }\n[dev-dependencies]\nc = \"1\"";
     assert_eq!(
         unexplained_dependencies(manifest, "| crate | what |\n| a, b | d |"),

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::api::{
-    DeleteTopic, DescribeTopic, DescribedTopic, ListOffsets, ListOffsetsPartition, ListTopics, ListedTopics,
-    Metadata, OffsetSpec,
+    DeleteTopic, DescribeCluster, DescribeTopic, DescribedTopic, ListOffsets, ListOffsetsPartition,
+    ListTopics, ListedTopics, Metadata, OffsetSpec,
 };
 
 fn list(cursor: &str, count: u32, matching: &str) -> Request {
@@ -317,5 +317,38 @@ fn an_epoch_is_bumped_and_behind_the_last_comes_another_id() {
     assert_eq!(
         code(rig.init(Some((producer.id, ProducerEpoch(-1))))),
         ErrorCode::InvalidArgument
+    );
+}
+
+#[test]
+fn a_broker_says_who_and_how_it_is_also_before_anything_is_durable() {
+    let rig = Rig::with(
+        MemoryOptions {
+            durable_at_once: false,
+            ..MemoryOptions::default()
+        },
+        Settings {
+            version: "9.9".to_owned(),
+            http_address: "127.0.0.1:7".to_owned(),
+            ..Settings::default()
+        },
+    );
+    rig.create("orders", 3);
+    rig.create("payments", 1);
+    rig.clock.advance(Duration::from_secs(5));
+    // In memory, not durable: this answer does not wait.
+    rig.broker.handle(create("later", 1));
+    let Ok(Response::DescribeCluster(described)) = rig.ask(Request::DescribeCluster(DescribeCluster)) else {
+        panic!("no answer");
+    };
+    assert_eq!((described.topics, described.partitions), (3, 5));
+    assert_eq!(
+        (described.version.as_str(), described.http_address.as_str()),
+        ("9.9", "127.0.0.1:7")
+    );
+    assert_eq!(described.uptime, Duration::from_secs(5));
+    assert_eq!(
+        (described.problems.len(), described.storage.engine.as_ref()),
+        (0, "memory")
     );
 }

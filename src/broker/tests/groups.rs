@@ -2,7 +2,7 @@
 
 use super::restart::{replay, restart};
 use super::*;
-use crate::api::{CommitOffsets, DeleteTopic, FetchOffsets, GroupOffset, OffsetToCommit};
+use crate::api::{CommitOffsets, DeleteTopic, DescribeTopic, FetchOffsets, GroupOffset, OffsetToCommit};
 use crate::group;
 use crate::model::PartitionKey;
 use crate::storage::{Replay, SnapshotSource};
@@ -158,6 +158,24 @@ fn one_bad_item_refuses_the_whole_commit_and_is_named() {
         code(rig.ask(commit_of("g", vec![by_id]))),
         ErrorCode::UnknownTopicOrPartition
     );
+}
+
+#[test]
+fn the_partition_of_the_groups_is_described_without_what_users_can_set() {
+    let rig = Rig::new();
+    filled(&rig, "t", 9);
+    commit(&rig, "g", &[("t", 0, 5)]).unwrap();
+    let describe = |name: &str| {
+        let name = name.to_owned();
+        match rig.ask(Request::DescribeTopic(DescribeTopic { name })) {
+            Ok(Response::DescribeTopic(described)) => described,
+            other => panic!("{other:?}"),
+        }
+    };
+    let groups = describe("__groups");
+    assert_eq!(groups.partitions[0].bounds.high_watermark, offset(1));
+    assert_eq!(groups.configs, []);
+    assert!(!describe("t").configs.is_empty());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use super::*;
-use crate::api::{CommitOffsets, DeleteTopic, FetchOffsets, OffsetToCommit};
+use crate::api::{CommitOffsets, DeleteTopic, OffsetToCommit};
 use crate::disk::sim::{CutProfile, SimDisk, SimOptions};
 use crate::storage::local::{Inline, LocalStore, Round, Settings as EngineSettings};
 
@@ -14,7 +14,7 @@ const GROUPS: [&str; 2] = ["g", "h"];
 /// What a group has committed, by topic id.
 type Places = BTreeMap<TopicId, i64>;
 
-/// Everything that can be seen: the topics by name, and the places of each group.
+/// What there is: the topics by name, and the places of each group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Seen {
     topics: BTreeMap<String, TopicId>,
@@ -79,25 +79,20 @@ impl Life {
         while self.inline.journal().unwrap() == Round::Worked {}
     }
 
-    fn see(&mut self) -> Seen {
+    fn see(&self) -> Seen {
         let topics: BTreeMap<_, _> = {
             let meta = self.broker.lock_coordinator();
             let topics = meta.driver.machine.user_topics();
             topics.map(|topic| (topic.name.to_string(), topic.id)).collect()
         };
+        // As the machine has them: what is shown leaves out topics that are gone.
+        let groups = self.broker.lock_groups();
         let places = GROUPS.map(|group| {
-            let fetch = Request::FetchOffsets(FetchOffsets {
-                group: group.to_owned(),
-                partitions: vec![],
-            });
-            let Response::FetchOffsets(offsets) = self.ask(fetch) else {
-                panic!("another answer");
-            };
-            let place = |offset: Result<crate::api::GroupOffset, ApiError>| {
-                let offset = offset.unwrap();
-                (offset.key.topic, offset.committed.unwrap().offset.get())
-            };
-            (group, offsets.into_iter().map(place).collect())
+            let offsets = groups.machine.offsets(group);
+            (
+                group,
+                offsets.map(|(key, c)| (key.topic, c.offset.get())).collect(),
+            )
         });
         Seen {
             topics,

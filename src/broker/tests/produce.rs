@@ -398,12 +398,13 @@ fn a_poisoned_engine_gives_no_definite_answer() {
 #[test]
 fn too_many_batches_in_one_request_are_refused() {
     let rig = Rig::new();
-    let items = vec![raw("t", 1); 1_001];
+    let max = Settings::default().request_partitions_max;
+    let items = vec![raw("t", 1); max + 1];
     let error = rig.ask(request(Acks::Fsync, items)).unwrap_err();
     assert_eq!(error.code, ErrorCode::TooManyElements);
     assert_eq!(
         (error.details.limit, error.details.actual),
-        (Some(1_000), Some(1_001))
+        (Some(max as u64), Some(max as u64 + 1))
     );
 }
 

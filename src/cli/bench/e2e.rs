@@ -296,6 +296,7 @@ async fn receive(
 
 impl Received {
     fn take(&mut self, batch: &ConsumedBatch, plan: &Plan, now: Duration) -> Result<(), Error> {
+        let batch = batch.clone().decompressed()?;
         for record in batch.records() {
             let record = record?.to_record(&batch.bytes);
             let Some(number) = plan.number_of(record.value.as_deref()) else {

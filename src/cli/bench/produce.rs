@@ -18,7 +18,7 @@ use crate::cli::output::line;
 use crate::cli::produce::{AcksArg, acks_name};
 use crate::cli::progress;
 use crate::cli::session::connect;
-use crate::client::{BatchMetadata, BatchTicket, Client, Error, Producer};
+use crate::client::{BatchMetadata, BatchTicket, Client, Compression, Error, Producer};
 use crate::model::{Acks, Timestamp};
 use crate::record::{BatchBuilder, HEADER_BYTES};
 use crate::rt::{Clock, SystemClock};
@@ -61,6 +61,9 @@ pub(crate) struct ProduceBenchArgs {
     /// When a record counts as safe.
     #[arg(long, value_enum, default_value_t = AcksArg::Fsync)]
     acks: AcksArg,
+    /// How batches are compressed: none, gzip, snappy, lz4 or zstd. All values are alike, so they shrink to little.
+    #[arg(short = 'z', long, value_name = "CODEC", default_value_t = Compression::None)]
+    compression: Compression,
     /// Print the result as one JSON object.
     #[arg(long)]
     json: bool,
@@ -139,6 +142,7 @@ async fn prepare(
             first_partition: index,
             records: share + extra,
             batch_records,
+            compression: args.compression,
             value: vec![b'x'; usize::try_from(args.size).unwrap_or(usize::MAX)],
             in_flight: usize::try_from(args.in_flight).unwrap_or(1),
             clock: Arc::clone(clock),
@@ -189,6 +193,7 @@ struct Load {
     first_partition: u32,
     records: u64,
     batch_records: u32,
+    compression: Compression,
     value: Vec<u8>,
     in_flight: usize,
     clock: Arc<dyn Clock>,
@@ -241,7 +246,8 @@ impl Load {
     fn batch(&mut self, count: u32) -> BatchBuilder {
         let record = self.value.len() + RECORD_OVERHEAD_BYTES_MAX;
         let records = usize::try_from(count).unwrap_or(usize::MAX);
-        let mut builder = BatchBuilder::with_capacity(HEADER_BYTES + records.saturating_mul(record));
+        let capacity = HEADER_BYTES + records.saturating_mul(record);
+        let mut builder = BatchBuilder::with_capacity(capacity).compressed(self.compression);
         let now: Timestamp = self.clock.wall();
         let stamp = self.clock.mono().as_nanos().to_le_bytes();
         let stamped = stamp.len().min(self.value.len());
@@ -380,6 +386,7 @@ mod tests {
             connections: 1,
             partitions: 1,
             acks: AcksArg::Fsync,
+            compression: Compression::None,
             json: true,
         }
     }

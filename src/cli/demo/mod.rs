@@ -298,7 +298,7 @@ async fn read_back(client: &Client, inputs: &[KeyValue]) -> Result<Vec<Found>, S
             .await?;
         while reader.position() < end {
             let batch = match reader.next_batch().await {
-                Some(batch) => batch?,
+                Some(batch) => batch?.decompressed()?,
                 None => break,
             };
             for record in batch.records() {

@@ -10,7 +10,7 @@ use super::{PreparedBatch, ProducerRecord};
 use crate::client::Error;
 use crate::client::partitioner::partition_for_key;
 use crate::model::{Timestamp, TopicId};
-use crate::record::{BatchBuilder, SealedBatch};
+use crate::record::{BatchBuilder, Codec, SealedBatch};
 
 /// What a producer knows about a topic.
 #[derive(Debug)]
@@ -81,6 +81,7 @@ pub(super) struct Accumulator {
     next_number: u64,
     flush: bool,
     ended: bool,
+    codec: Codec,
 }
 
 /// A record with its place and its share of the buffer.
@@ -133,6 +134,14 @@ impl Accumulator {
         self.slots.len()
     }
 
+    /// Batches of records that are opened from now on are compressed.
+    pub(super) fn compressing(codec: Codec) -> Self {
+        Self {
+            codec,
+            ..Self::default()
+        }
+    }
+
     /// Adds a record to the open batch of its partition.
     pub(super) fn add(&mut self, accepted: &Accepted<'_>) -> Result<Added<Ticket>, Error> {
         self.check_not_ended()?;
@@ -164,7 +173,7 @@ impl Accumulator {
             let (number, completion) = self.new_completion();
             // A new topic's first batches are often single records, so room for a whole batch is not taken at once.
             self.slots[at].open = Some(OpenBatch {
-                builder: BatchBuilder::new(),
+                builder: BatchBuilder::new().compressed(self.codec),
                 buffered: 0,
                 number,
                 completion,

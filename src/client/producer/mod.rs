@@ -23,7 +23,7 @@ use self::ticket::{Answered, Completion};
 use super::link::Link;
 use super::{Client, Error};
 use crate::model::{Acks, Timestamp};
-use crate::record::HEADER_BYTES;
+use crate::record::{Codec, HEADER_BYTES};
 use crate::rt::Clock;
 
 /// Largest batch, where neither the topic nor the broker says.
@@ -50,6 +50,7 @@ struct Options {
     retries: bool,
     buffer_bytes: u32,
     delivery_timeout: Duration,
+    compression: Codec,
     backoff: super::backoff::Backoff,
 }
 
@@ -94,6 +95,7 @@ impl ProducerBuilder {
                 retries: true,
                 buffer_bytes: 32 << 20,
                 delivery_timeout: Duration::from_secs(120),
+                compression: Codec::None,
                 backoff: client.link.backoff(),
             },
             link: client.link.clone(),
@@ -157,6 +159,14 @@ impl ProducerBuilder {
         self
     }
 
+    /// How batches are compressed; one that would not become smaller is sent as it is. They are stored as they are sent and
+    /// come to consumers so. Does not concern [`Producer::send_batch`]. Default: not at all.
+    #[must_use]
+    pub fn compression(mut self, codec: Codec) -> Self {
+        self.options.compression = codec;
+        self
+    }
+
     /// Starts the producer.
     ///
     /// # Errors
@@ -167,7 +177,7 @@ impl ProducerBuilder {
             budget: Semaphore::new(usize::try_from(self.options.buffer_bytes).unwrap_or(usize::MAX >> 3)),
             options: self.options,
             link: self.link,
-            accumulator: Mutex::default(),
+            accumulator: Mutex::new(Accumulator::compressing(self.options.compression)),
             topics: Mutex::default(),
             failures: Mutex::default(),
             wake: Notify::new(),

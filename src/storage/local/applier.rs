@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::checkpoint::CheckpointFiles;
+use super::checkpoint::{CheckpointFiles, Retired};
 use super::engine::Engine;
 use super::group::{Group, WrittenBatch, key_of};
 use super::journal::Round;
@@ -29,6 +29,8 @@ pub(super) struct Applier {
     pub(super) trash: Trash,
     /// Topics deleted in the groups applied so far whose files are still there.
     pub(super) deleted: Vec<TopicId>,
+    /// Segments that the newest checkpoint does without, and the one before may not.
+    pub(super) retired: Vec<Retired>,
     /// Whether anything was applied since the last checkpoint, and when that was.
     pub(super) changed: bool,
     pub(super) last_checkpoint: Duration,

@@ -165,6 +165,11 @@ impl Budget {
         free < Self::cost(1) + self.reserve
     }
 
+    /// Free bytes of the disk when it was last looked at.
+    pub(super) fn disk_free(&self) -> u64 {
+        self.inner.lock().expect("no panics while locked").disk_free
+    }
+
     /// Bytes admitted and not applied.
     pub(super) fn admitted(&self) -> u64 {
         self.inner.lock().expect("no panics while locked").admitted

@@ -11,7 +11,7 @@ use super::format::{DirectoryId, FormatError};
 use super::log::LocalLog;
 use super::paths;
 use crate::disk::{Disk, DiskFile, Mode, read_exact_at};
-use crate::model::Lsn;
+use crate::model::{Lsn, Offset, PartitionKey};
 use crate::storage::SnapshotSource;
 
 /// The pair of files.
@@ -113,7 +113,8 @@ impl Applier {
         until_durable: &mut dyn FnMut(Lsn) -> bool,
     ) -> io::Result<()> {
         let lsn = self.engine.control().applied;
-        let partitions = self.describe_partitions(source);
+        let mut partitions = self.describe_partitions(source);
+        let retired = partitions.iter_mut().flat_map(retire).collect();
         // Snapshots were taken from live state: what they cover must be durable before the record is. This includes the
         // deletion of every topic that had no snapshot any more.
         if !until_durable(self.engine.queue.last_submitted()) {
@@ -135,6 +136,7 @@ impl Applier {
         self.engine.account_journal();
         self.trash
             .take_in(&*self.engine.disk, &std::mem::take(&mut self.deleted))?;
+        self.forget_retired(retired)?;
         self.changed = false;
         self.last_checkpoint = self.engine.clock.mono();
         Ok(())
@@ -172,6 +174,55 @@ impl Applier {
             quarantined: state.quarantined.clone(),
             snapshot,
         })
+    }
+}
+
+/// A segment that no recovery from a record needs, by its partition and its base.
+pub(super) type Retired = (PartitionKey, Offset);
+
+/// Takes out of a record what no recovery from it needs: of the broker's own partitions nobody reads but recovery, which begins
+/// at the snapshot. Without this they would grow for ever.
+fn retire(partition: &mut PartitionCheckpoint) -> Vec<Retired> {
+    let key = partition.key;
+    let Some((covers, _)) = partition.snapshot.as_ref().filter(|_| key.topic.is_internal()) else {
+        return Vec::new();
+    };
+    // The last one is written to.
+    let whole = partition.segments.len().saturating_sub(1);
+    let covered = partition
+        .segments
+        .iter()
+        .take(whole)
+        .take_while(|s| s.end <= *covers);
+    let covered = covered.count();
+    let retired = partition
+        .segments
+        .drain(..covered)
+        .map(|s| (key, s.base))
+        .collect();
+    if let Some(first) = partition.segments.first() {
+        partition.log_start = partition.log_start.max(first.base);
+    }
+    retired
+}
+
+impl Applier {
+    /// The record that does without these segments is durable. Their files stay until the next one is: a recovery that has
+    /// to take the older record still finds what that names.
+    fn forget_retired(&mut self, retired: Vec<Retired>) -> io::Result<()> {
+        for (key, base) in &retired {
+            let Some(log) = self.engine.logs().get(key).cloned() else {
+                continue;
+            };
+            let mut state = log.state();
+            state.segments.retain(|segment| segment.base != *base);
+            let first = state.segments.first().map(|segment| segment.base);
+            state.log_start = first.map_or(state.log_start, |first| first.max(state.log_start));
+            drop(state);
+            self.engine.reads.close(|of| of == *key);
+        }
+        let before = std::mem::replace(&mut self.retired, retired);
+        self.trash.take_in_segments(&*self.engine.disk, &before)
     }
 }
 

@@ -38,6 +38,7 @@ mod trash;
 
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -53,7 +54,9 @@ use self::budget::Budget;
 use self::engine::Engine;
 use self::threads::Threads;
 use crate::disk::SharedDisk;
-use crate::model::{DurableState, LeaderEpoch, Lsn, PartitionKey};
+use crate::model::{
+    DurableState, LeaderEpoch, Lsn, PartitionKey, RecoverySummary, StorageHealth, StorageState,
+};
 use crate::rt::{BoxFuture, Clock, IdSource};
 use crate::storage::{
     Backpressure, Class, LogCaps, LogConfig, LogStore, Permit, Replay, SharedSnapshots, Step, SubmitError,
@@ -84,6 +87,7 @@ pub struct LocalStore {
     engine: Arc<Engine>,
     threads: Mutex<Threads>,
     report: RecoveryReport,
+    recovery_took: Duration,
 }
 
 impl LocalStore {
@@ -99,12 +103,14 @@ impl LocalStore {
         ids: &dyn IdSource,
         replay: &mut dyn Replay,
     ) -> Result<Self, OpenError> {
-        let opened = recovery::open(disk, settings, clock, ids, replay)?;
+        let begun = clock.mono();
+        let opened = recovery::open(disk, settings, Arc::clone(&clock), ids, replay)?;
         let threads = Mutex::new(Threads::new(opened.journal, opened.applier));
         Ok(Self {
             engine: opened.engine,
             threads,
             report: opened.report,
+            recovery_took: clock.mono().saturating_sub(begun),
         })
     }
 
@@ -224,6 +230,34 @@ impl LogStore for LocalStore {
             }
         }
         Ok(lsn)
+    }
+
+    fn health(&self) -> StorageHealth {
+        let status = self.status();
+        let state = match status.failure {
+            Some(failure) => StorageState::Broken(failure),
+            None if status.storage_full => StorageState::ReadOnly,
+            None => StorageState::Ok,
+        };
+        let report = &self.report;
+        StorageHealth {
+            engine: "local".into(),
+            state,
+            durable: status.durable,
+            applied: status.applied,
+            admitted_bytes: status.admitted_bytes,
+            journal_files: status.journal_files,
+            crc_errors: status.crc_errors,
+            disk: Some((self.engine.budget.disk_free(), self.engine.settings.reserve_bytes)),
+            recovery: Some(RecoverySummary {
+                clean: report.clean,
+                groups: report.groups,
+                bytes: report.bytes,
+                lost_groups: report.lost_groups,
+                unfinished: report.unfinished,
+                took: self.recovery_took,
+            }),
+        }
     }
 
     fn durable(&self) -> watch::Receiver<DurableState> {

@@ -62,6 +62,13 @@ pub(super) fn segment(key: PartitionKey, base: Offset) -> String {
     format!("{}/{:020}.log", partition(key), base.get())
 }
 
+/// The base offset in the name of a segment or of its index.
+pub(super) fn base_of(name: &str) -> Option<Offset> {
+    let (digits, kind) = name.split_once('.')?;
+    let is_ours = digits.len() == 20 && matches!(kind, "log" | "index");
+    Offset::new(digits.parse().ok().filter(|_| is_ours)?)
+}
+
 pub(super) fn index(key: PartitionKey, base: Offset) -> String {
     format!("{}/{:020}.index", partition(key), base.get())
 }

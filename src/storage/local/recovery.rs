@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::applier::{Applier, Segments};
-use super::checkpoint::{self, CheckpointFiles, Pair};
+use super::checkpoint::{self, CheckpointFiles, Pair, Retired};
 use super::engine::{Beginning, Engine};
 use super::format::checkpoint::{Checkpoint, PartitionCheckpoint};
 use super::format::journal::GROUPS_START;
@@ -116,7 +116,7 @@ pub(super) fn open(
         redo.group(&files, group, replay)?;
     }
     redo.finish(&found, &mut report, replay)?;
-    salvage(&*disk, &found, redo.logs())?;
+    let retired = salvage(&*disk, &found, redo.logs())?;
     let opened = Conclusion {
         disk,
         settings,
@@ -128,6 +128,7 @@ pub(super) fn open(
         found,
         files,
         report,
+        retired,
     };
     opened.conclude(redo, reads, replay)
 }
@@ -397,7 +398,7 @@ fn salvage(
     disk: &dyn Disk,
     found: &Survey,
     logs: &BTreeMap<PartitionKey, Arc<LocalLog>>,
-) -> Result<(), OpenError> {
+) -> Result<Vec<Retired>, OpenError> {
     if let Some((lsn, bytes)) = &found.unfinished {
         let path = format!("{}/unfinished-{}.group", paths::SALVAGE, lsn);
         tracing::warn!(event = "unfinished_group", lsn = %lsn, bytes = bytes.len(), kept = %path, "the last group was not finished and never acknowledged");
@@ -425,21 +426,28 @@ fn salvage(
             disk.rename(&format!("{}/{}", paths::TOPICS, entry.name), &aside)?;
         }
     }
+    let mut retired = Vec::new();
     for (key, log) in logs {
-        salvage_segments(disk, *key, log)?;
+        salvage_segments(disk, *key, log, &mut retired)?;
     }
     disk.sync_dir(paths::SALVAGE)?;
     disk.sync_dir(paths::TOPICS)?;
-    Ok(())
+    Ok(retired)
 }
 
-fn salvage_segments(disk: &dyn Disk, key: PartitionKey, log: &LocalLog) -> io::Result<()> {
+fn salvage_segments(
+    disk: &dyn Disk,
+    key: PartitionKey,
+    log: &LocalLog,
+    retired: &mut Vec<Retired>,
+) -> io::Result<()> {
     let dir = paths::partition(key);
     let entries = match disk.list(&dir) {
         Ok(entries) => entries,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(e),
     };
+    let log_start = log.state().log_start;
     let known: BTreeSet<String> = {
         let state = log.state();
         state
@@ -450,6 +458,14 @@ fn salvage_segments(disk: &dyn Disk, key: PartitionKey, log: &LocalLog) -> io::R
     };
     for entry in entries {
         let path = format!("{dir}/{}", entry.name);
+        let base = paths::base_of(&entry.name);
+        if key.topic.is_internal()
+            && let Some(base) = base.filter(|base| *base < log_start)
+        {
+            // The checkpoint does without it; the one before may not, and is not replaced yet.
+            retired.push((key, base));
+            continue;
+        }
         if !known.contains(&path) {
             let aside = format!(
                 "{}/{}-{}-{}",
@@ -515,6 +531,7 @@ struct Conclusion<'a> {
     found: Survey,
     files: Vec<ScannedFile>,
     report: RecoveryReport,
+    retired: Vec<Retired>,
 }
 
 impl Conclusion<'_> {
@@ -558,6 +575,7 @@ impl Conclusion<'_> {
             checkpoints: CheckpointFiles::new(seq, self.newest_in),
             trash: Trash::open(&*self.disk)?,
             deleted,
+            retired: self.retired,
             changed: false,
             last_checkpoint: engine.clock.mono(),
             next_look: engine.clock.mono(),

@@ -1,8 +1,9 @@
-//! Removing the files of deleted topics, a little at a time: unlinking a large file at once stalls the journal's syncs.
+//! Removing the files of deleted topics and of segments that are not needed any more, a little at a time: unlinking a large file at once stalls the journal's syncs.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 
+use super::checkpoint::Retired;
 use super::paths;
 use crate::disk::{Disk, Mode};
 use crate::model::TopicId;
@@ -45,6 +46,30 @@ impl Trash {
         }
         if !topics.is_empty() {
             disk.sync_dir(paths::TOPICS)?;
+            disk.sync_dir(paths::TRASH)?;
+        }
+        Ok(())
+    }
+
+    /// Moves segments out of the way that neither checkpoint names.
+    pub(super) fn take_in_segments(&mut self, disk: &dyn Disk, segments: &[Retired]) -> io::Result<()> {
+        for (key, base) in segments {
+            for path in [paths::segment(*key, *base), paths::index(*key, *base)] {
+                let name = path.rsplit('/').next().unwrap_or(&path);
+                let aside = format!("{}/{}-{}-{name}", paths::TRASH, key.topic, key.partition);
+                match disk.rename(&path, &aside) {
+                    Ok(()) => self.files.push_back(aside),
+                    // Its topic was deleted meanwhile, or a crash came between the two.
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    Err(e) => return Err(e),
+                }
+            }
+        }
+        let dirs: BTreeSet<_> = segments.iter().map(|(key, _)| paths::partition(*key)).collect();
+        for dir in &dirs {
+            disk.sync_dir(dir)?;
+        }
+        if !dirs.is_empty() {
             disk.sync_dir(paths::TRASH)?;
         }
         Ok(())

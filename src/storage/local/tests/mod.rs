@@ -2,6 +2,7 @@
 
 mod behaviour;
 mod power;
+mod retire;
 mod rot;
 mod threaded;
 mod time;

@@ -1,7 +1,7 @@
 //! The name that was probably meant.
 
 /// The most similar of `candidates`, if one differs in few characters; of equals the first.
-pub(super) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // One change per three characters, so that short names do not match at random.
     let allowed = (name.len() / 3).clamp(1, 3);
     candidates
