@@ -134,6 +134,7 @@ async fn serve(settings: &Settings, clock: Arc<dyn Clock>) -> Result<(), ServeEr
     // First of all, so that no signal can end the process in the middle of the start without a word.
     let mut signals = Signals::install().map_err(ServeError::Signals)?;
     warn_if_exposed(settings);
+    process::raise_descriptor_limit();
     let status = Arc::new(Status::new());
     let pages = Tasks::new();
     // Both ports are taken before recovery, so that a wrong address is known at once. Clients that come too early wait in

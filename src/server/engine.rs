@@ -14,6 +14,7 @@ use super::lock::DirectoryLock;
 use super::metered::{DiskMeter, MeteredDisk};
 use super::metrics::{EngineNow, LocalNow};
 use super::port_file::Addresses;
+use super::process;
 use super::status::{EngineHealth, Status};
 use crate::api::Service;
 use crate::broker::{self, Broker, Recovered};
@@ -187,7 +188,8 @@ async fn recover(
     clock: &Arc<dyn Clock>,
     meter: &Arc<DiskMeter>,
 ) -> Result<(LocalStore, Recovered), Refusal> {
-    let (dir, storage) = (settings.data_dir.clone(), settings.storage.clone());
+    let (dir, mut storage) = (settings.data_dir.clone(), settings.storage.clone());
+    storage.open_files_max = process::segment_files();
     let (clock, mut recovered) = (Arc::clone(clock), Recovered::new(broker));
     let meter = Arc::clone(meter);
     let opening = tokio::task::spawn_blocking(move || {

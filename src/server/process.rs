@@ -1,6 +1,9 @@
-//! What the system says about this process, under the names that every Prometheus client uses.
+//! What the system says about this process, under the names that every Prometheus client uses; and how many files it may
+//! open.
 
 use std::fs;
+
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::telemetry::{Kind, Page};
 
@@ -11,6 +14,36 @@ struct ProcessNow {
     threads: Option<u64>,
     virtual_bytes: Option<u64>,
     resident_bytes: Option<u64>,
+}
+
+/// Segments open for writing at least, and at most.
+const SEGMENT_FILES: std::ops::RangeInclusive<usize> = 32..=2_048;
+
+/// Lets this process open as many files as it may: the usual soft limit of 1,024 is there for programs that use `select`.
+pub(super) fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(
+        Resource::Nofile,
+        rustix::process::Rlimit {
+            current: limit.maximum,
+            ..limit
+        },
+    ) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+}
+
+/// Segments that may be open for writing, and as many for reading: three descriptors for each pair, of the four tenths that
+/// connections leave.
+pub(super) fn segment_files() -> usize {
+    segment_files_of(getrlimit(Resource::Nofile).current)
+}
+
+fn segment_files_of(descriptors: Option<u64>) -> usize {
+    let share = descriptors.map_or(u64::MAX, |limit| limit / 10);
+    usize::try_from(share)
+        .unwrap_or(usize::MAX)
+        .clamp(*SEGMENT_FILES.start(), *SEGMENT_FILES.end())
 }
 
 /// Adds the process to a page.
@@ -41,7 +74,7 @@ pub(super) fn collect(page: &mut Page) {
         (
             "process_max_fds",
             "Most open file descriptors.",
-            rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
+            getrlimit(Resource::Nofile).current,
         ),
     ];
     for (name, help, value) in gauges {
@@ -106,6 +139,14 @@ mod tests {
             }
         );
         assert_eq!(parse_stat("nonsense", 100, 4096), ProcessNow::default());
+    }
+
+    #[test]
+    fn segments_take_at_most_three_tenths_of_the_descriptors() {
+        assert_eq!(segment_files_of(Some(1_024)), 102);
+        assert_eq!(segment_files_of(Some(1_000_000)), 2_048);
+        assert_eq!(segment_files_of(None), 2_048);
+        assert_eq!(segment_files_of(Some(20)), 32);
     }
 
     #[test]

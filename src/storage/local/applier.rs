@@ -11,7 +11,7 @@ use super::group::{Group, WrittenBatch, key_of};
 use super::journal::Round;
 use super::log::{LocalLog, SegmentMeta};
 use super::paths;
-use super::segment::{PIECE_BYTES, RunBatch, SegmentWriter};
+use super::segment::{LARGE_PIECE_BYTES, PIECE_BYTES, Pieces, RunBatch, SegmentWriter};
 use super::trash::Trash;
 use crate::disk::AlignedBuf;
 use crate::model::{Lsn, Offset, PartitionKey, Timestamp, TopicId};
@@ -19,6 +19,10 @@ use crate::storage::SnapshotSource;
 
 /// Most bytes of groups applied in one round.
 const ROUND_BYTES_MAX: u64 = 128 << 20;
+/// A round ends when it has so many bytes, and so many for each of its partitions: rounds are short, so that room comes back
+/// evenly, unless there are many partitions, whose pieces would be small.
+const ROUND_BYTES: u64 = 16 << 20;
+const ROUND_PARTITION_BYTES: u64 = 512 << 10;
 
 /// The writer of segments and checkpoints; its one user is the applier thread, recovery, or a simulation.
 #[derive(Debug)]
@@ -50,6 +54,8 @@ pub(super) struct Segments {
     known_dirs: BTreeSet<String>,
     dirty_dirs: BTreeSet<String>,
     staging: AlignedBuf,
+    /// The largest write.
+    pub(super) write_bytes_max: usize,
     /// While recovery writes: see [`SegmentWriter::keep_behind`].
     recovering: bool,
 }
@@ -64,7 +70,8 @@ impl Segments {
             partial_crcs: BTreeMap::new(),
             known_dirs: BTreeSet::new(),
             dirty_dirs: BTreeSet::new(),
-            staging: AlignedBuf::zeroed(PIECE_BYTES),
+            staging: AlignedBuf::zeroed(LARGE_PIECE_BYTES),
+            write_bytes_max: PIECE_BYTES,
             recovering: false,
         }
     }
@@ -171,11 +178,12 @@ impl Segments {
         Ok(())
     }
 
-    /// Appends a run of batches to the active segment and shows them to readers.
+    /// Appends a run of batches, whose bytes are all of `memory`, to the active segment and shows them to readers.
     pub(super) fn append(
         &mut self,
         log: &LocalLog,
         run: &[RunBatch<'_>],
+        memory: &[&[u8]],
         end: Offset,
         time: Timestamp,
     ) -> io::Result<()> {
@@ -184,10 +192,16 @@ impl Segments {
         };
         let config = log.state().config;
         let mut staging = std::mem::replace(&mut self.staging, AlignedBuf::zeroed(0));
+        let write_bytes_max = self.write_bytes_max;
         let appended = match self.active(log)? {
             Some(writer) => {
+                let pieces = Pieces {
+                    memory,
+                    write_bytes_max,
+                    staging: &mut staging,
+                };
                 let interval = u64::from(config.index_interval_bytes);
-                let result = writer.append(run, interval, u64::from(config.segment_bytes), &mut staging);
+                let result = writer.append(run, interval, u64::from(config.segment_bytes), pieces);
                 result.map(|()| (writer.bytes(), writer.max_timestamp()))
             }
             None => Err(io::Error::other("a batch without a segment to go to")),
@@ -252,12 +266,64 @@ struct Run<'a> {
     batches: Vec<(&'a Group, &'a WrittenBatch)>,
 }
 
+/// How many of these groups make a round; at least one if there is one.
+fn round_of(groups: &[Arc<Group>]) -> usize {
+    let mut partitions = BTreeSet::new();
+    let mut bytes = 0;
+    for (index, group) in groups.iter().enumerate() {
+        bytes += group.bytes.len() as u64;
+        partitions.extend(group.appends.iter().map(key_of));
+        if bytes >= ROUND_BYTES && bytes / ROUND_PARTITION_BYTES >= partitions.len() as u64 {
+            return index + 1;
+        }
+    }
+    groups.len()
+}
+
+/// The bytes of a run: batches that stand side by side in a group are one piece.
+#[derive(Default)]
+struct Memory<'a> {
+    pieces: Vec<&'a [u8]>,
+    open: Option<(&'a Group, usize, usize)>,
+}
+
+impl<'a> Memory<'a> {
+    fn add(&mut self, group: &'a Group, batch: &WrittenBatch) {
+        let (from, to) = (batch.position, batch.position + batch.length);
+        self.open = match self.open {
+            Some((open, begin, end)) if open.lsn == group.lsn && end == from => Some((open, begin, to)),
+            _ => {
+                self.close();
+                Some((group, from, to))
+            }
+        };
+    }
+
+    fn close(&mut self) {
+        if let Some((group, from, to)) = self.open.take() {
+            self.pieces.push(&group.bytes[from..to]);
+        }
+    }
+
+    fn finish(mut self) -> Vec<&'a [u8]> {
+        self.close();
+        self.pieces
+    }
+}
+
 impl Applier {
     /// Applies what is durable. Full disk: nothing is lost, `Err(StorageFull)`, to be repeated.
     pub(super) fn apply(&mut self) -> io::Result<Round> {
         let applied = self.engine.control().applied;
         let durable = self.engine.durable_lsn();
-        let groups = self.engine.tail().range(applied, durable, ROUND_BYTES_MAX);
+        let mut groups = self.engine.tail().range(applied, durable, ROUND_BYTES_MAX);
+        groups.truncate(round_of(&groups));
+        let half = self.engine.settings.memory_tail_bytes / 2;
+        self.segments.write_bytes_max = if self.engine.budget.admitted() > half {
+            LARGE_PIECE_BYTES
+        } else {
+            PIECE_BYTES
+        };
         let Some(last) = groups.last().map(|g| g.lsn) else {
             return Ok(Round::Idle);
         };
@@ -297,6 +363,7 @@ impl Applier {
                 self.segments.start_segment(run.log, first.base)?;
             }
             let mut part = Vec::new();
+            let mut memory = Memory::default();
             let (mut end, mut time) = (first.base, first.append_time);
             while let Some((group, batch)) = batches.next_if(|(_, b)| !b.starts_segment || part.is_empty()) {
                 part.push(RunBatch {
@@ -304,10 +371,12 @@ impl Applier {
                     append_time: batch.append_time,
                     bytes: group.batch_bytes(batch),
                 });
+                memory.add(group, batch);
                 end = batch.last.next();
                 time = time.max(batch.append_time);
             }
-            self.segments.append(run.log, &part, end, time)?;
+            self.segments
+                .append(run.log, &part, &memory.finish(), end, time)?;
         }
         Ok(())
     }

@@ -20,7 +20,39 @@ pub(super) struct PendingBatch {
     pub(super) log: Arc<LocalLog>,
     pub(super) batch: SealedBatch,
     pub(super) starts_segment: bool,
+    /// Where it begins, behind [`OpenGroup::lead_bytes`] of the payload.
+    pub(super) position: u64,
     pub(super) append_time: Timestamp,
+}
+
+impl PendingBatch {
+    /// Its entry in the table; `position` counts from the end of the table.
+    fn entry(&self, position: usize) -> AppendEntry {
+        let header = self.batch.header();
+        AppendEntry {
+            key: self.log.partition(),
+            base: header.base_offset,
+            last: header.last_offset(),
+            starts_segment: self.starts_segment,
+            position: u32::try_from(position).expect("a group has fewer bytes than 2^32"),
+            length: self.batch.total_bytes(),
+            append_time: self.append_time,
+            crc: self.batch.whole_crc(),
+        }
+    }
+
+    fn written_at(self, position: usize, length: usize) -> WrittenBatch {
+        let header = self.batch.header();
+        WrittenBatch {
+            base: header.base_offset,
+            last: header.last_offset(),
+            log: self.log,
+            position,
+            length,
+            starts_segment: self.starts_segment,
+            append_time: self.append_time,
+        }
+    }
 }
 
 /// The group that takes batches in.
@@ -29,8 +61,10 @@ pub(super) struct OpenGroup {
     pub(super) lsn: Lsn,
     pub(super) appends: Vec<PendingBatch>,
     pub(super) deletions: Vec<TopicId>,
-    /// Bytes of batches.
+    /// Bytes of batches, and of gaps between them.
     pub(super) payload_bytes: u64,
+    /// Some batch stands as in its segment.
+    pub(super) has_large: bool,
     /// What the permits of its batches had.
     pub(super) granted: u64,
 }
@@ -42,6 +76,7 @@ impl OpenGroup {
             appends: Vec::new(),
             deletions: Vec::new(),
             payload_bytes: 0,
+            has_large: false,
             granted: 0,
         }
     }
@@ -54,9 +89,19 @@ impl OpenGroup {
         u32::try_from(self.appends.len() + self.deletions.len()).expect("a group has fewer bytes than 2^32")
     }
 
+    /// Zeros between the table and the first batch: where batches stand as in their segments, they count from a block.
+    fn lead_bytes(&self) -> u64 {
+        let table_end = GROUP_HEADER_BYTES as u64 + u64::from(self.entries()) * ENTRY_BYTES as u64;
+        if self.has_large {
+            table_end.next_multiple_of(BLOCK_BYTES as u64) - table_end
+        } else {
+            0
+        }
+    }
+
     /// Bytes in the journal, with padding.
     pub(super) fn total_bytes(&self) -> u64 {
-        group_bytes(self.entries(), self.payload_bytes)
+        group_bytes(self.entries(), self.lead_bytes() + self.payload_bytes)
     }
 }
 
@@ -81,6 +126,8 @@ pub(super) struct Group {
     pub(super) hash: u64,
     /// The whole group as written.
     pub(super) bytes: Bytes,
+    /// Length of the buffer that holds them.
+    buffer_bytes: usize,
     pub(super) payload_start: usize,
     pub(super) appends: Vec<WrittenBatch>,
     pub(super) deletions: Vec<TopicId>,
@@ -92,7 +139,7 @@ pub(super) struct Group {
 impl Group {
     /// Memory that it holds on to: bytes, and what is kept per batch here and in the partition.
     pub(super) fn memory_bytes(&self) -> u64 {
-        (BufferPool::rounded(self.bytes.len()) + self.appends.len() * 160) as u64
+        (self.buffer_bytes + self.appends.len() * 160) as u64
     }
 
     pub(super) fn batch_bytes(&self, batch: &WrittenBatch) -> &[u8] {
@@ -114,47 +161,34 @@ pub(super) struct Framing {
 pub(super) fn assemble(open: OpenGroup, framing: &Framing, pool: &Arc<BufferPool>) -> Group {
     let entries = open.entries();
     let total = usize::try_from(open.total_bytes()).expect("a group fits a journal file");
-    let payload_start = GROUP_HEADER_BYTES + entries as usize * ENTRY_BYTES;
-    let payload_bytes = u32::try_from(open.payload_bytes).expect("a group has fewer bytes than 2^32");
+    let table_end = GROUP_HEADER_BYTES + entries as usize * ENTRY_BYTES;
+    let lead = usize::try_from(open.lead_bytes()).expect("a block has 4,096 bytes");
+    let payload_start = table_end + lead;
+    let payload_bytes =
+        u32::try_from(lead as u64 + open.payload_bytes).expect("a group has fewer bytes than 2^32");
     let mut buf = pool.take(total);
     let mut table_at = GROUP_HEADER_BYTES;
-    let mut at = payload_start;
+    // Everything before is written. The buffer was used before: its old bytes must not reach the disk.
+    let mut written = table_end;
     let mut appends = Vec::with_capacity(open.appends.len());
     for pending in open.appends {
+        let at =
+            payload_start + usize::try_from(pending.position).expect("a group has fewer bytes than 2^32");
+        buf[written..at].fill(0);
         let (head, body) = (pending.batch.head(), pending.batch.body());
-        let length = head.len() + body.len();
         buf[at..at + head.len()].copy_from_slice(head);
-        buf[at + head.len()..at + length].copy_from_slice(body);
-        let header = pending.batch.header();
-        let entry = Entry::Append(AppendEntry {
-            key: pending.log.partition(),
-            base: header.base_offset,
-            last: header.last_offset(),
-            starts_segment: pending.starts_segment,
-            position: u32::try_from(at - payload_start).expect("a group has fewer bytes than 2^32"),
-            length: u32::try_from(length).expect("a batch has fewer bytes than 2^31"),
-            append_time: pending.append_time,
-            crc: pending.batch.whole_crc(),
-        });
-        buf[table_at..table_at + ENTRY_BYTES].copy_from_slice(&entry.encode());
-        appends.push(WrittenBatch {
-            log: pending.log,
-            base: header.base_offset,
-            last: header.last_offset(),
-            position: at,
-            length,
-            starts_segment: pending.starts_segment,
-            append_time: pending.append_time,
-        });
+        written = at + head.len() + body.len();
+        buf[at + head.len()..written].copy_from_slice(body);
+        let entry = pending.entry(at - table_end);
+        buf[table_at..table_at + ENTRY_BYTES].copy_from_slice(&Entry::Append(entry).encode());
         table_at += ENTRY_BYTES;
-        at += length;
+        appends.push(pending.written_at(at, written - at));
     }
     for topic in &open.deletions {
         buf[table_at..table_at + ENTRY_BYTES].copy_from_slice(&Entry::DeleteTopic(*topic).encode());
         table_at += ENTRY_BYTES;
     }
-    // The buffer was used before: its old bytes must not reach the disk.
-    buf[at..total].fill(0);
+    buf[written..total].fill(0);
     let header = GroupHeader {
         lsn: open.lsn,
         previous: framing.previous,
@@ -163,8 +197,9 @@ pub(super) fn assemble(open: OpenGroup, framing: &Framing, pool: &Arc<BufferPool
         payload_bytes,
         written: framing.written,
     };
-    header.encode_into(&mut buf[..payload_start], &framing.place);
+    header.encode_into(&mut buf[..table_end], &framing.place);
     let hash = chain_hash(buf.first_chunk().expect("a group has a header"));
+    let buffer_bytes = buf.len();
     let bytes = Bytes::from_owner(PooledBuf {
         buf: Some(buf),
         len: total,
@@ -174,6 +209,7 @@ pub(super) fn assemble(open: OpenGroup, framing: &Framing, pool: &Arc<BufferPool
         lsn: open.lsn,
         hash,
         bytes,
+        buffer_bytes,
         payload_start,
         appends,
         deletions: open.deletions,
@@ -209,8 +245,10 @@ impl BufferPool {
         let len = Self::rounded(len);
         {
             let mut free = self.free.lock().expect("no panics while locked");
-            if let Some(buf) = free.0.get_mut(&len).and_then(Vec::pop) {
-                free.1 -= len;
+            // A little longer is better than fresh memory, which has to be zeroed and faulted in.
+            let mut fitting = free.0.range_mut(len..=len + len / 4);
+            if let Some(buf) = fitting.find_map(|(_, bufs)| bufs.pop()) {
+                free.1 -= buf.len();
                 return buf;
             }
         }

@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 
 use super::read::ReadSide;
 use super::roll::Active;
+use crate::disk::BLOCK_BYTES;
 use crate::model::{LogBounds, Lsn, Offset, PartitionKey, Timestamp};
 use crate::rt::BoxFuture;
 use crate::storage::{
@@ -70,6 +71,28 @@ impl SegmentMeta {
             seen: None,
         })
     }
+}
+
+/// Where a batch goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TakenIn {
+    pub(super) starts_segment: bool,
+    /// Where it begins in the group's payload.
+    pub(super) position: u64,
+}
+
+/// A batch of at least so many bytes stands in its group as it will stand in its segment: the same number of bytes behind
+/// the start of a block. So whole blocks of it can be written from the group's memory, without a copy.
+pub(super) const LIKE_IN_SEGMENT_FROM_BYTES: u32 = 64 << 10;
+
+/// Where a batch goes in a payload of so many bytes.
+fn position_for(payload_bytes: u64, segment_position: u64, length: u32) -> u64 {
+    if length < LIKE_IN_SEGMENT_FROM_BYTES {
+        return payload_bytes;
+    }
+    let block = BLOCK_BYTES as u64;
+    let (is, wanted) = (payload_bytes % block, segment_position % block);
+    payload_bytes + (wanted + block - is) % block
 }
 
 #[derive(Debug)]
@@ -163,8 +186,8 @@ impl LocalLog {
         self.state().deleted
     }
 
-    /// Notes a batch that enters the open group at this place of its payload. Returns whether it starts a segment.
-    pub(super) fn take_in(&self, placed: &Placed<Self>, lsn: Lsn, position: u64) -> bool {
+    /// Notes a batch that enters the open group behind so many bytes of payload. Returns where it goes.
+    pub(super) fn take_in(&self, placed: &Placed<Self>, lsn: Lsn, payload_bytes: u64) -> TakenIn {
         let header = placed.batch.header();
         let length = placed.batch.total_bytes();
         let mut state = self.state();
@@ -177,10 +200,11 @@ impl LocalLog {
             "the batch is stamped with its offset"
         );
         let segment_bytes = u64::from(state.config.segment_bytes);
-        let starts_segment = match &mut state.active {
+        let (starts_segment, segment_position) = match &mut state.active {
             Some(active) if active.bytes + u64::from(length) <= segment_bytes => {
+                let position = active.bytes;
                 active.bytes += u64::from(length);
-                false
+                (false, position)
             }
             active => {
                 *active = Some(Active {
@@ -189,9 +213,10 @@ impl LocalLog {
                     oldest_append: placed.append_time,
                     seen: None,
                 });
-                true
+                (true, 0)
             }
         };
+        let position = position_for(payload_bytes, segment_position, length);
         state.end = header.last_offset().next();
         state.last_append = state.last_append.max(placed.append_time);
         state.tail.push_back(TailBatch {
@@ -202,7 +227,10 @@ impl LocalLog {
             position: usize::try_from(position).expect("a group has fewer bytes than 2^32"),
             length: length as usize,
         });
-        starts_segment
+        TakenIn {
+            starts_segment,
+            position,
+        }
     }
 
     /// Forgets the batches of groups that left memory.
@@ -495,6 +523,16 @@ mod tests {
 
     fn o(n: i64) -> Offset {
         Offset::new(n).unwrap()
+    }
+
+    #[test]
+    fn large_batches_stand_in_a_group_as_in_their_segment() {
+        let large = LIKE_IN_SEGMENT_FROM_BYTES;
+        assert_eq!(position_for(100, 5_000, large - 1), 100);
+        assert_eq!(position_for(100, 5_000, large), 904);
+        assert_eq!(position_for(904, 904, large), 904);
+        assert_eq!(position_for(4_095, 4_094, large), 8_190);
+        assert_eq!(position_for(0, 4_096, large), 0);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::group::{OpenGroup, PendingBatch};
-use super::log::LocalLog;
+use super::log::{LIKE_IN_SEGMENT_FROM_BYTES, LocalLog};
 use crate::model::Lsn;
 use crate::storage::{Step, SubmitError};
 
@@ -87,13 +87,16 @@ impl Queue {
         let lsn = group.lsn;
         group.granted += granted;
         for placed in step.appends {
-            let starts_segment = placed.log.take_in(&placed, lsn, group.payload_bytes);
-            group.payload_bytes += u64::from(placed.batch.total_bytes());
+            let taken_in = placed.log.take_in(&placed, lsn, group.payload_bytes);
+            let length = placed.batch.total_bytes();
+            group.payload_bytes = taken_in.position + u64::from(length);
+            group.has_large |= length >= LIKE_IN_SEGMENT_FROM_BYTES;
             let append_time = placed.append_time;
             group.appends.push(PendingBatch {
                 log: placed.log,
                 batch: placed.batch,
-                starts_segment,
+                starts_segment: taken_in.starts_segment,
+                position: taken_in.position,
                 append_time,
             });
         }

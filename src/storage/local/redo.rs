@@ -369,7 +369,8 @@ impl Redo {
                 time = time.max(batch.append_time);
                 self.gathered_bytes -= batch.bytes.len();
             }
-            self.segments.append(&log, &run, end, time)?;
+            let memory: Vec<&[u8]> = run.iter().map(|batch| batch.bytes).collect();
+            self.segments.append(&log, &run, &memory, end, time)?;
         }
         Ok(())
     }

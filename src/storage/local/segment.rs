@@ -1,4 +1,5 @@
-//! Writing one segment: aligned pieces through one staging buffer, with the sparse index beside it.
+//! Writing one segment: aligned pieces, from where they are in memory if they stand there as in the file, otherwise through
+//! one staging buffer; with the sparse index beside it.
 
 use std::io;
 
@@ -9,8 +10,12 @@ use crate::disk::{AlignedBuf, BLOCK_BYTES, Disk, DiskFile, Mode, read_exact_at};
 use crate::model::{Offset, PartitionKey, Timestamp};
 use crate::record::{crc32c, max_timestamp_of};
 
-/// Size of the staging buffer, and so of the largest write.
+/// The largest write while the journal must not wait long for the disk.
 pub(super) const PIECE_BYTES: usize = 256 << 10;
+/// The largest write while memory runs short: faster, at the price of the journal's latency. Size of the staging buffer.
+pub(super) const LARGE_PIECE_BYTES: usize = 1 << 20;
+/// Runs of whole blocks are written without a copy if they are so long: the blocks at both ends cost writes of their own.
+const DIRECT_FROM_BYTES: usize = 128 << 10;
 /// Space is reserved ahead only for runs of at least a piece.
 const PREALLOCATE_FROM_BYTES: u64 = PIECE_BYTES as u64;
 
@@ -20,6 +25,17 @@ pub(super) struct RunBatch<'a> {
     pub(super) base: Offset,
     pub(super) append_time: Timestamp,
     pub(super) bytes: &'a [u8],
+}
+
+/// How a run is written.
+#[derive(Debug)]
+pub(super) struct Pieces<'a, 'b> {
+    /// All bytes of the run in order, in as few pieces as they have in memory.
+    pub(super) memory: &'b [&'a [u8]],
+    /// The largest write, whole blocks, at most [`LARGE_PIECE_BYTES`].
+    pub(super) write_bytes_max: usize,
+    /// At least `write_bytes_max` long.
+    pub(super) staging: &'b mut AlignedBuf,
 }
 
 /// The active segment of a partition, open for writing.
@@ -130,7 +146,7 @@ impl SegmentWriter {
         batches: &[RunBatch<'_>],
         index_interval: u64,
         segment_bytes: u64,
-        staging: &mut AlignedBuf,
+        pieces: Pieces<'_, '_>,
     ) -> io::Result<()> {
         let run: u64 = batches.iter().map(|b| b.bytes.len() as u64).sum();
         self.preallocate(run, segment_bytes)?;
@@ -142,7 +158,8 @@ impl SegmentWriter {
         let mut stage = Stage {
             at: position - self.partial.len() as u64,
             filled: self.partial.len(),
-            buf: staging,
+            max: pieces.write_bytes_max,
+            buf: pieces.staging,
         };
         stage.buf[..self.partial.len()].copy_from_slice(&self.partial);
         for batch in batches {
@@ -151,8 +168,10 @@ impl SegmentWriter {
                 last_indexed = Some(position);
             }
             max_timestamp = max_timestamp.max(timestamp_of(batch)?);
-            stage.push(&*self.file, batch.bytes)?;
             position += batch.bytes.len() as u64;
+        }
+        for piece in pieces.memory {
+            stage.push(&*self.file, piece)?;
         }
         let partial = stage.finish(&*self.file, self.keep_behind)?;
         self.index.write_all_at(&index, self.index_bytes)?;
@@ -261,25 +280,57 @@ fn read_up_to(file: &dyn DiskFile, buf: &mut AlignedBuf, at: u64, needed: usize)
     Ok(())
 }
 
-/// The staging buffer in use: bytes of whole blocks go to the file when it is full.
+/// The staging buffer in use: bytes of whole blocks go to the file when `max` are there.
 struct Stage<'a> {
     at: u64,
     filled: usize,
+    max: usize,
     buf: &'a mut AlignedBuf,
 }
 
 impl Stage<'_> {
-    fn push(&mut self, file: &dyn DiskFile, mut bytes: &[u8]) -> io::Result<()> {
+    fn push(&mut self, file: &dyn DiskFile, bytes: &[u8]) -> io::Result<()> {
+        let Some((head, whole, tail)) = self.whole_blocks(bytes) else {
+            return self.copy(file, bytes);
+        };
+        self.copy(file, head)?;
+        self.write_staged(file)?;
+        for piece in whole.chunks(self.max) {
+            file.write_all_at(piece, self.at)?;
+            self.at += piece.len() as u64;
+        }
+        self.copy(file, tail)
+    }
+
+    /// Cuts out the blocks that can be written as they are, if they are worth it.
+    fn whole_blocks<'b>(&self, bytes: &'b [u8]) -> Option<(&'b [u8], &'b [u8], &'b [u8])> {
+        let head = self.filled.next_multiple_of(BLOCK_BYTES) - self.filled;
+        let (head, rest) = bytes.split_at_checked(head)?;
+        let whole = rest.len() / BLOCK_BYTES * BLOCK_BYTES;
+        let aligned = rest.as_ptr().addr().is_multiple_of(BLOCK_BYTES);
+        let (whole, tail) = rest.split_at(whole);
+        (aligned && whole.len() >= DIRECT_FROM_BYTES).then_some((head, whole, tail))
+    }
+
+    /// Writes what was staged, which is whole blocks.
+    fn write_staged(&mut self, file: &dyn DiskFile) -> io::Result<()> {
+        if self.filled > 0 {
+            file.write_all_at(&self.buf[..self.filled], self.at)?;
+            self.at += self.filled as u64;
+            self.filled = 0;
+        }
+        Ok(())
+    }
+
+    fn copy(&mut self, file: &dyn DiskFile, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            let room = self.buf.len() - self.filled;
+            let room = self.max - self.filled;
             let (now, later) = bytes.split_at(room.min(bytes.len()));
             self.buf[self.filled..self.filled + now.len()].copy_from_slice(now);
             self.filled += now.len();
             bytes = later;
-            if self.filled == self.buf.len() {
-                file.write_all_at(self.buf, self.at)?;
-                self.at += self.filled as u64;
-                self.filled = 0;
+            if self.filled == self.max {
+                self.write_staged(file)?;
             }
         }
         Ok(())

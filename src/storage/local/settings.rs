@@ -43,7 +43,7 @@ impl Default for Settings {
             journal_files: 4,
             group_bytes_max: 4 << 20,
             step_bytes_max: 8 << 20,
-            memory_tail_bytes: 256 << 20,
+            memory_tail_bytes: 192 << 20,
             apply_bytes: 64 << 20,
             apply_after: Duration::from_secs(10),
             checkpoint_every: Duration::from_secs(30),
@@ -72,7 +72,7 @@ impl Settings {
         let step = group.min(self.memory_tail_bytes / 4);
         self.step_bytes_max = self.step_bytes_max.min(u32::try_from(step).unwrap_or(u32::MAX));
         self.group_bytes_max = self.group_bytes_max.min(self.step_bytes_max);
-        self.apply_bytes = self.apply_bytes.min(self.memory_tail_bytes / 4);
+        self.apply_bytes = self.apply_bytes.min(self.memory_tail_bytes / 3);
         self
     }
 }

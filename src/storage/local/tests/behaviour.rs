@@ -54,6 +54,62 @@ fn many_submissions_become_one_group() {
 }
 
 #[test]
+fn large_batches_go_to_their_segment_from_where_they_are_in_memory() {
+    let settings = Settings {
+        journal_file_bytes: 4 << 20,
+        journal_first_file_bytes: 4 << 20,
+        memory_tail_bytes: 16 << 20,
+        ..small()
+    };
+    let config = LogConfig {
+        segment_bytes: 1 << 20,
+        ..CONFIG
+    };
+    let mut rig = Rig::new(&settings);
+    let (a, b) = (key(1, 0), key(1, 1));
+    for k in [a, b] {
+        rig.store.open(k, config);
+    }
+    let mut expected = BTreeMap::from([(a, Vec::new()), (b, Vec::new())]);
+    // Sizes with every kind of beginning and end inside of a block; several batches in a group; small ones between.
+    for (round, bytes) in [
+        (0, 70_001),
+        (1, 4_096),
+        (2, 200_000),
+        (3, 9),
+        (4, 131_072),
+        (5, 300_000),
+        (6, 65_475),
+    ] {
+        let step = [a, b].map(|k| (k, rig.batch(k, 2, bytes, round)));
+        for (k, batch) in &step {
+            expected.get_mut(k).unwrap().extend_from_slice(&batch.to_bytes());
+        }
+        rig.submit(step.into(), &[]);
+        if round % 2 == 1 {
+            while rig.inline.journal().unwrap() == Round::Worked {}
+        }
+    }
+    while rig.inline.journal().unwrap() == Round::Worked {}
+    for (k, bytes) in &expected {
+        assert_eq!(rig.read_all(*k), bytes, "from memory");
+    }
+    let above = rig.above.lock().unwrap().clone();
+    // From the journal alone, and by the applier.
+    let killed = Rig::open(&rig.disk.after_kill(), &settings).unwrap();
+    assert_eq!(*killed.above.lock().unwrap(), above);
+    let written = rig.disk.ops();
+    while rig.inline.apply().unwrap() == Round::Worked {}
+    assert!(rig.disk.ops() > written);
+    rig.store.engine.tail().evict(rig.durable(), 0);
+    for (k, bytes) in &expected {
+        assert_eq!(killed.read_all(*k), bytes, "after a replay");
+        assert_eq!(rig.read_all(*k), bytes, "from segments");
+        assert!(rig.store.open(*k, config).stats().segments > 1);
+    }
+}
+
+#[test]
 fn records_are_the_same_from_memory_from_segments_and_after_a_restart() {
     let mut rig = Rig::new(&small());
     let (a, b) = (key(1, 0), key(1, 1));
