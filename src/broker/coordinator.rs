@@ -228,6 +228,7 @@ impl<S: LogStore> Broker<S> {
         let (of_groups, pending_groups) = of_groups.unzip();
         let step = Step {
             appends: std::iter::once(of_meta).chain(of_groups).collect(),
+            trims: SmallVec::new(),
             deletions: SmallVec::from_buf([topic]),
         };
         let lsn = self.submit(permit, step)?;

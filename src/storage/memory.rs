@@ -94,6 +94,9 @@ struct LogState {
     /// In offset order, without gaps.
     batches: Vec<StoredBatch>,
     bytes: u64,
+    start: Offset,
+    /// Trims that are not durable yet: their step, and the first offset that stays.
+    trims: Vec<(Lsn, Offset)>,
     end: Offset,
     gone: bool,
     waiters: Vec<Weak<Notify>>,
@@ -174,6 +177,10 @@ impl MemoryStore {
         // Published before anybody is woken: who wakes must see what woke him.
         self.durable.send_modify(|durable| durable.lsn = reached);
         for log in wake {
+            let freed = log.apply_trims(reached);
+            let mut used = lock(&self.admission.used);
+            used.stored = used.stored.saturating_sub(freed);
+            drop(used);
             log.wake();
         }
     }
@@ -245,7 +252,10 @@ impl LogStore for MemoryStore {
         if state.poisoned {
             return Err(SubmitError::Poisoned);
         }
-        if step.appends.iter().any(|placed| lock(&placed.log.state).gone) {
+        let gone = |log: &MemoryLog| lock(&log.state).gone;
+        if step.appends.iter().any(|placed| gone(&placed.log))
+            || step.trims.iter().any(|trim| gone(&trim.log))
+        {
             return Err(SubmitError::NotOwner);
         }
         let lsn = state.lsn.next();
@@ -255,6 +265,10 @@ impl LogStore for MemoryStore {
             let stored = placed.log.append(lsn, &placed);
             lock(&self.admission.used).stored += stored;
             touched.push(placed.log);
+        }
+        for trim in step.trims {
+            lock(&trim.log.state).trims.push((lsn, trim.to));
+            touched.push(trim.log);
         }
         for topic in step.deletions {
             touched.extend(self.delete(&mut state, topic));
@@ -331,6 +345,22 @@ impl MemoryLog {
         stored
     }
 
+    /// Drops what lies wholly below the trims up to this step; how many bytes that were.
+    fn apply_trims(&self, upto: Lsn) -> u64 {
+        let mut state = lock(&self.state);
+        let start = state.bounds(upto).log_start;
+        state.trims.retain(|(lsn, _)| *lsn > upto);
+        state.start = start;
+        let below = state.batches.partition_point(|batch| batch.end <= start);
+        let freed = state
+            .batches
+            .drain(..below)
+            .map(|batch| batch.bytes.len() as u64)
+            .sum();
+        state.bytes -= freed;
+        freed
+    }
+
     /// Wakes everybody who waits, once.
     fn wake(&self) {
         let waiters = std::mem::take(&mut lock(&self.state).waiters);
@@ -376,7 +406,7 @@ impl MemoryLog {
         let visible = state.batches.iter().take_while(|batch| batch.lsn <= durable);
         for batch in visible.filter(|batch| batch.max_timestamp >= at) {
             let found = BatchHeader::parse(&batch.bytes)
-                .and_then(|header| find_in_batch(&header, &batch.bytes, Offset::ZERO, at));
+                .and_then(|header| find_in_batch(&header, &batch.bytes, state.start, at));
             if let Some(found) = found.map_err(|_| batch.damaged())? {
                 return Ok(Some(found));
             }
@@ -389,9 +419,11 @@ impl LogState {
     fn bounds(&self, durable: Lsn) -> LogBounds {
         let visible = self.batches.partition_point(|batch| batch.lsn <= durable);
         let high_watermark = visible.checked_sub(1).and_then(|last| self.batches.get(last));
+        let trimmed = self.trims.iter().filter(|(lsn, _)| *lsn <= durable);
+        let log_start = trimmed.map(|(_, to)| *to).fold(self.start, Offset::max);
         LogBounds {
-            log_start: Offset::ZERO,
-            high_watermark: high_watermark.map_or(Offset::ZERO, |batch| batch.end),
+            log_start,
+            high_watermark: high_watermark.map_or(log_start, |batch| batch.end.max(log_start)),
             log_end: self.end,
         }
     }

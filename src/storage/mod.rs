@@ -147,6 +147,8 @@ pub struct Placed<L> {
 pub struct Step<L> {
     /// Batches, in order.
     pub appends: SmallVec<[Placed<L>; 1]>,
+    /// Partitions whose oldest records go.
+    pub trims: SmallVec<[Trim<L>; 1]>,
     /// Topics whose partitions cease to exist.
     pub deletions: SmallVec<[TopicId; 1]>,
 }
@@ -156,9 +158,28 @@ impl<L> Step<L> {
     pub fn append(placed: Placed<L>) -> Self {
         Self {
             appends: SmallVec::from_buf([placed]),
+            trims: SmallVec::new(),
             deletions: SmallVec::new(),
         }
     }
+
+    /// A step that only moves log starts.
+    pub fn trim(trims: impl IntoIterator<Item = Trim<L>>) -> Self {
+        Self {
+            appends: SmallVec::new(),
+            trims: trims.into_iter().collect(),
+            deletions: SmallVec::new(),
+        }
+    }
+}
+
+/// Where a partition begins from now on.
+#[derive(Debug)]
+pub struct Trim<L> {
+    /// The partition.
+    pub log: Arc<L>,
+    /// Its first offset that stays: at most the high watermark. Below the log start it changes nothing.
+    pub to: Offset,
 }
 
 /// How a partition's log is laid out. Applies to what is appended from now on.

@@ -48,6 +48,7 @@ fn steps_over_several_partitions_are_seen_whole_or_not_at_all() {
     };
     let step = Step {
         appends: (0..2).map(place).collect(),
+        trims: smallvec::SmallVec::new(),
         deletions: smallvec::SmallVec::new(),
     };
     let permit = rig.store.permit(1 << 10, Class::Internal).unwrap();

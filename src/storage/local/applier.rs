@@ -33,6 +33,8 @@ pub(super) struct Applier {
     pub(super) trash: Trash,
     /// Topics deleted in the groups applied so far whose files are still there.
     pub(super) deleted: Vec<TopicId>,
+    /// Log starts moved since the last checkpoint: segments may be waiting for one to go.
+    pub(super) trimmed: bool,
     /// Segments that the newest checkpoint does without, and the one before may not.
     pub(super) retired: Vec<Retired>,
     /// Whether anything was applied since the last checkpoint, and when that was.
@@ -251,6 +253,18 @@ impl Segments {
         self.partial_crcs.insert(key, crc);
     }
 
+    /// Closes the file of a segment that is not needed any more.
+    pub(super) fn forget_segment(&mut self, key: PartitionKey, base: Offset) {
+        if self
+            .writers
+            .get(&key)
+            .is_some_and(|(_, writer)| writer.base() == base)
+        {
+            self.writers.remove(&key);
+            self.partial_crcs.remove(&key);
+        }
+    }
+
     fn forget_topic(&mut self, topic: TopicId) {
         self.writers.retain(|key, _| key.topic != topic);
         self.partial_crcs.retain(|key, _| key.topic != topic);
@@ -339,6 +353,10 @@ impl Applier {
         }
         for run in runs.into_values() {
             self.apply_run(&run)?;
+        }
+        for (log, _) in groups.iter().flat_map(|group| &group.trims) {
+            log.apply_trims(last);
+            self.trimmed = true;
         }
         for group in &groups {
             for topic in &group.deletions {
@@ -452,6 +470,9 @@ impl Applier {
             || self.engine.files.is_short()
             || frees_a_file
             || (self.changed && old)
+            || self.trimmed
             || !self.deleted.is_empty()
+            // Files go one record later, which can wait unless space is what is short.
+            || (!self.retired.is_empty() && self.engine.budget.storage_full())
     }
 }

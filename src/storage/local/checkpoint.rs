@@ -138,6 +138,7 @@ impl Applier {
             .take_in(&*self.engine.disk, &std::mem::take(&mut self.deleted))?;
         self.forget_retired(retired)?;
         self.changed = false;
+        self.trimmed = false;
         self.last_checkpoint = self.engine.clock.mono();
         Ok(())
     }
@@ -151,7 +152,9 @@ impl Applier {
         let key = log.partition();
         let snapshot = source.snapshot(key).map(|s| (s.covers, s.blob));
         let state = log.state();
-        if state.segments.is_empty() && state.quarantined.is_empty() && snapshot.is_none() {
+        let nothing_stored = state.segments.is_empty() && state.quarantined.is_empty();
+        // An emptied partition goes on where it ended.
+        if nothing_stored && state.log_start == Offset::ZERO && snapshot.is_none() {
             return None;
         }
         let end = state.segments.last().map_or(state.log_start, |s| s.end);
@@ -180,30 +183,26 @@ impl Applier {
 /// A segment that no recovery from a record needs, by its partition and its base.
 pub(super) type Retired = (PartitionKey, Offset);
 
-/// Takes out of a record what no recovery from it needs: of the broker's own partitions nobody reads but recovery, which begins
-/// at the snapshot. Without this they would grow for ever.
+/// Takes out of a record what no recovery from it needs: segments below the log start; and of the broker's own partitions,
+/// which nobody reads but recovery, those below the snapshot at which it begins. Without this they would grow for ever.
 fn retire(partition: &mut PartitionCheckpoint) -> Vec<Retired> {
     let key = partition.key;
-    let Some((covers, _)) = partition.snapshot.as_ref().filter(|_| key.topic.is_internal()) else {
-        return Vec::new();
-    };
-    // The last one is written to.
-    let whole = partition.segments.len().saturating_sub(1);
-    let covered = partition
+    let snapshot = partition.snapshot.as_ref().filter(|_| key.topic.is_internal());
+    let needed_from = snapshot.map_or(partition.log_start, |(covers, _)| *covers);
+    // The last one is written to, unless it is sealed.
+    let written_to = partition.segments.last().is_some_and(|last| !last.sealed);
+    let complete = partition.segments.len() - usize::from(written_to);
+    let unneeded = partition
         .segments
         .iter()
-        .take(whole)
-        .take_while(|s| s.end <= *covers);
-    let covered = covered.count();
-    let retired = partition
-        .segments
-        .drain(..covered)
-        .map(|s| (key, s.base))
-        .collect();
-    if let Some(first) = partition.segments.first() {
-        partition.log_start = partition.log_start.max(first.base);
+        .take(complete)
+        .take_while(|s| s.end <= needed_from);
+    let unneeded = unneeded.count();
+    let retired: Vec<_> = partition.segments.drain(..unneeded).collect();
+    if let Some(last) = retired.last() {
+        partition.log_start = partition.log_start.max(last.end);
     }
-    retired
+    retired.into_iter().map(|s| (key, s.base)).collect()
 }
 
 impl Applier {
@@ -219,6 +218,7 @@ impl Applier {
             let first = state.segments.first().map(|segment| segment.base);
             state.log_start = first.map_or(state.log_start, |first| first.max(state.log_start));
             drop(state);
+            self.segments.forget_segment(*key, *base);
             self.engine.reads.close(|of| of == *key);
         }
         let before = std::mem::replace(&mut self.retired, retired);

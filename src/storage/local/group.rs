@@ -60,6 +60,8 @@ impl PendingBatch {
 pub(super) struct OpenGroup {
     pub(super) lsn: Lsn,
     pub(super) appends: Vec<PendingBatch>,
+    /// Partitions and where they begin from now on.
+    pub(super) trims: Vec<(Arc<LocalLog>, Offset)>,
     pub(super) deletions: Vec<TopicId>,
     /// Bytes of batches, and of gaps between them.
     pub(super) payload_bytes: u64,
@@ -74,6 +76,7 @@ impl OpenGroup {
         Self {
             lsn,
             appends: Vec::new(),
+            trims: Vec::new(),
             deletions: Vec::new(),
             payload_bytes: 0,
             has_large: false,
@@ -82,11 +85,12 @@ impl OpenGroup {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.appends.is_empty() && self.deletions.is_empty()
+        self.appends.is_empty() && self.trims.is_empty() && self.deletions.is_empty()
     }
 
     fn entries(&self) -> u32 {
-        u32::try_from(self.appends.len() + self.deletions.len()).expect("a group has fewer bytes than 2^32")
+        let entries = self.appends.len() + self.trims.len() + self.deletions.len();
+        u32::try_from(entries).expect("a group has fewer bytes than 2^32")
     }
 
     /// Zeros between the table and the first batch: where batches stand as in their segments, they count from a block.
@@ -130,6 +134,7 @@ pub(super) struct Group {
     buffer_bytes: usize,
     pub(super) payload_start: usize,
     pub(super) appends: Vec<WrittenBatch>,
+    pub(super) trims: Vec<(Arc<LocalLog>, Offset)>,
     pub(super) deletions: Vec<TopicId>,
     pub(super) granted: u64,
     /// Monotonic time of writing.
@@ -184,8 +189,8 @@ pub(super) fn assemble(open: OpenGroup, framing: &Framing, pool: &Arc<BufferPool
         table_at += ENTRY_BYTES;
         appends.push(pending.written_at(at, written - at));
     }
-    for topic in &open.deletions {
-        buf[table_at..table_at + ENTRY_BYTES].copy_from_slice(&Entry::DeleteTopic(*topic).encode());
+    for entry in entries_without_payload(&open.trims, &open.deletions) {
+        buf[table_at..table_at + ENTRY_BYTES].copy_from_slice(&entry.encode());
         table_at += ENTRY_BYTES;
     }
     buf[written..total].fill(0);
@@ -212,10 +217,23 @@ pub(super) fn assemble(open: OpenGroup, framing: &Framing, pool: &Arc<BufferPool
         buffer_bytes,
         payload_start,
         appends,
+        trims: open.trims,
         deletions: open.deletions,
         granted: open.granted,
         written: framing.mono,
     }
+}
+
+/// The entries that stand behind those of batches.
+fn entries_without_payload<'a>(
+    trims: &'a [(Arc<LocalLog>, Offset)],
+    deletions: &'a [TopicId],
+) -> impl Iterator<Item = Entry> + 'a {
+    let trims = trims.iter().map(|(log, to)| Entry::Trim {
+        key: log.partition(),
+        to: *to,
+    });
+    trims.chain(deletions.iter().map(|topic| Entry::DeleteTopic(*topic)))
 }
 
 /// Aligned buffers that are used again, because memory that was not touched for a while is slow.

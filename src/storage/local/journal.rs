@@ -179,6 +179,9 @@ impl Journal {
         for batch in &group.appends {
             batch.log.wake();
         }
+        for (log, _) in &group.trims {
+            log.wake();
+        }
         engine.groups_changed();
     }
 }

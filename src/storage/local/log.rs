@@ -100,6 +100,8 @@ pub(super) struct LogState {
     pub(super) deleted: bool,
     pub(super) config: LogConfig,
     pub(super) log_start: Offset,
+    /// Trims that were taken in and not applied yet, by their group, with the first offset that stays.
+    pub(super) trims: Vec<(Lsn, Offset)>,
     /// Next offset to be assigned.
     pub(super) end: Offset,
     pub(super) last_append: Timestamp,
@@ -157,6 +159,7 @@ impl LocalLog {
             deleted: false,
             config,
             log_start: found.log_start,
+            trims: Vec::new(),
             end: found.end,
             last_append: found.last_append,
             active: found.segments.last().and_then(SegmentMeta::as_active),
@@ -184,6 +187,11 @@ impl LocalLog {
 
     pub(super) fn is_deleted(&self) -> bool {
         self.state().deleted
+    }
+
+    /// Whether what is to be read lies below the log start by now.
+    pub(super) fn is_trimmed_to(&self, spec: &ReadSpec) -> bool {
+        spec.from < self.state().log_start
     }
 
     /// Notes a batch that enters the open group behind so many bytes of payload. Returns where it goes.
@@ -231,6 +239,25 @@ impl LocalLog {
             starts_segment,
             position,
         }
+    }
+
+    /// Notes a trim that enters the open group. A partition that is emptied goes on in another segment, so that this one's
+    /// file can go.
+    pub(super) fn trim_from(&self, lsn: Lsn, to: Offset) {
+        let mut state = self.state();
+        assert!(to <= state.end, "a log begins at most where it ends");
+        state.trims.push((lsn, to));
+        if to == state.end {
+            state.active = None;
+        }
+    }
+
+    /// The trims of groups up to this one are applied: what lies below is gone for good.
+    pub(super) fn apply_trims(&self, upto: Lsn) {
+        let mut state = self.state();
+        let start = state.bounds(upto).log_start;
+        state.trims.retain(|(lsn, _)| *lsn > upto);
+        state.start_at(start);
     }
 
     /// Forgets the batches of groups that left memory.
@@ -353,10 +380,25 @@ impl LogState {
             Some(first_hidden) => first_hidden.base,
             None => self.end,
         };
+        let trimmed = self.trims.iter().filter(|(lsn, _)| *lsn <= durable);
+        let log_start = trimmed.map(|(_, to)| *to).fold(self.log_start, Offset::max);
         LogBounds {
-            log_start: self.log_start,
-            high_watermark,
+            log_start,
+            // A reader with an older LSN than a trim must not see an end before the start.
+            high_watermark: high_watermark.max(log_start),
             log_end: self.end,
+        }
+    }
+
+    /// Moves the log start, and forgets what was damaged below it.
+    pub(super) fn start_at(&mut self, start: Offset) {
+        if start <= self.log_start {
+            return;
+        }
+        self.log_start = start;
+        self.quarantined.retain(|(_, last)| *last >= start);
+        if let Some((first, _)) = self.quarantined.first_mut() {
+            *first = (*first).max(start);
         }
     }
 
@@ -399,7 +441,8 @@ impl LogState {
             max_timestamp: s.max_timestamp,
             sealed: s.sealed || Some(s.base) != last || closed(s),
         };
-        let with_batches = self.segments.iter().filter(|s| s.bytes > 0);
+        let start = self.log_start;
+        let with_batches = self.segments.iter().filter(|s| s.bytes > 0 && s.end > start);
         with_batches.map(summary).collect()
     }
 
@@ -432,7 +475,10 @@ impl PartitionLog for LocalLog {
     fn stats(&self) -> LogStats {
         let state = self.state();
         let unapplied_from = state.segments.last().map_or(state.log_start, |s| s.end);
-        let applied: u64 = state.segments.iter().map(|s| s.bytes).sum();
+        // Those below the log start only wait for a checkpoint to go.
+        let start = state.log_start;
+        let segments = || state.segments.iter().filter(|s| s.end > start || s.bytes == 0);
+        let applied: u64 = segments().map(|s| s.bytes).sum();
         let unapplied: usize = state
             .tail
             .iter()
@@ -441,7 +487,7 @@ impl PartitionLog for LocalLog {
             .sum();
         LogStats {
             size_bytes: applied + unapplied as u64,
-            segments: u32::try_from(state.segments.len()).unwrap_or(u32::MAX),
+            segments: u32::try_from(segments().count()).unwrap_or(u32::MAX),
             quarantined: state.quarantined.clone(),
         }
     }

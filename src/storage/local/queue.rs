@@ -71,7 +71,8 @@ impl Queue {
         }
         // All or nothing: look at every log before the first is changed. Whoever deletes a partition holds its lock
         // above the engine, as the caller does, so nothing changes in between.
-        if step.appends.iter().any(|p| p.log.is_deleted()) {
+        let gone = |log: &LocalLog| log.is_deleted();
+        if step.appends.iter().any(|p| gone(&p.log)) || step.trims.iter().any(|t| gone(&t.log)) {
             return Err(SubmitError::NotOwner);
         }
         let fits = inner
@@ -99,6 +100,10 @@ impl Queue {
                 position: taken_in.position,
                 append_time,
             });
+        }
+        for trim in step.trims {
+            trim.log.trim_from(lsn, trim.to);
+            group.trims.push((trim.log, trim.to));
         }
         group.deletions.extend(step.deletions);
         drop(inner);

@@ -302,6 +302,10 @@ impl LocalLog {
         match self.walk(spec, segment, end) {
             Ok(found) => found,
             Err(_) if self.is_deleted() => Err(ReadError::NotOwner),
+            Err(e) if self.is_trimmed_to(spec) => {
+                tracing::debug!(error = %e, "a segment was removed while it was read");
+                Err(ReadError::OutOfRange(self.state().bounds(spec.durable)))
+            }
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
                 // The file is shorter than what was applied to it: what is missing is damage, not absence.
                 Err(self.damaged(spec.from, segment.end))

@@ -459,14 +459,13 @@ fn salvage_segments(
     for entry in entries {
         let path = format!("{dir}/{}", entry.name);
         let base = paths::base_of(&entry.name);
-        if key.topic.is_internal()
-            && let Some(base) = base.filter(|base| *base < log_start)
-        {
-            // The checkpoint does without it; the one before may not, and is not replaced yet.
-            retired.push((key, base));
+        if known.contains(&path) {
             continue;
         }
-        if !known.contains(&path) {
+        if let Some(base) = base.filter(|base| *base < log_start) {
+            // The checkpoint does without it; the one before may not, and is not replaced yet.
+            retired.push((key, base));
+        } else {
             let aside = format!(
                 "{}/{}-{}-{}",
                 paths::SALVAGE,
@@ -575,6 +574,7 @@ impl Conclusion<'_> {
             checkpoints: CheckpointFiles::new(seq, self.newest_in),
             trash: Trash::open(&*self.disk)?,
             deleted,
+            trimmed: false,
             retired: self.retired,
             changed: false,
             last_checkpoint: engine.clock.mono(),

@@ -179,6 +179,8 @@ impl Redo {
                     let to = from.saturating_add(entry.length as usize).min(bytes.len());
                     self.append(&entry, bytes.slice(from.min(to)..to), replay)?;
                 }
+                Entry::Trim { key, .. } if self.deleted.contains(&key.topic) => {}
+                Entry::Trim { key, to } => self.trim(key, to, replay)?,
                 Entry::DeleteTopic(topic) => replay.topic_deleted(topic),
             }
         }
@@ -188,6 +190,26 @@ impl Redo {
         Ok(())
     }
 
+    /// Moves a log start. What lies below was written like everything else: its files go by the checkpoints to come.
+    fn trim(&mut self, key: PartitionKey, to: Offset, replay: &mut dyn Replay) -> Result<(), OpenError> {
+        let next = self.next.get(&key).copied().unwrap_or(Offset::ZERO);
+        if to > next {
+            // It was durable, so the records below it were.
+            self.fill_gap(key, next, to, replay)?;
+        }
+        self.log(key).state().start_at(to);
+        Ok(())
+    }
+
+    fn log(&mut self, key: PartitionKey) -> Arc<LocalLog> {
+        let reads = &self.reads;
+        let log = self
+            .logs
+            .entry(key)
+            .or_insert_with(|| Arc::new(LocalLog::new(key, DEFAULT_CONFIG, Arc::clone(reads))));
+        Arc::clone(log)
+    }
+
     fn append(
         &mut self,
         entry: &AppendEntry,
@@ -195,10 +217,7 @@ impl Redo {
         replay: &mut dyn Replay,
     ) -> Result<(), OpenError> {
         let key = entry.key;
-        let reads = &self.reads;
-        self.logs
-            .entry(key)
-            .or_insert_with(|| Arc::new(LocalLog::new(key, DEFAULT_CONFIG, Arc::clone(reads))));
+        self.log(key);
         let next = self.next.get(&key).copied().unwrap_or(Offset::ZERO);
         if entry.last < next {
             return Ok(());

@@ -202,7 +202,7 @@ pub(super) fn payload_holds(bytes: &[u8], header: &GroupHeader) -> bool {
                 .get(e.position as usize..end)
                 .is_some_and(|batch| crc32c(batch) == e.crc)
         }
-        Ok(Entry::DeleteTopic(_)) => true,
+        Ok(Entry::DeleteTopic(_) | Entry::Trim { .. }) => true,
         Err(_) => false,
     })
 }

@@ -230,6 +230,13 @@ pub enum Entry {
     Append(AppendEntry),
     /// Removes a topic with all partitions.
     DeleteTopic(TopicId),
+    /// Removes the records of a partition below an offset.
+    Trim {
+        /// The partition.
+        key: PartitionKey,
+        /// The first offset that stays.
+        to: Offset,
+    },
 }
 
 /// An appended batch.
@@ -255,6 +262,7 @@ pub struct AppendEntry {
 
 const KIND_APPEND: u8 = 1;
 const KIND_DELETE_TOPIC: u8 = 2;
+const KIND_TRIM: u8 = 3;
 const FLAG_STARTS_SEGMENT: u8 = 1;
 
 impl Entry {
@@ -281,6 +289,13 @@ impl Entry {
                 buf.put_u8(KIND_DELETE_TOPIC);
                 buf.put_slice(&[0; 7]);
                 buf.put_slice(topic.as_bytes());
+            }
+            Self::Trim { key, to } => {
+                buf.put_u8(KIND_TRIM);
+                buf.put_slice(&[0; 3]);
+                buf.put_u32_le(key.partition.0);
+                buf.put_slice(key.topic.as_bytes());
+                buf.put_i64_le(to.get());
             }
         }
         out
@@ -320,6 +335,11 @@ impl Entry {
                 }))
             }
             KIND_DELETE_TOPIC => Ok(Self::DeleteTopic(topic)),
+            KIND_TRIM => {
+                let to = Offset::new(buf.try_get_i64_le()?).ok_or(FormatError::Field("log start"))?;
+                let key = PartitionKey { topic, partition };
+                Ok(Self::Trim { key, to })
+            }
             _ => Err(FormatError::Field("kind of entry")),
         }
     }

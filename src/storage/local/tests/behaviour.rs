@@ -193,6 +193,7 @@ fn failed_sync_poisons_for_ever() {
     assert_eq!(state.lsn, durable, "what was not synced is never called durable");
     let step = Step {
         appends: smallvec::SmallVec::new(),
+        trims: smallvec::SmallVec::new(),
         deletions: smallvec::SmallVec::new(),
     };
     let permit = rig.store.permit(10, Class::Produce).unwrap();

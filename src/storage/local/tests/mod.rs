@@ -6,6 +6,7 @@ mod retire;
 mod rot;
 mod threaded;
 mod time;
+mod trim;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -19,8 +20,8 @@ use crate::model::{Lsn, Offset, PartitionId, PartitionKey, Timestamp, TopicId};
 use crate::record::{BatchBuilder, BatchHeader, SealedBatch};
 use crate::rt::{Clock, IdSource, ManualClock};
 use crate::storage::{
-    Backpressure, Class, LogConfig, LogStore, PartitionLog, Placed, ReadError, ReadSpec, Replay,
-    SharedSnapshots, Snapshot, SnapshotSource, Step,
+    Backpressure, Class, LogConfig, LogStore, PartitionLog, Permit, Placed, ReadError, ReadSpec, Replay,
+    SharedSnapshots, Snapshot, SnapshotSource, Step, Trim,
 };
 
 pub(super) fn key(topic: u8, partition: u32) -> PartitionKey {
@@ -160,12 +161,11 @@ impl Rig {
         batch
     }
 
-    /// Submits one step of a batch per partition.
-    pub(super) fn submit(&mut self, batches: Vec<(PartitionKey, SealedBatch)>, delete: &[TopicId]) -> Lsn {
-        let bytes = batches.iter().map(|(_, b)| u64::from(b.total_bytes())).sum();
-        let permit = loop {
+    /// A permit, for which room is made as the engine's threads would.
+    fn permit(&mut self, bytes: u64) -> Permit {
+        loop {
             match self.store.permit(bytes, Class::Internal) {
-                Ok(permit) => break permit,
+                Ok(permit) => return permit,
                 Err(busy) => {
                     assert_eq!(busy, Backpressure::Busy);
                     self.inline.make_journal_file().unwrap();
@@ -173,10 +173,17 @@ impl Rig {
                     self.inline.applier_round(true).unwrap();
                 }
             }
-        };
+        }
+    }
+
+    /// Submits one step of a batch per partition.
+    pub(super) fn submit(&mut self, batches: Vec<(PartitionKey, SealedBatch)>, delete: &[TopicId]) -> Lsn {
+        let bytes = batches.iter().map(|(_, b)| u64::from(b.total_bytes())).sum();
+        let permit = self.permit(bytes);
         let mut above = self.above.lock().unwrap();
         let mut step = Step {
             appends: smallvec::SmallVec::new(),
+            trims: smallvec::SmallVec::new(),
             deletions: delete.iter().copied().collect(),
         };
         for (key, batch) in batches {
@@ -194,6 +201,13 @@ impl Rig {
             above.topic_deleted(*topic);
         }
         self.store.submit(permit, step).unwrap()
+    }
+
+    /// Submits a trim.
+    pub(super) fn trim(&mut self, key: PartitionKey, to: Offset) -> Lsn {
+        let log = self.store.open(key, CONFIG);
+        let permit = self.permit(0);
+        self.store.submit(permit, Step::trim([Trim { log, to }])).unwrap()
     }
 
     /// Appends one batch and makes it durable.

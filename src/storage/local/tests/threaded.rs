@@ -147,6 +147,7 @@ fn threads_agree_on_what_is_durable_and_a_restart_finds_it() {
             }
             let step = Step {
                 appends: smallvec::SmallVec::new(),
+                trims: smallvec::SmallVec::new(),
                 deletions: [key(2, 0).topic].into_iter().collect(),
             };
             store.submit(permit(&store, 100, &runtime), step).unwrap();
