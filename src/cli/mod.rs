@@ -9,6 +9,7 @@ mod completion;
 mod consume;
 mod consume_group;
 mod demo;
+mod dev;
 mod errors;
 mod failure;
 mod group;
@@ -103,6 +104,8 @@ enum Command {
     Topic(topic::TopicCommand),
     /// Write the lines of stdin to a topic.
     Produce(produce::ProduceArgs),
+    /// Run a broker to play with: sample topics in a temporary directory, removed on Ctrl-C.
+    Dev(dev::DevArgs),
     /// Show that an acknowledged record survives a kill.
     Demo(demo::DemoArgs),
     /// Read a topic.
@@ -237,6 +240,7 @@ async fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Serve(_) => Err(Failure::unexpected("serve is started by main").into()),
         Command::Topic(command) => topic::run(command, context).await,
         Command::Produce(args) => produce::run(args, context).await,
+        Command::Dev(args) => dev::run(args, context).await,
         Command::Demo(args) => demo::run(args, context).await,
         Command::Consume(args) => consume::run(args, context).await,
         Command::Group(command) => group::run(command, context).await,

@@ -154,6 +154,32 @@ fn the_cluster_says_who_and_how_it_is() {
 }
 
 #[test]
+fn a_broker_to_play_with_has_topics_and_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = naru()
+        .args(["dev", "--format", "ndjson"])
+        .env("TMPDIR", dir.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut told = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut told)
+        .unwrap();
+    let told: Value = serde_json::from_str(&told).unwrap();
+    let server = format!("naru://{}", told["native"].as_str().unwrap());
+    let orders = naru()
+        .args(["-s", &server, "consume", "orders", "--exit-at-end", "-f", "%k\\n"])
+        .output()
+        .unwrap();
+    assert_eq!(succeeded(&orders).lines().count(), 5);
+    signal(&child, Signal::INT);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(entries(dir.path()), 0);
+}
+
+#[test]
 fn error_codes_are_explained_without_a_broker() {
     let shown = succeeded(
         &naru()
