@@ -15,14 +15,17 @@ mod failure;
 mod group;
 mod healthcheck;
 mod lines;
+mod offset_range;
 mod output;
 mod produce;
 mod progress;
+mod ranges;
 mod record_format;
 mod record_output;
 mod serve;
 mod session;
 mod topic;
+mod topic_offsets;
 mod version;
 
 use std::ffi::OsString;

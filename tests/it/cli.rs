@@ -379,6 +379,28 @@ fn lines_go_in_and_come_out_as_they_were_and_survive_a_kill() {
     );
     assert_eq!(read(&["-o", "end", "-f", "%v"]), "");
     assert_eq!(read(&["-o", "99", "-f", "%v"]), "");
+    assert_eq!(read(&["-o", "-2", "-f", "%o;"]), "2;3;");
+    assert_eq!(read(&["-o", "+3", "-f", "%o;"]), "3;");
+    assert_eq!(read(&["-o", "@-15m", "-f", "%o;"]), "0;1;2;3;");
+    assert_eq!(read(&["-o", "@-15m:-10m", "-f", "%o;"]), "");
+    assert_eq!(read(&["-o", "@+1h", "-f", "%o;"]), "");
+    // A range with an end needs no --exit-at-end.
+    assert_eq!(broker.ok(&["consume", "lines", "-o", "1:3", "-f", "%o;"]), "1;2;");
+    assert_eq!(
+        broker.ok(&["consume", "lines", "-o", ":end", "-f", "%o;"]),
+        "0;1;2;3;"
+    );
+    let bad = failed(&broker.run(&["consume", "lines", "-o", "@soon"]), 2);
+    assert!(bad.contains("RFC 3339"), "{bad}");
+    let at = |time: &str| {
+        broker.ok_json(&["topic", "offsets", "lines", "--at", time, "--format", "json"])[0].clone()
+    };
+    assert_eq!(
+        (&at("-1h")["at_offset"], &at("+1h")["at_offset"]),
+        (&0.into(), &4.into())
+    );
+    assert!(at("-1h")["at_timestamp"].is_string() && at("+1h")["at_timestamp"].is_null());
+    assert_eq!(at("2001-01-01")["high_watermark"], 4);
     // The log goes on where it was.
     let report = broker.produce(&["produce", "lines"], "more\n");
     assert_eq!(report["partitions"][0]["first_offset"], 4);
