@@ -9,7 +9,9 @@ use tokio::task::JoinSet;
 use super::Context;
 use super::consume_group::Place;
 use super::failure::{Exit, Failure, Outcome, Stopped};
+use super::offset_range::OffsetRange;
 use super::output::Format;
+use super::ranges::{self, Range};
 use super::record_format::{Located, RecordFormat};
 use super::record_output::{write_json, write_readable};
 use super::session::connect;
@@ -19,36 +21,15 @@ use crate::model::{Offset, PartitionId, TopicId};
 /// Batches that wait to be written; a slow output stops the readers, and they the broker.
 const BATCHES_WAITING: usize = 4;
 
-/// Where to begin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Begin {
-    /// The first record kept.
-    Start,
-    /// Behind the last record.
-    End,
-    /// This offset, in each partition.
-    At(Offset),
-}
-
-pub(crate) fn parse_begin(text: &str) -> Result<Begin, String> {
-    match text {
-        "start" => Ok(Begin::Start),
-        "end" => Ok(Begin::End),
-        number => number
-            .parse()
-            .ok()
-            .and_then(Offset::new)
-            .map(Begin::At)
-            .ok_or_else(|| "use start, end, or an offset".to_owned()),
-    }
-}
-
 /// Flags of `consume`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   naru consume orders -o start --exit-at-end -f '%v\\n'
   naru consume orders -o end
   naru consume orders -p 0 -o 1200 -n 10 --format json
+  naru consume orders -o -10
+  naru consume orders -o @-15m
+  naru consume orders -o @2026-11-25:2026-11-26 -f '%d %v\\n'
   naru consume orders -g billing -o start
 
 With -g the command goes on where the group has committed, and commits what it has printed: after the output was flushed, when
@@ -56,15 +37,20 @@ there is nothing more to print, at least once a second, and at the end. So each 
 right before a kill is printed again. There -o says where to begin where nothing was committed, or where what comes next is gone;
 without it that is an error. Two commands with one group do not share the work: both print everything.
 
+Offsets, of each partition: start, end, N, +N (N behind the start), -N (the last N), A:B (from A up to and without B; waits for B), :end (up to
+the high watermark that holds when the command starts), @TIME (from the first record that is not older), @T1:T2 (up to the first that is
+not older than T2). TIME: RFC 3339 (2026-11-25T09:30:00Z), a date (midnight UTC), 10-digit seconds, 13-digit milliseconds, or a
+signed duration (-15m). Producers choose times and may go back with them: between two times there may be records of other times.
+
 Format letters: %t topic, %p partition, %o offset, %k key, %v value, %K %V their lengths (-1: null), %H number of headers,
 %h{%k=%v, } each header, %d create time in ms, %i running number, %% percent; escapes \\t \\n \\r \\0 \\\\ \\xNN.
 Without -f: readable on a terminal, one JSON object per line in a pipe (value_base64 where a value is not UTF-8).")]
 pub(crate) struct ConsumeArgs {
     /// Topic to read.
     topic: String,
-    /// Where to begin in each partition: start, end, or an offset [default: start].
-    #[arg(short, long, value_parser = parse_begin)]
-    offset: Option<Begin>,
+    /// What to read of each partition: start, end, N, +N, -N, A:B, :end, @TIME, @T1:T2 [default: start].
+    #[arg(short, long, value_name = "OFFSETS", allow_hyphen_values = true)]
+    offset: Option<OffsetRange>,
     /// Go on where this group has committed, and commit what was printed.
     #[arg(short, long, value_name = "GROUP")]
     group: Option<String>,
@@ -142,20 +128,12 @@ async fn settle(printer: &mut Printer<'_>, place: Option<&mut Place>) -> Outcome
     }
 }
 
-/// What is to be read of a partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Range {
-    partition: PartitionId,
-    start: Start,
-    /// Exclusive; `None`: for ever.
-    end: Option<Offset>,
-}
-
 /// Finds out what there is to read, and where the group is if there is one. Partitions with nothing to read are left out.
 async fn plan(client: &Client, args: &ConsumeArgs) -> Result<(Vec<Range>, Option<Place>), Stopped> {
     let (topic_id, partitions) = partitions_of(client, args).await?;
     let Some(group) = &args.group else {
-        let ranges = plan_alone(client, args, partitions).await?;
+        let range = args.offset.unwrap_or(OffsetRange::FROM_START);
+        let ranges = ranges::resolve(client, &args.topic, &partitions, range, args.exit_at_end).await?;
         return Ok((ranges, None));
     };
     let topic = (args.topic.as_str(), topic_id);
@@ -182,50 +160,6 @@ async fn plan(client: &Client, args: &ConsumeArgs) -> Result<(Vec<Range>, Option
         }
     }
     Ok((ranges, Some(place)))
-}
-
-async fn plan_alone(
-    client: &Client,
-    args: &ConsumeArgs,
-    partitions: Vec<u32>,
-) -> Result<Vec<Range>, Stopped> {
-    let begin = args.offset.unwrap_or(Begin::Start);
-    let start = match begin {
-        Begin::Start => Start::Earliest,
-        Begin::End => Start::Latest,
-        Begin::At(offset) => Start::Offset(offset),
-    };
-    let forever = |partition: u32| Range {
-        partition: PartitionId(partition),
-        start,
-        end: None,
-    };
-    if !args.exit_at_end {
-        return Ok(partitions.into_iter().map(forever).collect());
-    }
-    let earliest = client
-        .list_offsets(&args.topic, &partitions, OffsetSpec::Earliest)
-        .await?;
-    let latest = client
-        .list_offsets(&args.topic, &partitions, OffsetSpec::Latest)
-        .await?;
-    let mut ranges = Vec::new();
-    for ((partition, earliest), latest) in partitions.into_iter().zip(earliest).zip(latest) {
-        let (earliest, end) = (earliest?, latest?);
-        let first = match begin {
-            Begin::Start => earliest,
-            Begin::End => end,
-            Begin::At(offset) => offset,
-        };
-        if first < end {
-            ranges.push(Range {
-                start: Start::Offset(first),
-                end: Some(end),
-                ..forever(partition)
-            });
-        }
-    }
-    Ok(ranges)
 }
 
 /// Id of the topic, and its partitions that are wanted.
@@ -374,15 +308,6 @@ mod tests {
     use super::*;
     use crate::model::ErrorCode;
     use crate::pb::v1 as pb;
-
-    #[test]
-    fn offsets_are_start_end_or_a_number() {
-        assert_eq!(parse_begin("start"), Ok(Begin::Start));
-        assert_eq!(parse_begin("end"), Ok(Begin::End));
-        assert_eq!(parse_begin("7"), Ok(Begin::At(Offset::new(7).unwrap())));
-        assert!(parse_begin("-1").is_err());
-        assert!(parse_begin("begin").is_err());
-    }
 
     #[test]
     fn damage_is_told_with_its_range_and_the_way_on() {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::consume::Begin;
 use super::failure::{Failure, Stopped};
+use super::offset_range::{Begin, OffsetRange, Until};
 use super::output::say;
 use crate::client::{Client, OffsetToCommit, Reset, ResumePoint};
 use crate::model::{Offset, PartitionId, TopicId};
@@ -34,9 +34,9 @@ impl Place {
         group: &str,
         topic: (&str, TopicId),
         partitions: &[u32],
-        begin: Option<Begin>,
+        range: Option<OffsetRange>,
     ) -> Result<(Self, Vec<ResumePoint>), Stopped> {
-        let reset = reset_of(begin)?;
+        let reset = reset_of(range)?;
         let points = client.resume_points(group, topic.0, partitions, reset).await?;
         let mut place = Self {
             client: client.clone(),
@@ -90,17 +90,28 @@ impl Place {
     }
 }
 
-fn reset_of(begin: Option<Begin>) -> Result<Reset, Failure> {
-    match begin {
-        None => Ok(Reset::Error),
-        Some(Begin::Start) => Ok(Reset::Earliest),
-        Some(Begin::End) => Ok(Reset::Latest),
-        Some(Begin::At(offset)) => Err(Failure::usage(
+fn reset_of(range: Option<OffsetRange>) -> Result<Reset, Failure> {
+    let refused = || {
+        Failure::usage(
             "with -g, -o is start or end: it says where to begin where the group has committed nothing",
         )
-        .hint(format!(
-            "to set an offset: naru group commit GROUP TOPIC -p PARTITION -o {offset}"
-        ))),
+    };
+    let Some(range) = range else {
+        return Ok(Reset::Error);
+    };
+    match (range.begin, range.until) {
+        (Begin::Start, Until::Forever) => Ok(Reset::Earliest),
+        (Begin::End, Until::Forever) => Ok(Reset::Latest),
+        (Begin::Start | Begin::End, _) => Err(refused().hint("to stop at the end: --exit-at-end")),
+        (begin, _) => {
+            let begin = OffsetRange {
+                begin,
+                ..OffsetRange::FROM_START
+            };
+            Err(refused().hint(format!(
+                "to set an offset: naru group commit GROUP TOPIC -p PARTITION -o {begin}"
+            )))
+        }
     }
 }
 
@@ -110,10 +121,13 @@ mod tests {
 
     #[test]
     fn with_a_group_the_offset_is_a_reset_policy() {
+        let reset = |text: &str| reset_of(Some(text.parse().unwrap()));
         assert_eq!(reset_of(None), Ok(Reset::Error));
-        assert_eq!(reset_of(Some(Begin::Start)), Ok(Reset::Earliest));
-        assert_eq!(reset_of(Some(Begin::End)), Ok(Reset::Latest));
-        let refused = reset_of(Some(Begin::At(Offset::ZERO))).unwrap_err();
-        assert!(refused.hint.unwrap().contains("naru group commit"));
+        assert_eq!(reset("start"), Ok(Reset::Earliest));
+        assert_eq!(reset("end"), Ok(Reset::Latest));
+        let hint = |text| reset(text).unwrap_err().hint.unwrap();
+        assert!(hint("7").ends_with("naru group commit GROUP TOPIC -p PARTITION -o 7"));
+        assert!(hint("@-15m").contains("naru group commit"));
+        assert!(hint(":end").contains("--exit-at-end"));
     }
 }

@@ -4,12 +4,12 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::Context;
-use super::consume::{Begin, parse_begin};
 use super::failure::{Exit, Failure, Outcome, Stopped};
+use super::offset_range::{Begin, parse_begin_alone};
 use super::output::{line, table};
+use super::ranges::resolve_begin;
 use super::session::connect;
-use crate::client::{Client, GroupOffset, MetadataTopics, OffsetSpec, OffsetToCommit};
-use crate::model::Offset;
+use crate::client::{Client, GroupOffset, MetadataTopics, OffsetToCommit};
 use crate::telemetry::rfc3339_millis;
 
 /// What to do with groups.
@@ -45,8 +45,8 @@ pub(crate) struct CommitArgs {
     /// The partition.
     #[arg(short, long, value_name = "N")]
     partition: u32,
-    /// Offset of the next record wanted: start, end, or a number.
-    #[arg(short, long, value_parser = parse_begin)]
+    /// Offset of the next record wanted: start, end, N, +N, -N, or @TIME.
+    #[arg(short, long, value_parser = parse_begin_alone, allow_hyphen_values = true)]
     offset: Begin,
 }
 
@@ -149,11 +149,7 @@ fn lost_text(group: &str, offset: &GroupOffset) -> Option<String> {
 
 async fn commit(args: CommitArgs, context: &Context) -> Outcome {
     let client = connect(context).await?;
-    let offset = match args.offset {
-        Begin::At(offset) => offset,
-        Begin::Start => find(&client, &args, OffsetSpec::Earliest).await?,
-        Begin::End => find(&client, &args, OffsetSpec::Latest).await?,
-    };
+    let offset = resolve_begin(&client, &args.topic, args.partition, args.offset).await?;
     let item = OffsetToCommit::new(args.topic.as_str(), args.partition, offset);
     let at = client.commit_offsets(&args.group, vec![item]).await?;
     if context.output.is_table() {
@@ -170,18 +166,11 @@ async fn commit(args: CommitArgs, context: &Context) -> Outcome {
     Ok(())
 }
 
-async fn find(client: &Client, args: &CommitArgs, spec: OffsetSpec) -> Result<Offset, Stopped> {
-    let listed = client.list_offsets(&args.topic, &[args.partition], spec).await?;
-    let first = listed.into_iter().next();
-    let found = first.ok_or_else(|| Failure::unexpected("the broker listed no partition"))?;
-    Ok(found?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::client::CommittedOffset;
-    use crate::model::{PartitionId, Timestamp, TopicId};
+    use crate::model::{Offset, PartitionId, Timestamp, TopicId};
 
     fn at(value: i64) -> Offset {
         Offset::new(value).unwrap()

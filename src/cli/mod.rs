@@ -9,19 +9,23 @@ mod completion;
 mod consume;
 mod consume_group;
 mod demo;
+mod dev;
 mod errors;
 mod failure;
 mod group;
 mod healthcheck;
 mod lines;
+mod offset_range;
 mod output;
 mod produce;
 mod progress;
+mod ranges;
 mod record_format;
 mod record_output;
 mod serve;
 mod session;
 mod topic;
+mod topic_offsets;
 mod topic_trim;
 mod version;
 
@@ -101,6 +105,8 @@ enum Command {
     Topic(topic::TopicCommand),
     /// Write the lines of stdin to a topic.
     Produce(produce::ProduceArgs),
+    /// Run a broker to play with: sample topics in a temporary directory, removed on Ctrl-C.
+    Dev(dev::DevArgs),
     /// Show that an acknowledged record survives a kill.
     Demo(demo::DemoArgs),
     /// Read a topic.
@@ -235,6 +241,7 @@ async fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Serve(_) => Err(Failure::unexpected("serve is started by main").into()),
         Command::Topic(command) => topic::run(command, context).await,
         Command::Produce(args) => produce::run(args, context).await,
+        Command::Dev(args) => dev::run(args, context).await,
         Command::Demo(args) => demo::run(args, context).await,
         Command::Consume(args) => consume::run(args, context).await,
         Command::Group(command) => group::run(command, context).await,

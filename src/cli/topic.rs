@@ -9,6 +9,7 @@ use super::Context;
 use super::failure::{Exit, Failure, Outcome, Stopped};
 use super::output::{bytes_text, line, table};
 use super::session::connect;
+use super::topic_offsets::{self, TopicOffsetsArgs};
 use crate::client::{
     CreateTopicOptions, ListTopicsOptions, NextDeletion, PartitionDescription, TopicConfigEntry,
     TopicDescription, TopicListing,
@@ -25,6 +26,8 @@ pub(crate) enum TopicCommand {
     List(ListArgs),
     /// Show everything about a topic.
     Describe(NameArgs),
+    /// Show where partitions begin and end, and where a time is.
+    Offsets(TopicOffsetsArgs),
     /// Remove the oldest records of a topic; shows first what would go.
     Trim(super::topic_trim::TrimArgs),
     /// Delete a topic and all of its records; asks first.
@@ -78,6 +81,7 @@ pub(crate) async fn run(command: TopicCommand, context: &Context) -> Outcome {
         TopicCommand::Create(args) => create(args, context).await,
         TopicCommand::List(args) => list(args, context).await,
         TopicCommand::Describe(args) => describe(args, context).await,
+        TopicCommand::Offsets(args) => topic_offsets::run(args, context).await,
         TopicCommand::Trim(args) => super::topic_trim::run(args, context).await,
         TopicCommand::Delete(args) => delete(args, context).await,
     }

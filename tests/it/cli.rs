@@ -154,6 +154,32 @@ fn the_cluster_says_who_and_how_it_is() {
 }
 
 #[test]
+fn a_broker_to_play_with_has_topics_and_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = naru()
+        .args(["dev", "--format", "ndjson"])
+        .env("TMPDIR", dir.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut told = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut told)
+        .unwrap();
+    let told: Value = serde_json::from_str(&told).unwrap();
+    let server = format!("naru://{}", told["native"].as_str().unwrap());
+    let orders = naru()
+        .args(["-s", &server, "consume", "orders", "--exit-at-end", "-f", "%k\\n"])
+        .output()
+        .unwrap();
+    assert_eq!(succeeded(&orders).lines().count(), 5);
+    signal(&child, Signal::INT);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(entries(dir.path()), 0);
+}
+
+#[test]
 fn error_codes_are_explained_without_a_broker() {
     let shown = succeeded(
         &naru()
@@ -353,6 +379,28 @@ fn lines_go_in_and_come_out_as_they_were_and_survive_a_kill() {
     );
     assert_eq!(read(&["-o", "end", "-f", "%v"]), "");
     assert_eq!(read(&["-o", "99", "-f", "%v"]), "");
+    assert_eq!(read(&["-o", "-2", "-f", "%o;"]), "2;3;");
+    assert_eq!(read(&["-o", "+3", "-f", "%o;"]), "3;");
+    assert_eq!(read(&["-o", "@-15m", "-f", "%o;"]), "0;1;2;3;");
+    assert_eq!(read(&["-o", "@-15m:-10m", "-f", "%o;"]), "");
+    assert_eq!(read(&["-o", "@+1h", "-f", "%o;"]), "");
+    // A range with an end needs no --exit-at-end.
+    assert_eq!(broker.ok(&["consume", "lines", "-o", "1:3", "-f", "%o;"]), "1;2;");
+    assert_eq!(
+        broker.ok(&["consume", "lines", "-o", ":end", "-f", "%o;"]),
+        "0;1;2;3;"
+    );
+    let bad = failed(&broker.run(&["consume", "lines", "-o", "@soon"]), 2);
+    assert!(bad.contains("RFC 3339"), "{bad}");
+    let at = |time: &str| {
+        broker.ok_json(&["topic", "offsets", "lines", "--at", time, "--format", "json"])[0].clone()
+    };
+    assert_eq!(
+        (&at("-1h")["at_offset"], &at("+1h")["at_offset"]),
+        (&0.into(), &4.into())
+    );
+    assert!(at("-1h")["at_timestamp"].is_string() && at("+1h")["at_timestamp"].is_null());
+    assert_eq!(at("2001-01-01")["high_watermark"], 4);
     // The log goes on where it was.
     let report = broker.produce(&["produce", "lines"], "more\n");
     assert_eq!(report["partitions"][0]["first_offset"], 4);

@@ -1,4 +1,4 @@
-//! The broker that the demo starts, kills and starts again: this very binary as a child process.
+//! The broker that `demo` and `dev` start, and the demo kills and starts again: this very binary as a child process.
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -14,6 +14,8 @@ use crate::cli::failure::Failure;
 const READY_WITHIN: Duration = Duration::from_secs(30);
 /// How often the port file is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// How often a broker that runs is looked at.
+const LOOK_AFTER_END_EVERY: Duration = Duration::from_millis(200);
 /// A temporary directory need not hold the gigabyte of a busy broker's journal.
 const JOURNAL_FILE: &str = "64MiB";
 /// Lines of the broker's log that are shown when it fails.
@@ -99,6 +101,17 @@ impl BrokerProcess {
             .map_err(|_| self.failed("was not ready in time"))?
     }
 
+    /// Waits until it ends by itself, which it should not.
+    pub(crate) async fn ended(&mut self) -> Failure {
+        loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => return self.failed(&format!("ended with {status}")),
+                Ok(None) => tokio::time::sleep(LOOK_AFTER_END_EVERY).await,
+                Err(error) => return cannot(&error),
+            }
+        }
+    }
+
     /// SIGKILL: the process has no chance to do anything about it.
     ///
     /// # Errors
@@ -132,10 +145,7 @@ impl BrokerProcess {
         let log = fs::read_to_string(self.dir.join("broker.log")).unwrap_or_default();
         let lines: Vec<&str> = log.lines().rev().take(LOG_LINES_SHOWN).collect();
         let tail: Vec<&str> = lines.into_iter().rev().collect();
-        Failure::unexpected(format!(
-            "the demo's broker {what}; end of its log:\n{}",
-            tail.join("\n")
-        ))
+        Failure::unexpected(format!("the broker {what}; end of its log:\n{}", tail.join("\n")))
     }
 }
 
@@ -148,5 +158,5 @@ impl Drop for BrokerProcess {
 }
 
 fn cannot(error: &std::io::Error) -> Failure {
-    Failure::unexpected(format!("cannot run the demo's broker: {error}"))
+    Failure::unexpected(format!("cannot run the broker: {error}"))
 }

@@ -1,7 +1,7 @@
 //! `naru demo`: the promise, shown. Starts a broker, writes to it, kills it in the middle, starts it again, and compares what
 //! was acknowledged with what is there.
 
-mod broker;
+pub(crate) mod broker;
 mod events;
 mod ledger;
 

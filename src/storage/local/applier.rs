@@ -456,7 +456,10 @@ impl Applier {
         if engine.durable_lsn() <= applied {
             return false;
         }
-        let (bytes, oldest) = engine.tail().bytes_behind(applied);
+        // What is admitted decides here as it does on waking: counted in any other way, a tail full of small batches, which
+        // share blocks of the journal, would wake the applier for nothing again and again.
+        let bytes = engine.budget.admitted();
+        let oldest = engine.tail().get(applied.next());
         let age = oldest.map_or(Duration::ZERO, |g| engine.clock.mono().saturating_sub(g.written));
         everything || bytes >= engine.settings.apply_bytes || age >= engine.settings.apply_after
     }

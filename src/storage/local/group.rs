@@ -142,9 +142,10 @@ pub(super) struct Group {
 }
 
 impl Group {
-    /// Memory that it holds on to: bytes, and what is kept per batch here and in the partition.
+    /// Memory that it holds on to: bytes, the block that aligning them costs, and what is kept per batch here and in the
+    /// partition.
     pub(super) fn memory_bytes(&self) -> u64 {
-        (self.buffer_bytes + self.appends.len() * 160) as u64
+        (self.buffer_bytes + BLOCK_BYTES + self.appends.len() * 160) as u64
     }
 
     pub(super) fn batch_bytes(&self, batch: &WrittenBatch) -> &[u8] {

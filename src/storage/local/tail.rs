@@ -53,20 +53,6 @@ impl Tail {
         out
     }
 
-    /// Bytes of the groups behind `after`.
-    pub(super) fn bytes_behind(&self, after: Lsn) -> (u64, Option<Arc<Group>>) {
-        let inner = self.0.read().expect("no panics while locked");
-        // Counted from the newest: what is not applied is the short end once the tail is full.
-        let unapplied = inner.groups.iter().rev().take_while(|g| g.lsn > after);
-        let mut oldest = None;
-        let mut bytes = 0;
-        for group in unapplied {
-            bytes += group.bytes.len() as u64;
-            oldest = Some(group);
-        }
-        (bytes, oldest.cloned())
-    }
-
     /// Drops the oldest groups up to `applied` while there are more than `bytes_max` bytes, and tells their partitions.
     pub(super) fn evict(&self, applied: Lsn, bytes_max: u64) {
         loop {

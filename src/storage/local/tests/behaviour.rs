@@ -54,6 +54,27 @@ fn many_submissions_become_one_group() {
 }
 
 #[test]
+fn what_wakes_the_applier_is_enough_for_it_to_apply() {
+    let settings = Settings {
+        journal_file_bytes: 1 << 20,
+        journal_first_file_bytes: 1 << 20,
+        apply_bytes: 64 << 10,
+        apply_after: Duration::from_secs(3_600),
+        ..small()
+    };
+    let mut rig = Rig::new(&settings);
+    // Sixteen small batches in one group: more than twice as many bytes admitted as the group has.
+    for i in 0..16 {
+        let batch = rig.batch(key(1, i), 1, 50, 1);
+        rig.submit(vec![(key(1, i), batch)], &[]);
+    }
+    assert_eq!(rig.inline.journal().unwrap(), Round::Worked);
+    assert!(rig.store.engine.budget.admitted() >= settings.apply_bytes);
+    rig.inline.applier_round(false).unwrap();
+    assert_eq!(rig.store.engine.budget.admitted(), 0);
+}
+
+#[test]
 fn large_batches_go_to_their_segment_from_where_they_are_in_memory() {
     let settings = Settings {
         journal_file_bytes: 4 << 20,
