@@ -55,10 +55,6 @@ impl<S: LogStore> Broker<S> {
     }
 
     /// Where the partition begins from now on, and the group that says so.
-    #[expect(
-        clippy::type_complexity,
-        reason = "no permit is something else than a refusal of the item"
-    )]
     fn trim_one(&self, item: &TrimPartition) -> Result<Result<(Trimmed, Lsn), ApiError>, NotAdmitted> {
         let partition = match self.resolve(&item.partition) {
             Ok(partition) => partition,
