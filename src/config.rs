@@ -1,11 +1,21 @@
 //! Everything that can be set, collected from the components and checked against each other.
 //!
-//! Each component owns its own `Settings` and their defaults; this file only gathers them. Where values come from (flags
-//! today) is not its business: a source fills a `Settings` and calls [`Settings::check`].
+//! Each component owns its own `Settings` and their defaults; this file only gathers them. One table, `keys.rs`, names them; [`Sources`] reads them from
+//! a file, variables and flags. The reference is `docs/configuration.md`.
+
+mod docs;
+mod file;
+mod keys;
+mod source;
+mod value;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use docs::{commented_default, reference};
+pub use keys::Reload;
+pub use source::{Configuration, LoadError, Shown, Source, Sources, USUAL_FILES};
 
 use crate::storage::local;
 use crate::{broker, http, net, telemetry};
@@ -77,6 +87,18 @@ pub enum ConfigError {
         /// The least.
         min: u64,
     },
+    /// One limit is above another that must hold it.
+    #[error("{small} is {low}, which is more than {large}, {high}")]
+    Order {
+        /// What must be smaller.
+        small: &'static str,
+        /// Its value.
+        low: u64,
+        /// What must be larger.
+        large: &'static str,
+        /// Its value.
+        high: u64,
+    },
     /// The log level is not one.
     #[error(transparent)]
     LogLevel(#[from] telemetry::InvalidLevel),
@@ -91,6 +113,7 @@ impl ConfigError {
             }
             Self::SameAddress(_) => "give them different ports",
             Self::JournalFile { .. } => "16MiB and more suit a busy broker; smaller ones are for tests",
+            Self::Order { .. } => "lower the first or raise the second",
             Self::LogLevel(_) => {
                 "use error, warn, info, debug or trace, or directives as in warn,naru::storage=debug"
             }
@@ -120,7 +143,34 @@ impl Settings {
         if bytes < min {
             return Err(ConfigError::JournalFile { bytes, min });
         }
-        Ok(())
+        self.orders().into_iter().try_for_each(in_order)
+    }
+
+    /// Limits that must not be above others, with their names.
+    fn orders(&self) -> [(Limit, Limit); 4] {
+        let topics = &self.broker.limits;
+        let most = (
+            "limits.partitions_per_topic_max",
+            topics.partitions_per_topic_max.into(),
+        );
+        [
+            (
+                ("topic.defaults.partitions", topics.partitions_default.into()),
+                most,
+            ),
+            (most, ("limits.partitions_max", topics.partitions_max.into())),
+            (
+                ("limits.request_bytes_max", self.net.request_bytes_max.into()),
+                (
+                    "limits.request_memory_bytes_max",
+                    self.net.request_memory_bytes_max as u64,
+                ),
+            ),
+            (
+                ("limits.fetch_bytes_max", self.broker.fetch_bytes_max.into()),
+                ("limits.response_bytes_max", self.net.response_bytes_max.into()),
+            ),
+        ]
     }
 
     /// The listeners that other machines can reach.
@@ -132,74 +182,20 @@ impl Settings {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The name of a limit and its value.
+type Limit = (&'static str, u64);
 
-    fn listening(native: &str, http: &str) -> Settings {
-        let mut settings = Settings {
-            listen: native.parse().unwrap(),
-            ..Settings::default()
-        };
-        settings.http.listen = http.parse().unwrap();
-        settings
+fn in_order(((small, low), (large, high)): (Limit, Limit)) -> Result<(), ConfigError> {
+    if low <= high {
+        return Ok(());
     }
-
-    #[test]
-    fn the_defaults_are_on_loopback_and_fine() {
-        let settings = Settings::default();
-        assert_eq!(settings.check(), Ok(()));
-        assert!(settings.exposed().is_empty());
-    }
-
-    #[test]
-    fn addresses_that_others_can_reach_need_consent() {
-        for (native, http, setting) in [
-            ("0.0.0.0:9640", "127.0.0.1:9641", "--listen"),
-            ("127.0.0.1:9640", "[::]:9641", "--http"),
-            ("192.168.1.7:0", "[::1]:0", "--listen"),
-            ("[::ffff:10.0.0.1]:0", "[::1]:0", "--listen"),
-        ] {
-            let mut settings = listening(native, http);
-            let error = settings.check().unwrap_err();
-            assert!(
-                matches!(&error, ConfigError::Exposed { setting: s, .. } if *s == setting),
-                "{native} {http}: {error}"
-            );
-            settings.insecure_no_auth = true;
-            assert_eq!(settings.check(), Ok(()));
-            assert_eq!(settings.exposed().len(), 1);
-        }
-        for loopback in ["127.0.0.1:1", "127.8.9.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
-            assert_eq!(listening(loopback, "127.0.0.1:2").check(), Ok(()), "{loopback}");
-        }
-    }
-
-    #[test]
-    fn two_listeners_need_two_ports() {
-        let error = listening("127.0.0.1:7", "127.0.0.1:7").check().unwrap_err();
-        assert_eq!(error, ConfigError::SameAddress("127.0.0.1:7".parse().unwrap()));
-        assert_eq!(listening("127.0.0.1:0", "127.0.0.1:0").check(), Ok(()));
-    }
-
-    #[test]
-    fn a_tiny_journal_file_is_refused() {
-        let mut settings = Settings::default();
-        settings.storage.journal_file_bytes = 100;
-        let error = settings.check().unwrap_err();
-        assert_eq!(
-            error,
-            ConfigError::JournalFile {
-                bytes: 100,
-                min: 65_536
-            }
-        );
-    }
-
-    #[test]
-    fn a_bad_log_level_is_refused_before_anything_starts() {
-        let mut settings = Settings::default();
-        settings.log.level = "x=y=z".to_owned();
-        assert!(matches!(settings.check(), Err(ConfigError::LogLevel(_))));
-    }
+    Err(ConfigError::Order {
+        small,
+        low,
+        large,
+        high,
+    })
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use naru::cli::{self, Invocation};
-use naru::config::Settings;
+use naru::config::Configuration;
 use naru::server;
 use tokio::runtime::{Builder, Runtime};
 
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
         }
     };
     let code = match invocation {
-        Invocation::Serve(settings) => serve(*settings, &runtime),
+        Invocation::Serve(configuration) => serve(*configuration, &runtime),
         Invocation::Command(command) => command.run(&runtime),
         Invocation::Done(code) => code,
     };
@@ -33,8 +33,8 @@ fn main() -> ExitCode {
 }
 
 /// Runs the broker to its end.
-fn serve(settings: Settings, runtime: &Runtime) -> ExitCode {
-    match runtime.block_on(server::run(settings)) {
+fn serve(configuration: Configuration, runtime: &Runtime) -> ExitCode {
+    match runtime.block_on(server::run(configuration)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => ExitCode::from(error.exit_code()),
     }

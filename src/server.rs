@@ -9,6 +9,7 @@ mod metered;
 mod metrics;
 mod port_file;
 mod process;
+mod reload;
 mod retention;
 mod signals;
 mod status;
@@ -23,15 +24,16 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use crate::config::Settings;
+use crate::config::{Configuration, Settings};
 use crate::http;
 use crate::model::DurableState;
 use crate::net;
 use crate::rt::{Clock, SystemClock, Tasks};
-use crate::telemetry::{self, InvalidLevel, LogTime};
+use crate::telemetry::{self, InvalidLevel, LogControl, LogTime};
 use engine::Engine;
 use metrics::Metrics;
 use port_file::Addresses;
+use reload::Reloading;
 use signals::Signals;
 use status::{Phase, Status};
 
@@ -120,18 +122,23 @@ impl ServeError {
 ///
 /// # Errors
 /// See [`ServeError`]; the exit code follows from it.
-pub async fn run(settings: Settings) -> Result<(), ServeError> {
+pub async fn run(configuration: Configuration) -> Result<(), ServeError> {
     let clock = SystemClock::new();
-    telemetry::init(&settings.log, LogTime::new(move || clock.wall()))?;
-    let ended = serve(&settings, Arc::new(clock)).await;
+    let log = telemetry::init(&configuration.settings.log, LogTime::new(move || clock.wall()))?;
+    let ended = serve(configuration, log, Arc::new(clock)).await;
     if let Err(error) = &ended {
         error!(event = "ended", error.message = %error, "the broker has ended");
     }
     ended
 }
 
-async fn serve(settings: &Settings, clock: Arc<dyn Clock>) -> Result<(), ServeError> {
+async fn serve(
+    configuration: Configuration,
+    log: LogControl,
+    clock: Arc<dyn Clock>,
+) -> Result<(), ServeError> {
     let started = clock.mono();
+    let settings = &configuration.settings.clone();
     // First of all, so that no signal can end the process in the middle of the start without a word.
     let mut signals = Signals::install().map_err(ServeError::Signals)?;
     warn_if_exposed(settings);
@@ -194,25 +201,31 @@ async fn serve(settings: &Settings, clock: Arc<dyn Clock>) -> Result<(), ServeEr
         duration_ms = u64::try_from((clock.mono() - started).as_millis()).unwrap_or(u64::MAX),
         "the broker is ready"
     );
-    let ended = until_the_end(settings, engine, &mut signals, &status, &connections).await;
+    let mut reloading = Reloading::new(configuration, log, Arc::clone(&metrics.reload_successful));
+    let ended = until_the_end(&mut reloading, engine, &mut signals, &status, &connections).await;
     pages.stop();
     pages.wait(FLUSH_GRACE).await;
     ended
 }
 
-/// Waits for a signal or the engine's failure, then ends what runs.
+/// Waits for a signal or the engine's failure, then ends what runs. Reads the configuration again when it is told to.
 async fn until_the_end(
-    settings: &Settings,
+    reloading: &mut Reloading,
     engine: Engine,
     signals: &mut Signals,
     status: &Status,
     connections: &Tasks,
 ) -> Result<(), ServeError> {
     let mut durable = engine.durable.clone();
-    let signal = tokio::select! {
-        biased;
-        () = poisoned(&mut durable) => return Err(flush_and_fail(connections).await),
-        signal = signals.next() => signal,
+    let signal = loop {
+        tokio::select! {
+            biased;
+            () = poisoned(&mut durable) => return Err(flush_and_fail(connections).await),
+            signal = signals.next_or_reload() => match signal {
+                Some(signal) => break signal,
+                None => reloading.reload(),
+            },
+        }
     };
     info!(
         event = "draining",
@@ -222,7 +235,7 @@ async fn until_the_end(
     tokio::select! {
         biased;
         _ = signals.next() => Err(ServeError::Forced),
-        ended = drain(engine, connections, &mut durable, settings.drain) => ended,
+        ended = drain(engine, connections, &mut durable, reloading.settings().drain) => ended,
     }
 }
 
@@ -309,6 +322,7 @@ fn write_port_file(path: Option<&Path>, addresses: Addresses) -> Result<(), Serv
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Sources;
 
     fn in_memory() -> Settings {
         Settings {
@@ -343,7 +357,10 @@ mod tests {
         publish.send_modify(|state| state.poisoned = true);
         let mut signals = Signals::install().unwrap();
         let status = Status::new();
-        let ended = until_the_end(&settings, engine, &mut signals, &status, &connections).await;
+        let configuration = Sources::default().load().unwrap();
+        let log = telemetry::init(&settings.log, LogTime::new(|| crate::model::Timestamp(0))).unwrap();
+        let mut reloading = Reloading::new(configuration, log, Arc::default());
+        let ended = until_the_end(&mut reloading, engine, &mut signals, &status, &connections).await;
         assert!(matches!(&ended, Err(ServeError::Poisoned)), "{ended:?}");
         assert_eq!(ended.unwrap_err().exit_code(), 74);
         was_told.await.unwrap();

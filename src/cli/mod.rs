@@ -6,6 +6,7 @@
 mod bench;
 mod cluster;
 mod completion;
+mod config;
 mod consume;
 mod consume_group;
 mod demo;
@@ -39,7 +40,7 @@ use tokio::runtime::Runtime;
 pub use failure::{Exit, Failure, Outcome, Stopped};
 pub use output::{Format, Output};
 
-use crate::config::Settings;
+use crate::config::Configuration;
 use crate::rt::{Clock as _, SystemClock};
 use crate::telemetry::{self, InvalidLevel, LogFormat, LogTime};
 use output::{Wishes, say};
@@ -99,6 +100,7 @@ struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the broker.
+    #[command(after_help = serve::HELP)]
     Serve(serve::ServeArgs),
     /// Create, list, describe and delete topics.
     #[command(subcommand)]
@@ -120,6 +122,9 @@ enum Command {
     /// Show who the broker is and how it is.
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
+    /// Show, check and write the broker's configuration.
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
     /// Explain error codes.
     #[command(subcommand)]
     Errors(errors::ErrorsCommand),
@@ -144,7 +149,7 @@ struct Context {
 #[derive(Debug)]
 pub enum Invocation {
     /// Run the broker.
-    Serve(Box<Settings>),
+    Serve(Box<Configuration>),
     /// Anything else.
     Command(Box<CommandLine>),
     /// Nothing more: help was shown, or the words made no sense.
@@ -178,14 +183,13 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Invocation {
         no_colours: global.no_color || no_colour_wanted,
     });
     match cli.command {
-        Command::Serve(args) => {
-            let level = global
-                .log_level
-                .unwrap_or_else(|| level_of(global.verbose, "info"));
-            match args.settings(&level) {
-                Ok(settings) => Invocation::Serve(Box::new(settings)),
-                Err(failure) => Invocation::Done(report(&failure, global.format)),
-            }
+        Command::Serve(args) => match args.configuration(wanted_level(global.log_level, global.verbose)) {
+            Ok(configuration) => Invocation::Serve(Box::new(configuration)),
+            Err(failure) => Invocation::Done(report(&failure, global.format)),
+        },
+        Command::Config(command) => {
+            let level = wanted_level(global.log_level, global.verbose);
+            Invocation::Done(ended(config::run(command, level, output), output))
         }
         command => Invocation::Command(Box::new(CommandLine {
             command,
@@ -219,9 +223,16 @@ impl CommandLine {
         });
         match ended {
             Err(code) => ExitCode::from(code),
-            Ok(Ok(()) | Err(Stopped::ReaderGone)) => ExitCode::SUCCESS,
-            Ok(Err(Stopped::Failed(failure))) => report(&failure, output.chosen),
+            Ok(outcome) => self::ended(outcome, output),
         }
+    }
+}
+
+/// The exit code of a command, after telling why it failed if it did.
+fn ended(outcome: Outcome, output: Output) -> ExitCode {
+    match outcome {
+        Ok(()) | Err(Stopped::ReaderGone) => ExitCode::SUCCESS,
+        Err(Stopped::Failed(failure)) => report(&failure, output.chosen),
     }
 }
 
@@ -233,12 +244,12 @@ fn start_log(level: &str) -> Result<(), InvalidLevel> {
         format: LogFormat::Text,
         ..telemetry::Settings::default()
     };
-    telemetry::init(&settings, LogTime::new(move || clock.wall()))
+    telemetry::init(&settings, LogTime::new(move || clock.wall())).map(drop)
 }
 
 async fn dispatch(command: Command, context: &Context) -> Outcome {
     match command {
-        Command::Serve(_) => Err(Failure::unexpected("serve is started by main").into()),
+        Command::Serve(_) | Command::Config(_) => Err(Failure::unexpected("this was done before").into()),
         Command::Topic(command) => topic::run(command, context).await,
         Command::Produce(args) => produce::run(args, context).await,
         Command::Dev(args) => dev::run(args, context).await,
@@ -280,6 +291,15 @@ pub fn report(failure: &Failure, format: Option<Format>) -> ExitCode {
         Some(Format::Table | Format::Csv) | None => say(&failure.to_string()),
     }
     ExitCode::from(failure.exit.code())
+}
+
+/// The log level that the command line asks for, and by which flag.
+fn wanted_level(log_level: Option<String>, verbose: u8) -> Option<(&'static str, String)> {
+    match log_level {
+        Some(level) => Some(("--log-level or NARU_LOG", level)),
+        None if verbose > 0 => Some(("--verbose", level_of(verbose, "info"))),
+        None => None,
+    }
 }
 
 fn level_of(verbose: u8, default: &str) -> String {
@@ -340,9 +360,10 @@ mod tests {
             "--log-level",
             "warn",
         ]);
-        let Invocation::Serve(settings) = invocation else {
+        let Invocation::Serve(configuration) = invocation else {
             panic!("{invocation:?}");
         };
+        let settings = configuration.settings;
         assert_eq!(settings.data_dir, std::path::Path::new("/x"));
         assert_eq!(settings.port_file.as_deref(), Some(std::path::Path::new("/y")));
         assert_eq!(settings.listen.port(), 0);

@@ -1,112 +1,107 @@
-//! `naru serve`: from the command line to the broker's settings. The broker itself is started by `main`.
+//! `naru serve`: from the command line to the broker's configuration. The broker itself is started by `main`.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
 
-use super::failure::Failure;
-use crate::config::{ConfigError, Settings};
-use crate::telemetry::LogFormat;
+use super::failure::{Exit, Failure};
+use crate::config::{Configuration, LoadError, Sources, USUAL_FILES};
 
-/// Flags of `serve`.
-#[derive(Clone, Debug, Args)]
-#[command(after_help = "Examples:
+/// Text below `naru serve --help`.
+pub(crate) const HELP: &str = "Examples:
   naru serve
   naru serve --data-dir /var/lib/naru --listen 127.0.0.1:9640
+  naru serve --config /etc/naru/naru.toml --set log.level=debug
   naru serve --data-dir /tmp/x --listen 127.0.0.1:0 --http 127.0.0.1:0 --port-file /tmp/x.ports
 
 Ends on SIGTERM or SIGINT: stops accepting, answers what is in flight for at most 10 s, and leaves a clean checkpoint.
-A second signal ends it at once; nothing that was acknowledged is lost.")]
+A second signal ends it at once; nothing that was acknowledged is lost. SIGHUP: reads the configuration again.";
+
+/// Flags of `serve`. What is not given comes from variables, a file, or the defaults.
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ServeArgs {
-    /// Where the records are kept; made if it is missing.
-    #[arg(long, value_name = "DIR", default_value = "naru-data")]
-    pub data_dir: PathBuf,
-    /// Address of the native protocol; port 0: any free one.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9640")]
-    pub listen: SocketAddr,
-    /// Address of HTTP: /livez and /readyz; port 0: any free one.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9641")]
-    pub http: SocketAddr,
+    /// Configuration file; otherwise /etc/naru/naru.toml or ./naru.toml, if there is one.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Sets anything that a configuration file can set; may be repeated.
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Where the records are kept; made if it is missing [default: naru-data].
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<String>,
+    /// Address of the native protocol; port 0: any free one [default: 127.0.0.1:9640].
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<String>,
+    /// Address of HTTP: health and metrics; port 0: any free one [default: 127.0.0.1:9641].
+    #[arg(long, value_name = "ADDRESS")]
+    pub http: Option<String>,
     /// Writes the addresses to this file as JSON once the broker is ready.
     #[arg(long, value_name = "FILE")]
-    pub port_file: Option<PathBuf>,
+    pub port_file: Option<String>,
     /// Allows addresses that others can reach although nobody has to log in.
     #[arg(long)]
     pub insecure_no_auth: bool,
     /// Keeps everything in memory: nothing survives the end of the process.
     #[arg(long, conflicts_with = "data_dir")]
     pub in_memory: bool,
-    /// Size of a journal file; there are four of them, and the first of a new directory is at most 16MiB.
-    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
-    pub journal_file_bytes: u64,
+    /// Size of a journal file; there are four of them, and the first of a new directory is at most 16MiB [default: 256MiB].
+    #[arg(long, value_name = "SIZE")]
+    pub journal_file_bytes: Option<String>,
     /// Form of the log lines; text on a terminal, otherwise JSON.
     #[arg(long, value_name = "FORMAT", value_parser = ["json", "text"])]
     pub log_format: Option<String>,
 }
 
 impl ServeArgs {
-    /// The broker's settings: these flags over the defaults.
-    ///
-    /// # Errors
-    /// They do not fit together.
-    pub(crate) fn settings(self, log_level: &str) -> Result<Settings, Failure> {
-        let mut settings = Settings {
-            data_dir: self.data_dir,
-            in_memory: self.in_memory,
-            port_file: self.port_file,
-            insecure_no_auth: self.insecure_no_auth,
-            ..Settings::default()
-        };
-        settings.listen = self.listen;
-        settings.http.listen = self.http;
-        settings.storage.journal_file_bytes = self.journal_file_bytes;
-        settings.log.node = settings.broker.broker_id.0;
-        settings.log.level = log_level.to_owned();
-        settings.log.format = match self.log_format.as_deref() {
-            Some("json") => LogFormat::Json,
-            Some(_) => LogFormat::Text,
-            None => LogFormat::Auto,
-        };
-        settings.check().map_err(refused)?;
-        Ok(settings)
-    }
-}
-
-/// Reads `256MiB`, `64KiB`, `1GiB` or a bare number of bytes.
-fn parse_size(text: &str) -> Result<u64, String> {
-    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
-    let shift = match unit {
-        "" | "B" => 0,
-        "KiB" => 10,
-        "MiB" => 20,
-        "GiB" => 30,
-        _ => return Err("use a number with KiB, MiB or GiB".to_owned()),
-    };
-    let number: u64 = number
-        .parse()
-        .map_err(|_| "use a number, as in 256MiB".to_owned())?;
-    number
-        .checked_mul(1 << shift)
-        .ok_or_else(|| "the number is too large".to_owned())
-}
-
-fn refused(error: ConfigError) -> Failure {
-    let hint = error.hint();
-    Failure::usage(error.to_string()).hint(hint)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_have_binary_units() {
-        assert_eq!(parse_size("64KiB"), Ok(65_536));
-        assert_eq!(parse_size("1GiB"), Ok(1 << 30));
-        assert_eq!(parse_size("12"), Ok(12));
-        for bad in ["", "MiB", "1MB", "1.5GiB", "-1", "99999999999GiB"] {
-            assert!(parse_size(bad).is_err(), "{bad}");
+    /// What the flags, the environment and the file say. `log_level` is that of the global flags, with the flag's name.
+    pub(crate) fn sources(self, log_level: Option<(&'static str, String)>) -> Sources {
+        let yes = |given: bool| given.then(|| "true".to_owned());
+        let flags = [
+            ("storage.data_dir", "--data-dir", self.data_dir),
+            ("server.listen", "--listen", self.listen),
+            ("server.http", "--http", self.http),
+            ("server.port_file", "--port-file", self.port_file),
+            (
+                "server.insecure_no_auth",
+                "--insecure-no-auth",
+                yes(self.insecure_no_auth),
+            ),
+            ("storage.in_memory", "--in-memory", yes(self.in_memory)),
+            (
+                "storage.journal_file_bytes",
+                "--journal-file-bytes",
+                self.journal_file_bytes,
+            ),
+            ("log.format", "--log-format", self.log_format),
+        ];
+        let flags = flags
+            .into_iter()
+            .filter_map(|(key, flag, value)| Some((key, flag, value?)));
+        let level = log_level.map(|(flag, level)| ("log.level", flag, level));
+        Sources {
+            file: self.config,
+            usual_files: USUAL_FILES.iter().map(PathBuf::from).collect(),
+            environment: std::env::vars_os().collect(),
+            sets: self.set,
+            flags: flags.chain(level).collect(),
         }
     }
+
+    /// The broker's configuration: these flags over everything else.
+    ///
+    /// # Errors
+    /// Something is wrong with it.
+    pub(crate) fn configuration(
+        self,
+        log_level: Option<(&'static str, String)>,
+    ) -> Result<Configuration, Failure> {
+        self.sources(log_level)
+            .load()
+            .map_err(|error| refused(Exit::Usage, &error))
+    }
+}
+
+/// An error of the configuration.
+pub(crate) fn refused(exit: Exit, error: &LoadError) -> Failure {
+    Failure::new(exit, "INVALID_CONFIGURATION", error.to_string()).hint(error.hint())
 }

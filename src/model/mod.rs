@@ -18,7 +18,7 @@ pub use ids::{
 pub use nearest::nearest;
 pub use quantities::{ByteCount, DurableState, LogBounds, Lsn, Offset, Timestamp};
 pub use topic::{InvalidTopicName, TimestampType, TopicConfig, TopicName, TopicStorage};
-pub use units::{parse_bytes, parse_millis, show_millis};
+pub use units::{parse_bytes, parse_millis, show_bytes, show_millis};
 
 /// How safe a produced batch must be before it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]

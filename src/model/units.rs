@@ -46,6 +46,16 @@ pub fn show_millis(ms: u64) -> String {
     )
 }
 
+/// A size with the largest binary unit that leaves a whole number: `256MiB`, `1500B`, `0B`.
+pub fn show_bytes(bytes: u64) -> String {
+    let whole = |(_, factor): &&(&str, u64)| bytes >= *factor && bytes.is_multiple_of(*factor);
+    let known = SIZES[1..6].iter().rev().find(whole);
+    known.map_or_else(
+        || format!("{bytes}B"),
+        |(unit, factor)| format!("{}{unit}", bytes / factor),
+    )
+}
+
 fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -81,6 +91,14 @@ mod tests {
             "+1",
         ] {
             assert_eq!(parse_bytes(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_shown_as_they_are_read() {
+        for (bytes, shown) in [(0, "0B"), (1500, "1500B"), (64 << 10, "64KiB"), (3 << 30, "3GiB")] {
+            assert_eq!(show_bytes(bytes), shown);
+            assert_eq!(parse_bytes(shown), Some(bytes));
         }
     }
 

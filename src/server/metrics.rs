@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -84,6 +85,8 @@ pub(crate) struct Metrics {
     pub(crate) data_dir: Option<PathBuf>,
     /// The runtime whose load is shown.
     pub(crate) runtime: tokio::runtime::Handle,
+    /// Whether the configuration could be read when that was last asked for.
+    pub(crate) reload_successful: Arc<AtomicBool>,
     engine: Mutex<Option<AskEngine>>,
     page: Mutex<Option<(Duration, String)>>,
 }
@@ -106,6 +109,7 @@ impl Metrics {
             disk: Arc::default(),
             data_dir: parts.data_dir,
             runtime: tokio::runtime::Handle::current(),
+            reload_successful: Arc::new(AtomicBool::new(true)),
             engine: Mutex::new(None),
             page: Mutex::new(None),
         }
@@ -157,6 +161,12 @@ impl Metrics {
             "When the process started, in seconds since 1970.",
         )
         .real([], seconds_since_1970(self.started));
+        page.one(
+            Kind::Gauge,
+            "naru_config_last_reload_successful",
+            "1 if the configuration was read without an error the last time, else 0.",
+            self.reload_successful.load(Ordering::Relaxed).into(),
+        );
         process::collect(page);
         let runtime = self.runtime.metrics();
         let amounts = [

@@ -34,6 +34,24 @@ pub enum LogFormat {
     Text,
 }
 
+impl LogFormat {
+    /// Its name in a configuration.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Json => "json",
+            Self::Text => "text",
+        }
+    }
+
+    /// The form of this name.
+    pub fn named(word: &str) -> Option<Self> {
+        [Self::Auto, Self::Json, Self::Text]
+            .into_iter()
+            .find(|format| format.word() == word)
+    }
+}
+
 /// How to log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -120,11 +138,31 @@ pub fn rfc3339_millis(at: Timestamp) -> String {
     }
 }
 
+/// Changes the level of a log that runs.
+pub struct LogControl(Box<dyn Fn(EnvFilter) + Send + Sync>);
+
+impl fmt::Debug for LogControl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LogControl")
+    }
+}
+
+impl LogControl {
+    /// From now on lines of this level are written; the form stays.
+    ///
+    /// # Errors
+    /// The level is not one, and the old one stays.
+    pub fn set_level(&self, settings: &Settings) -> Result<(), InvalidLevel> {
+        (self.0)(settings.filter()?);
+        Ok(())
+    }
+}
+
 /// Sets up the process's log on stderr. Later calls change nothing.
 ///
 /// # Errors
 /// The level is not one.
-pub fn init(settings: &Settings, time: LogTime) -> Result<(), InvalidLevel> {
+pub fn init(settings: &Settings, time: LogTime) -> Result<LogControl, InvalidLevel> {
     let filter = settings.filter()?;
     let terminal = std::io::stderr().is_terminal();
     let as_text = match settings.format {
@@ -135,14 +173,24 @@ pub fn init(settings: &Settings, time: LogTime) -> Result<(), InvalidLevel> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
-    // A second set-up in one process happens only in tests, where the first one stays in force.
-    let _ = if as_text {
-        tracing::subscriber::set_global_default(builder.with_ansi(terminal).with_timer(time).finish())
+    // A second set-up in one process happens only in tests, where the first one stays in force. A filter can be replaced as
+    // long as its log is there, which is to the end of the process.
+    let control: Box<dyn Fn(EnvFilter) + Send + Sync> = if as_text {
+        let builder = builder
+            .with_ansi(terminal)
+            .with_timer(time)
+            .with_filter_reloading();
+        let handle = builder.reload_handle();
+        let _ = tracing::subscriber::set_global_default(builder.finish());
+        Box::new(move |filter| drop(handle.reload(filter)))
     } else {
         let lines = JsonLines::new(time, settings.node);
-        tracing::subscriber::set_global_default(builder.event_format(lines).finish())
+        let builder = builder.event_format(lines).with_filter_reloading();
+        let handle = builder.reload_handle();
+        let _ = tracing::subscriber::set_global_default(builder.finish());
+        Box::new(move |filter| drop(handle.reload(filter)))
     };
-    Ok(())
+    Ok(LogControl(control))
 }
 
 #[cfg(test)]

@@ -249,6 +249,16 @@ impl Log {
         has_it(&lines).unwrap_or_else(|| panic!("no event {event} in the broker's log:\n{:#?}", lines.lines))
     }
 
+    /// Waits until there will be no more lines.
+    pub(crate) fn wait_for_end(&self) {
+        let (lines, _) = self
+            .0
+            .1
+            .wait_timeout_while(self.lock(), PATIENCE, |lines| !lines.ended)
+            .unwrap();
+        assert!(lines.ended, "the log goes on");
+    }
+
     /// The line of this event, if there was one.
     pub(crate) fn event(&self, event: &str) -> Option<Value> {
         self.lock()

@@ -11,6 +11,8 @@ mod cli;
 #[cfg(test)]
 mod compression;
 #[cfg(test)]
+mod config;
+#[cfg(test)]
 mod connections;
 #[cfg(test)]
 mod examples;
