@@ -168,7 +168,10 @@ impl Settings {
             ),
             (
                 ("limits.fetch_bytes_max", self.broker.fetch_bytes_max.into()),
-                ("limits.response_bytes_max", self.net.response_bytes_max.into()),
+                (
+                    "half of limits.response_bytes_max",
+                    (self.net.response_bytes_max / 2).into(),
+                ),
             ),
         ]
     }

@@ -125,10 +125,12 @@ impl<S: LogStore> Broker<S> {
         settings: Settings,
     ) -> Result<Self, RecoverError> {
         let Parts {
-            meta,
+            mut meta,
             groups,
             mut partitions,
         } = recovered.finish()?;
+        // The defaults of this start; what is stored are the topics' own settings alone.
+        meta.machine = meta.machine.with_defaults(&settings.topic_defaults);
         let limits = settings.producers;
         let registry = Registry::default();
         for topic in meta.machine.user_topics() {

@@ -43,7 +43,8 @@ Durations have a unit, `500ms`, `10s`, `30m`, `12h`, `7d`, `1w`; a plain number 
 | `naru config docs` | prints this page |
 
 **SIGHUP** makes a running broker read everything again. What is marked *hot* below takes effect at once; the log says what does (`config_reloaded`), and what waits for a restart. If anything is wrong
-nothing changes: the log says what (`config_reload_failed`), and the metric `naru_config_last_reload_successful` is 0 until a reload succeeds.
+nothing changes: the log says what (`config_reload_failed`), and the metric `naru_config_last_reload_successful` is 0 until a reload succeeds. Flags and variables of a process never change: what they set,
+the file cannot change while it runs. `NARU_LOG` and `--log-level` set `log.level`.
 ";
 
 const TOPICS: &str = "

@@ -220,7 +220,7 @@ fn limits_that_do_not_fit_each_other_are_refused() {
         (
             "topic.defaults.partitions",
             "limits.partitions_per_topic_max",
-            ["topic.defaults.partitions=2000", "log.level=info"],
+            ["topic.defaults.partitions=3", "limits.partitions_per_topic_max=2"],
         ),
         (
             "limits.partitions_per_topic_max",
@@ -238,7 +238,7 @@ fn limits_that_do_not_fit_each_other_are_refused() {
         (
             "limits.fetch_bytes_max",
             "limits.response_bytes_max",
-            ["limits.fetch_bytes_max=20MiB", "log.level=info"],
+            ["limits.fetch_bytes_max=9MiB", "log.level=info"],
         ),
     ] {
         let error = refused("", &[], &sets);

@@ -120,6 +120,39 @@ async fn a_broken_file_changes_nothing_until_it_is_mended() {
     assert!(broker.log.event("draining").is_some(), "the level is still info");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_have_the_defaults_of_the_file() {
+    let mut broker = Configured::start("[topic.defaults]\npartitions = 3\nretention.ms = \"1d\"");
+    let server = format!(
+        "naru://{}",
+        broker.log.wait_for("ready")["native"].as_str().unwrap()
+    );
+    let naru_with = |args: &[&str]| {
+        let output = run(naru().args(["-s", &server]).args(args));
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    naru_with(&["topic", "create", "t"]);
+    let described: serde_json::Value =
+        serde_json::from_str(&naru_with(&["topic", "describe", "t", "--format", "json"])).unwrap();
+    assert_eq!(
+        described["partitions"].as_array().unwrap().len(),
+        3,
+        "{described:#}"
+    );
+    let retention = described["configs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|entry| entry["name"] == "retention.ms");
+    let retention = retention.unwrap();
+    assert_eq!(
+        (&retention["value"], &retention["source"]),
+        (&"86400000".into(), &"broker".into())
+    );
+    broker.stop().await;
+}
+
 #[test]
 fn an_unknown_setting_ends_the_start_with_its_place() {
     let dir = tempfile::tempdir().unwrap();
