@@ -18,6 +18,8 @@ use naru::storage::{
 const CONFIG: LogConfig = LogConfig {
     segment_bytes: 4 << 10,
     index_interval_bytes: 512,
+    segment_ms: u64::MAX,
+    segment_jitter_ms: 0,
 };
 
 /// Two partitions are enough for steps that span them.
