@@ -30,6 +30,7 @@ mod scan;
 mod segment;
 mod settings;
 mod stats;
+mod survey;
 mod tail;
 #[cfg(test)]
 mod tests;
