@@ -16,6 +16,7 @@ mod engine;
 pub mod format;
 mod group;
 mod inline;
+pub mod inspect;
 mod journal;
 mod journal_files;
 mod log;

@@ -57,10 +57,12 @@ impl Problem {
     /// The file that it is about, if it is about one.
     pub(super) fn file(&self) -> Option<String> {
         match self {
-            Self::FileCut { number, .. } | Self::FileStump { number, .. } | Self::HeaderGone { number, .. } => {
-                Some(paths::journal(*number))
+            Self::FileCut { number, .. }
+            | Self::FileStump { number, .. }
+            | Self::HeaderGone { number, .. } => Some(paths::journal(*number)),
+            Self::CheckpointGone { .. } | Self::NoneLegible | Self::NoFiles | Self::FileMissing { .. } => {
+                None
             }
-            Self::CheckpointGone { .. } | Self::NoneLegible | Self::NoFiles | Self::FileMissing { .. } => None,
         }
     }
 }
@@ -188,8 +190,14 @@ fn header_problems(files: &[ScannedFile], newest: &Checkpoint) -> Vec<Problem> {
 fn header_gone(files: &[ScannedFile], directory: DirectoryId) -> io::Result<Option<Problem>> {
     let generations = files.iter().filter_map(|f| f.header).map(|h| h.generation);
     let next = generations.max().unwrap_or(0) + 1;
-    for file in files.iter().filter(|f| f.illegible) {
-        if let Some(lsn) = scan::first_group_of(file, directory, next)? {
+    for file in files.iter().filter(|f| f.header.is_none()) {
+        // Zeros may be a file that was never used: only where its first group would stand is worth a look.
+        let upto = if file.illegible {
+            file.bytes
+        } else {
+            GROUPS_START + 1
+        };
+        if let Some(lsn) = scan::first_group_of(file, directory, next, upto)? {
             let number = file.number;
             return Ok(Some(Problem::HeaderGone { number, lsn }));
         }
@@ -198,7 +206,7 @@ fn header_gone(files: &[ScannedFile], directory: DirectoryId) -> io::Result<Opti
 }
 
 /// Indexes of the files that may hold groups above an LSN, oldest first; and whether one is missing in front of them.
-pub(super) fn needed_files(files: &[ScannedFile], base: Lsn) -> (Vec<usize>, Option<Problem>) {
+fn needed_files(files: &[ScannedFile], base: Lsn) -> (Vec<usize>, Option<Problem>) {
     let mut order: Vec<_> = files
         .iter()
         .enumerate()
