@@ -207,6 +207,30 @@ fn other_answers_cross_the_wire() {
             }),
         ),
         (
+            Response::AlterTopic(AlteredTopic {
+                id,
+                partitions: 7,
+                configs: vec![ConfigEntry {
+                    name: "retention.ms".to_owned(),
+                    value: "1".to_owned(),
+                    source: "topic".to_owned(),
+                    has_effect: false,
+                }],
+                changed: true,
+            }),
+            Body::AlterTopic(v1::AlterTopicResponse {
+                topic_id: Bytes::from(vec![9; 16]),
+                partitions: 7,
+                configs: vec![v1::ConfigEntry {
+                    name: "retention.ms".to_owned(),
+                    value: "1".to_owned(),
+                    source: "topic".to_owned(),
+                    without_effect: true,
+                }],
+                changed: true,
+            }),
+        ),
+        (
             Response::DeleteTopic(id),
             Body::DeleteTopic(v1::DeleteTopicResponse {
                 topic_id: Bytes::from(vec![9; 16]),
