@@ -137,6 +137,7 @@ impl<S: LogStore> Broker<S> {
             let states = |key| partitions.remove(&key);
             registry.insert(open_topic(&*store, topic, limits, states));
         }
+        let retention = RetentionClock::starting(&registry, clock.mono());
         let producer_ids_next = AtomicI64::new(meta.machine.producer_ids_end());
         let coordinator = Mutex::new(Coordinator::new(&*store, meta));
         let groups = Mutex::new(Driver::new(&*store, groups));
@@ -150,7 +151,7 @@ impl<S: LogStore> Broker<S> {
             counters: Arc::default(),
             registry,
             decompression: Decompression::default(),
-            retention: RetentionClock::default(),
+            retention,
             coordinator,
             groups,
             metadata_lsn: Arc::default(),
