@@ -14,6 +14,7 @@ mod driver;
 mod errors;
 mod fetch;
 mod groups;
+mod lag;
 mod offsets;
 mod produce;
 mod recovered;
@@ -32,6 +33,7 @@ use dashmap::DashMap;
 use tokio::sync::watch;
 
 pub use counters::{Counters, CountersNow};
+pub use lag::GroupNow;
 pub use recovered::{RecoverError, Recovered};
 pub use retention::RetentionPass;
 pub use settings::Settings;
