@@ -15,6 +15,7 @@ mod driver;
 mod errors;
 mod fetch;
 mod groups;
+mod lag;
 mod offsets;
 mod produce;
 mod recovered;
@@ -33,6 +34,7 @@ use dashmap::DashMap;
 use tokio::sync::watch;
 
 pub use counters::{Counters, CountersNow};
+pub use lag::GroupNow;
 pub use recovered::{RecoverError, Recovered};
 pub use retention::RetentionPass;
 pub use settings::Settings;
@@ -138,6 +140,7 @@ impl<S: LogStore> Broker<S> {
             let states = |key| partitions.remove(&key);
             registry.insert(open_topic(&*store, topic, limits, states));
         }
+        let retention = RetentionClock::starting(&registry, clock.mono());
         let producer_ids_next = AtomicI64::new(meta.machine.producer_ids_end());
         let coordinator = Mutex::new(Coordinator::new(&*store, meta));
         let groups = Mutex::new(Driver::new(&*store, groups));
@@ -151,7 +154,7 @@ impl<S: LogStore> Broker<S> {
             counters: Arc::default(),
             registry,
             decompression: Decompression::default(),
-            retention: RetentionClock::default(),
+            retention,
             coordinator,
             groups,
             metadata_lsn: Arc::default(),
