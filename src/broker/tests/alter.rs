@@ -145,17 +145,17 @@ async fn who_waits_at_a_new_partition_is_told_when_its_topic_goes() {
     rig.create("t", 1);
     rig.alter(grow("t", 2)).unwrap();
     let wait = Duration::from_secs(20);
-    let Outcome::Later(parked) = rig.broker.handle(fetch(FetchForm::Raw, wait, &[("t", 1, 0)])) else {
+    let Outcome::Later(mut parked) = rig.broker.handle(fetch(FetchForm::Raw, wait, &[("t", 1, 0)])) else {
         panic!("there is nothing to read yet");
     };
-    let parked = tokio::spawn(parked);
-    tokio::task::yield_now().await;
+    let moment = tokio::time::timeout(Duration::from_secs(1), &mut parked).await;
+    assert!(moment.is_err(), "it waits");
     let delete = Request::DeleteTopic(DeleteTopic {
         name: "t".to_owned(),
         id: None,
     });
     assert!(rig.ask(delete).is_ok());
-    let mut answer = fetched(parked.await.unwrap());
+    let mut answer = fetched(parked.await);
     assert_eq!(code(answer.remove(0)), ErrorCode::UnknownTopicOrPartition);
 }
 
