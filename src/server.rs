@@ -33,7 +33,7 @@ use crate::telemetry::{self, InvalidLevel, LogControl, LogTime};
 use engine::Engine;
 use metrics::Metrics;
 use port_file::Addresses;
-use reload::Reloading;
+use reload::{Reloading, Targets};
 use signals::Signals;
 use status::{Phase, Status};
 
@@ -178,11 +178,8 @@ async fn serve(
     let now = Arc::clone(&engine.now);
     metrics.watch_engine(Box::new(move || now()));
     let connections = Tasks::new();
-    retention::start(
-        settings.broker.retention_every,
-        Arc::clone(&engine.retain),
-        &connections,
-    );
+    let (retention_every, every) = watch::channel(settings.broker.retention_every);
+    retention::start(every, Arc::clone(&engine.retain), &connections);
     engine::start_native(
         native,
         &engine,
@@ -202,7 +199,13 @@ async fn serve(
         duration_ms = u64::try_from((clock.mono() - started).as_millis()).unwrap_or(u64::MAX),
         "the broker is ready"
     );
-    let mut reloading = Reloading::new(configuration, log, Arc::clone(&metrics.reload_successful));
+    let targets = Targets {
+        log,
+        broker: Arc::clone(&engine.reconfigure),
+        retention_every,
+        successful: Arc::clone(&metrics.reload_successful),
+    };
+    let mut reloading = Reloading::new(configuration, targets);
     let ended = until_the_end(&mut reloading, engine, &mut signals, &status, &connections).await;
     pages.stop();
     pages.wait(FLUSH_GRACE).await;
@@ -224,7 +227,7 @@ async fn until_the_end(
             () = poisoned(&mut durable) => return Err(flush_and_fail(connections).await),
             signal = signals.next_or_reload() => match signal {
                 Some(signal) => break signal,
-                None => reloading.reload(),
+                None => reloading.reload().await,
             },
         }
     };
@@ -360,7 +363,13 @@ mod tests {
         let status = Status::new();
         let configuration = Sources::default().load().unwrap();
         let log = telemetry::init(&settings.log, LogTime::new(|| crate::model::Timestamp(0))).unwrap();
-        let mut reloading = Reloading::new(configuration, log, Arc::default());
+        let targets = Targets {
+            log,
+            broker: Arc::clone(&engine.reconfigure),
+            retention_every: watch::channel(settings.broker.retention_every).0,
+            successful: Arc::default(),
+        };
+        let mut reloading = Reloading::new(configuration, targets);
         let ended = until_the_end(&mut reloading, engine, &mut signals, &status, &connections).await;
         assert!(matches!(&ended, Err(ServeError::Poisoned)), "{ended:?}");
         assert_eq!(ended.unwrap_err().exit_code(), 74);

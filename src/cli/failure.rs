@@ -115,6 +115,10 @@ pub struct Failure {
     pub hint: Option<String>,
     /// Whether trying again may help.
     pub retriable: bool,
+    /// For people instead of message and hint, where that takes more than two lines.
+    pub shown: Option<String>,
+    /// More for programs: fields beside the others.
+    pub details: Option<serde_json::Value>,
 }
 
 impl Failure {
@@ -126,6 +130,8 @@ impl Failure {
             message: message.into(),
             hint: None,
             retriable: false,
+            shown: None,
+            details: None,
         }
     }
 
@@ -148,15 +154,22 @@ impl Failure {
 
     /// The failure as one JSON object.
     pub fn to_json(&self) -> String {
-        serde_json::json!({"error": {
+        let mut error = serde_json::json!({
             "code": self.code, "message": self.message, "hint": self.hint, "retriable": self.retriable,
-        }})
-        .to_string()
+        });
+        if let (Some(fields), Some(serde_json::Value::Object(more))) = (error.as_object_mut(), &self.details)
+        {
+            fields.extend(more.clone());
+        }
+        serde_json::json!({ "error": error }).to_string()
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(shown) = &self.shown {
+            return f.write_str(shown);
+        }
         write!(f, "error: {}", self.message)?;
         if let Some(hint) = &self.hint {
             write!(f, "\nhint: {hint}")?;

@@ -43,6 +43,8 @@ pub(crate) struct Engine {
     pub(crate) now: Arc<dyn Fn() -> EngineNow + Send + Sync>,
     /// Removes what retention does not keep; takes a while with many partitions.
     pub(crate) retain: Arc<dyn Fn() + Send + Sync>,
+    /// Takes over from new settings what can change; takes a while with many partitions.
+    pub(crate) reconfigure: Arc<dyn Fn(&broker::Settings) + Send + Sync>,
     /// Ends the engine with a clean checkpoint.
     pub(crate) close: Box<dyn FnOnce() -> BoxFuture<'static, Result<(), String>> + Send>,
     step_bytes_max: u32,
@@ -120,10 +122,12 @@ fn in_memory(pair: Pair<MemoryStore>) -> Engine {
     let state = durable.clone();
     let counting = Arc::clone(&pair.broker);
     let retaining = Arc::clone(&pair.broker);
+    let reconfiguring = Arc::clone(&pair.broker);
     Engine {
         retain: Arc::new(move || {
             retaining.retain();
         }),
+        reconfigure: Arc::new(move |settings| reconfiguring.reconfigure(settings)),
         service: pair.broker,
         now: Arc::new(move || EngineNow {
             counters: counting.counters().now(),
@@ -255,10 +259,12 @@ fn local(pair: Pair<LocalStore>, lock: DirectoryLock, recovery_took: Duration) -
     let asked = Arc::clone(&store);
     let (counted, counting) = (Arc::clone(&store), Arc::clone(&broker));
     let retaining = Arc::clone(&broker);
+    let reconfiguring = Arc::clone(&broker);
     Engine {
         retain: Arc::new(move || {
             retaining.retain();
         }),
+        reconfigure: Arc::new(move |settings| reconfiguring.reconfigure(settings)),
         service: broker,
         now: Arc::new(move || EngineNow {
             counters: counting.counters().now(),
@@ -325,7 +331,8 @@ pub(crate) fn start_native(
         broker_id: settings.broker.broker_id,
         server_version: env!("CARGO_PKG_VERSION").to_owned(),
         features: Vec::new(),
-        batch_bytes_max: engine.step_bytes_max,
+        // A batch that fits no request would be sent again and again.
+        batch_bytes_max: engine.step_bytes_max.min(settings.batch_bytes_max()),
         step_bytes_max: engine.step_bytes_max,
     };
     let parts = net::Parts {
