@@ -1,6 +1,6 @@
 //! Removing records: because somebody says so (TrimTopic), and because they are too old or too many.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use smallvec::SmallVec;
@@ -10,7 +10,9 @@ use super::coordinator::not_admitted;
 use super::{Broker, NotAdmitted, Partition, Registry, errors};
 use crate::api::{ApiError, Outcome, Request, Response, TrimPartition, TrimTopic, Trimmed};
 use crate::model::{Lsn, Offset, Timestamp, TopicConfig};
-use crate::partition::{ClockGuard, NextDeletion, RetainedSegment, Retention, Trust, due, next};
+use crate::partition::{
+    ClockGuard, NextDeletion, PartitionState, RetainedSegment, Retention, Trust, due, next,
+};
 use crate::storage::{Class, LogStore, PartitionLog, Step, Trim};
 
 /// What a target of -1 stands for.
@@ -120,19 +122,21 @@ impl<S: LogStore> Broker<S> {
             return Ok(Ok((Trimmed { log_start }, Lsn::ZERO)));
         }
         let permit = self.admit(0, Class::Internal)?;
+        let state = partition.lock();
         Ok(self
-            .trim(&partition, to, permit)
+            .trim(&partition, &state, to, permit)
             .map(|lsn| (Trimmed { log_start: to }, lsn)))
     }
 
+    /// The partition's lock is held until the trim has its place among the appends, and so that nobody deletes the topic in
+    /// between.
     fn trim(
         &self,
         partition: &Partition<S::Log>,
+        _held: &MutexGuard<'_, PartitionState>,
         to: Offset,
         permit: crate::storage::Permit,
     ) -> Result<Lsn, ApiError> {
-        // Held until the trim has its place among the appends, and so that nobody deletes the topic in between.
-        let _state = partition.lock();
         if partition.is_gone() {
             return Err(errors::deleted());
         }
@@ -169,7 +173,14 @@ impl<S: LogStore> Broker<S> {
                 let Ok(permit) = self.admit(0, Class::Internal) else {
                     return pass;
                 };
-                if self.trim(partition, upto, permit).is_ok() {
+                let state = partition.lock();
+                // Altered or deleted since it was looked at: the next look goes by what is in force then.
+                if !self.registry.has(&handle) {
+                    break;
+                }
+                let trimmed = self.trim(partition, &state, upto, permit);
+                drop(state);
+                if trimmed.is_ok() {
                     debug!(topic = %handle.topic.name, upto = %upto, cause = ?cause, "records removed");
                     pass.partitions += 1;
                     pass.records += upto.since(bounds.log_start);

@@ -26,7 +26,9 @@ mod record_output;
 mod serve;
 mod session;
 mod topic;
+mod topic_config;
 mod topic_offsets;
+mod topic_partitions;
 mod topic_trim;
 mod version;
 
@@ -102,7 +104,7 @@ enum Command {
     /// Run the broker.
     #[command(after_help = serve::HELP)]
     Serve(serve::ServeArgs),
-    /// Create, list, describe and delete topics.
+    /// Create, list, describe, change and delete topics.
     #[command(subcommand)]
     Topic(topic::TopicCommand),
     /// Write the lines of stdin to a topic.

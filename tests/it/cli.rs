@@ -21,16 +21,16 @@ impl Broker {
         command
     }
 
-    fn run(&self, args: &[&str]) -> Output {
+    pub(crate) fn run(&self, args: &[&str]) -> Output {
         self.naru(args).stdin(Stdio::null()).output().unwrap()
     }
 
     /// Runs to success; stdout.
-    fn ok(&self, args: &[&str]) -> String {
+    pub(crate) fn ok(&self, args: &[&str]) -> String {
         succeeded(&self.run(args))
     }
 
-    fn ok_json(&self, args: &[&str]) -> Value {
+    pub(crate) fn ok_json(&self, args: &[&str]) -> Value {
         serde_json::from_str(&self.ok(args)).unwrap()
     }
 
@@ -51,23 +51,23 @@ impl Broker {
     }
 
     /// Produces to success; the report.
-    fn produce(&self, args: &[&str], input: impl Into<Vec<u8>>) -> Value {
+    pub(crate) fn produce(&self, args: &[&str], input: impl Into<Vec<u8>>) -> Value {
         serde_json::from_str(&succeeded(&self.feed(args, input))).unwrap()
     }
 }
 
-fn succeeded(output: &Output) -> String {
+pub(crate) fn succeeded(output: &Output) -> String {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(output));
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
 /// Checks the exit code; stderr.
-fn failed(output: &Output, code: i32) -> String {
+pub(crate) fn failed(output: &Output, code: i32) -> String {
     assert_eq!(output.status.code(), Some(code), "{}", stderr(output));
     stderr(output)
 }
 
-fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
