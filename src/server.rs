@@ -156,6 +156,7 @@ async fn serve(
         clock: Arc::clone(&clock),
         status: Arc::clone(&status),
         data_dir: (!settings.in_memory).then(|| settings.data_dir.clone()),
+        log: Arc::clone(log.counts()),
     }));
     let sources = http::Sources {
         probe: status.clone(),

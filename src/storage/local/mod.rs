@@ -250,7 +250,7 @@ impl LogStore for LocalStore {
             crc_errors: status.crc_errors,
             disk: Some((self.engine.budget.disk_free(), self.engine.settings.reserve_bytes)),
             recovery: Some(RecoverySummary {
-                clean: report.clean,
+                clean: report.in_order(),
                 groups: report.groups,
                 bytes: report.bytes,
                 lost_groups: report.lost_groups,
