@@ -17,6 +17,7 @@ mod group;
 mod healthcheck;
 mod help;
 mod lines;
+mod new_partitions;
 mod offset_range;
 mod output;
 #[cfg(test)]
