@@ -15,7 +15,7 @@ use crate::broker::{Broker, Log, http_get, naru, serve, signal};
 
 impl Broker {
     /// A command against this broker.
-    fn naru(&self, args: &[&str]) -> Command {
+    pub(crate) fn naru(&self, args: &[&str]) -> Command {
         let mut command = naru();
         command.arg("-s").arg(self.url()).args(args);
         command
