@@ -1,3 +1,5 @@
+//! The language in both directions: what is written, what is read, what is refused.
+
 use bytes::Bytes;
 use proptest::prelude::*;
 
