@@ -111,6 +111,8 @@ pub struct Failure {
     pub code: String,
     /// For people.
     pub message: String,
+    /// Lines that show the place, for people alone: the message names it, too.
+    pub shown: Option<String>,
     /// What to do about it.
     pub hint: Option<String>,
     /// Whether trying again may help.
@@ -128,6 +130,7 @@ impl Failure {
             exit,
             code: code.to_owned(),
             message: message.into(),
+            shown: None,
             hint: None,
             retriable: false,
             shown: None,
@@ -143,6 +146,13 @@ impl Failure {
     /// Something unexpected.
     pub fn unexpected(message: impl Into<String>) -> Self {
         Self::new(Exit::Unexpected, "UNEXPECTED", message)
+    }
+
+    /// The same with lines that show the place.
+    #[must_use]
+    pub fn shown(mut self, shown: impl Into<String>) -> Self {
+        self.shown = Some(shown.into());
+        self
     }
 
     /// The same with a hint.
@@ -171,6 +181,9 @@ impl fmt::Display for Failure {
             return f.write_str(shown);
         }
         write!(f, "error: {}", self.message)?;
+        if let Some(shown) = &self.shown {
+            write!(f, "\n{shown}")?;
+        }
         if let Some(hint) = &self.hint {
             write!(f, "\nhint: {hint}")?;
         }
