@@ -117,8 +117,8 @@ pub struct Failure {
     pub hint: Option<String>,
     /// Whether trying again may help.
     pub retriable: bool,
-    /// For people instead of message and hint, where that takes more than two lines.
-    pub shown: Option<String>,
+    /// For people instead of all that, where there is more than one thing to tell.
+    pub as_text: Option<String>,
     /// More for programs: fields beside the others.
     pub details: Option<serde_json::Value>,
 }
@@ -133,7 +133,7 @@ impl Failure {
             shown: None,
             hint: None,
             retriable: false,
-            shown: None,
+            as_text: None,
             details: None,
         }
     }
@@ -177,8 +177,8 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(shown) = &self.shown {
-            return f.write_str(shown);
+        if let Some(text) = &self.as_text {
+            return f.write_str(text);
         }
         write!(f, "error: {}", self.message)?;
         if let Some(shown) = &self.shown {

@@ -118,7 +118,7 @@ pub(crate) fn refused(exit: Exit, errors: &LoadErrors) -> Failure {
         .collect();
     let text: Vec<String> = errors.iter().map(shown).collect();
     let mut failure = Failure::new(exit, "INVALID_CONFIGURATION", errors.to_string()).hint(errors.hint());
-    failure.shown = Some(text.join("\n"));
+    failure.as_text = Some(text.join("\n"));
     failure.details = Some(json!({ "problems": problems }));
     failure
 }
