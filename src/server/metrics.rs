@@ -14,7 +14,7 @@ use super::status::Status;
 use crate::broker::{CountersNow, TopicNow};
 use crate::http::{self, BadQuery, CheckState, Probe};
 use crate::metadata::Glob;
-use crate::model::{ErrorCode, Lsn, Timestamp};
+use crate::model::{ErrorCode, Lsn, MemoryHealth, Timestamp};
 use crate::net::{Counters, Hangup};
 use crate::rt::Clock;
 use crate::storage::local::{RecoveryReport, StatsNow};
@@ -41,6 +41,8 @@ pub(crate) struct EngineNow {
     pub(crate) topics: Vec<TopicNow>,
     /// What only an engine on disk has.
     pub(crate) local: Option<LocalNow>,
+    /// What logs in memory hold.
+    pub(crate) memory: Option<MemoryHealth>,
 }
 
 /// An engine on disk.
@@ -138,6 +140,7 @@ impl Metrics {
                 journal(&mut page, local);
                 recovery(&mut page, local);
             }
+            memory(&mut page, &engine);
         }
         disk(&mut page, &self.disk.now());
         self.space(&mut page);
@@ -633,6 +636,45 @@ fn journal(page: &mut Page, local: &LocalNow) {
         "Damaged batches found by reading.",
         local.crc_errors,
     );
+}
+
+/// What is in memory alone, and whether that is everything.
+fn memory(page: &mut Page, engine: &EngineNow) {
+    page.one(
+        Kind::Gauge,
+        "naru_in_memory",
+        "1 if this broker keeps everything in memory, so that nothing survives its end, else 0.",
+        engine.local.is_none().into(),
+    );
+    let Some(memory) = &engine.memory else { return };
+    for (kind, name, help, value) in [
+        (
+            Kind::Gauge,
+            "naru_memory_held_bytes",
+            "Memory taken by records that are in memory alone.",
+            memory.held_bytes,
+        ),
+        (
+            Kind::Gauge,
+            "naru_memory_limit_bytes",
+            "Most memory that they may take.",
+            memory.bytes_max,
+        ),
+        (
+            Kind::Counter,
+            "naru_memory_dropped_records",
+            "Records in memory that went because there was no room for them any more.",
+            memory.dropped_records,
+        ),
+        (
+            Kind::Counter,
+            "naru_memory_dropped_bytes",
+            "Bytes of their batches.",
+            memory.dropped_bytes,
+        ),
+    ] {
+        page.one(kind, name, help, value);
+    }
 }
 
 fn recovery(page: &mut Page, local: &LocalNow) {
