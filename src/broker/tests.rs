@@ -3,6 +3,7 @@
 mod admin;
 mod fetch;
 mod groups;
+mod memory;
 mod power;
 mod produce;
 mod restart;

@@ -10,7 +10,7 @@ mod reserved;
 mod room;
 mod store;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use beside::{EitherLog, WithMemory};
 pub use log::MemoryLog;

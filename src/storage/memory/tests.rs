@@ -37,12 +37,18 @@ fn o(n: i64) -> Offset {
     Offset::new(n).unwrap()
 }
 
-/// An engine that several share: a restart leaves the one below.
-#[derive(Clone, Debug)]
-struct Shared(Arc<MemoryStore>);
+/// An engine that several share: a restart leaves the one below, and a simulation drives it.
+#[derive(Debug)]
+pub(crate) struct Shared<S>(pub(crate) Arc<S>);
 
-impl LogStore for Shared {
-    type Log = MemoryLog;
+impl<S> Clone for Shared<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<S: LogStore> LogStore for Shared<S> {
+    type Log = S::Log;
 
     fn caps(&self) -> LogCaps {
         self.0.caps()
@@ -64,7 +70,7 @@ impl LogStore for Shared {
         self.0.permit_freed()
     }
 
-    fn submit(&self, permit: Permit, step: Step<MemoryLog>) -> Result<Lsn, SubmitError> {
+    fn submit(&self, permit: Permit, step: Step<S::Log>) -> Result<Lsn, SubmitError> {
         self.0.submit(permit, step)
     }
 
@@ -76,7 +82,7 @@ impl LogStore for Shared {
         self.0.durable()
     }
 
-    fn open(&self, key: PartitionKey, config: LogConfig) -> Arc<MemoryLog> {
+    fn open(&self, key: PartitionKey, config: LogConfig) -> Arc<S::Log> {
         let kept = LogConfig {
             memory_bytes: None,
             ..config
@@ -86,7 +92,7 @@ impl LogStore for Shared {
 }
 
 /// The other engine, durable at once or when told so.
-fn kept(durable_at_once: bool) -> Shared {
+fn kept(durable_at_once: bool) -> Shared<MemoryStore> {
     Shared(Arc::new(MemoryStore::new(MemoryOptions {
         durable_at_once,
         ..MemoryOptions::default()
@@ -150,7 +156,7 @@ fn in_memory() -> MemoryStore {
     MemoryStore::new(MemoryOptions::bounded(16 << 20))
 }
 
-fn beside() -> WithMemory<Shared> {
+fn beside() -> WithMemory<Shared<MemoryStore>> {
     WithMemory::new(kept(true), 16 << 20)
 }
 
@@ -265,18 +271,26 @@ fn pieces<S: LogStore>(store: &S) {
     assert_eq!(bytes, log.stats().size_bytes);
 }
 
-/// If looking into the batch were done where the question is asked, the answer would be there at the first look.
+/// If looking into the batch were done where the question is asked, the answer would be there although the one thread for
+/// blocking work is busy.
 fn lookup<S: LogStore>(store: &S) {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .max_blocking_threads(1)
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let log = store.open(key(1), CONFIG);
         for time in [10, 30, 20, 40] {
             append(store, &log, batch(3, 1000, Some(Codec::Zstd), time)).unwrap();
         }
         for (at, found) in [(0, Some(0)), (11, Some(3)), (31, Some(9)), (41, None)] {
+            let (release, released) = std::sync::mpsc::channel::<()>();
+            let busy = tokio::task::spawn_blocking(move || released.recv());
             let mut asked = Arc::clone(&log).find_timestamp(Timestamp(at), durable(store));
             let first = asked.as_mut().poll(&mut Context::from_waker(Waker::noop()));
             assert!(first.is_pending(), "looked up at once");
+            release.send(()).unwrap();
+            busy.await.unwrap().unwrap();
             let answer = asked.await.unwrap();
             assert_eq!(answer.map(|f| f.offset.get()), found, "{at}");
         }
@@ -422,7 +436,7 @@ fn a_restart_begins_behind_every_offset_that_was_given() {
         ends.push(marks(&store, &log).1);
     }
     // A start without a record uses nothing up.
-    let start = |store: &WithMemory<Shared>| marks(store, &store.open(key(1), CONFIG)).0;
+    let start = |store: &WithMemory<Shared<MemoryStore>>| marks(store, &store.open(key(1), CONFIG)).0;
     let once = start(&WithMemory::new(below.clone(), 1 << 20));
     assert_eq!(start(&WithMemory::new(below, 1 << 20)), once);
 }
