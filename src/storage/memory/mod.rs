@@ -2,7 +2,7 @@
 //!
 //! [`MemoryStore`] keeps everything so: for tests, and for brokers that need not survive. [`WithMemory`] puts single topics
 //! beside those of another engine, which keeps nothing of them but which offsets were given. Both are made of the same log: a
-//! ring whose oldest batches go when it, or the memory of all logs, is full. Why so: `docs/adr/0010-topics-in-memory.md`.
+//! ring whose oldest batches go when it, or the memory of all logs, is full. Why so: `docs/adr/0009-topics-in-memory.md`.
 
 mod beside;
 mod log;
