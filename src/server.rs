@@ -157,6 +157,7 @@ async fn serve(
         clock: Arc::clone(&clock),
         status: Arc::clone(&status),
         data_dir: data_dir.clone(),
+        log: Arc::clone(log.counts()),
     }));
     let sources = http::Sources {
         probe: status.clone(),

@@ -4,6 +4,8 @@
 //! Each rule is a function from sources to findings; each has a test that shows that it can find something. The layers
 //! are explained in `docs/architecture.md`; changing one of the tables below needs a decision record in `docs/adr/`.
 
+#[path = "tidy/deploy.rs"]
+mod deploy;
 #[path = "tidy/documents.rs"]
 mod documents;
 #[path = "tidy/scan.rs"]

@@ -3,7 +3,9 @@
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use naru::record::{BatchHeader, Records, crc32c, validate};
+use naru::record::{
+    BatchHeader, DECOMPRESSED_BYTES_MAX, Records, check_crc, crc32c, uncompressed, validate,
+};
 
 const BATCH_BYTES_MAX: u32 = 1 << 20;
 
@@ -35,10 +37,16 @@ fuzz_target!(|input: &[u8]| {
         return;
     };
     let bytes = sealed.to_bytes();
+    check_crc(sealed.header(), &bytes).expect("what is corrected has the checksum that fits");
+    let (header, plain) = uncompressed(sealed.header(), &bytes, DECOMPRESSED_BYTES_MAX)
+        .expect("a valid batch can be decompressed");
     let mut count = 0;
-    for record in Records::new(sealed.header(), &bytes) {
-        record.expect("a valid batch has valid records");
+    let mut greatest = i64::MIN;
+    for record in Records::new(&header, &plain) {
+        let record = record.expect("a valid batch has valid records");
+        greatest = greatest.max(record.timestamp.0);
         count += 1;
     }
     assert_eq!(count, sealed.header().count);
+    assert_eq!(greatest, sealed.header().max_timestamp.0);
 });

@@ -91,6 +91,36 @@ pub struct CreatedTopic {
     pub created: bool,
 }
 
+/// Changes a topic: all of what is asked for, or nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AlterTopic {
+    /// Its name; not checked yet.
+    pub name: String,
+    /// If given, must be the id of that name.
+    pub id: Option<TopicId>,
+    /// Names and values of entries that are the topic's own from now on.
+    pub set: Vec<(String, String)>,
+    /// Names of entries that go back to the broker's default.
+    pub unset: Vec<String>,
+    /// How many partitions from now on; 0: as many as there are.
+    pub partitions: u32,
+    /// Says what would come of it and changes nothing.
+    pub validate_only: bool,
+}
+
+/// A topic as it is from now on, or would be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlteredTopic {
+    /// Its id.
+    pub id: TopicId,
+    /// Its partitions.
+    pub partitions: u32,
+    /// All configuration entries.
+    pub configs: Vec<ConfigEntry>,
+    /// False: it was so before.
+    pub changed: bool,
+}
+
 /// Removes a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeleteTopic {

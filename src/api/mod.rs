@@ -10,10 +10,10 @@ mod produce;
 use std::sync::Arc;
 
 pub use admin::{
-    BrokerInfo, ConfigEntry, CreateTopic, CreatedTopic, DeleteTopic, DeletionTime, DescribeTopic,
-    DescribedTopic, ListOffsets, ListOffsetsPartition, ListTopics, ListedOffset, ListedTopics, Metadata,
-    MetadataAnswer, NextDeletion, OffsetSpec, PartitionDescription, PartitionMetadata, TopicListing,
-    TopicMetadata, TrimPartition, TrimTopic, Trimmed,
+    AlterTopic, AlteredTopic, BrokerInfo, ConfigEntry, CreateTopic, CreatedTopic, DeleteTopic, DeletionTime,
+    DescribeTopic, DescribedTopic, ListOffsets, ListOffsetsPartition, ListTopics, ListedOffset, ListedTopics,
+    Metadata, MetadataAnswer, NextDeletion, OffsetSpec, PartitionDescription, PartitionMetadata,
+    TopicListing, TopicMetadata, TrimPartition, TrimTopic, Trimmed,
 };
 pub use cluster::{DescribeCluster, DescribedCluster};
 pub use error::{ApiError, ErrorDetails};
@@ -65,6 +65,8 @@ pub enum Request {
     FetchOffsets(FetchOffsets),
     /// How the broker is, and who it is.
     DescribeCluster(DescribeCluster),
+    /// Changes a topic's configuration and number of partitions.
+    AlterTopic(AlterTopic),
     /// Removes the oldest records of partitions.
     TrimTopic(TrimTopic),
 }
@@ -96,6 +98,8 @@ pub enum RequestKind {
     FetchOffsets,
     /// [`Request::DescribeCluster`].
     DescribeCluster,
+    /// [`Request::AlterTopic`].
+    AlterTopic,
     /// [`Request::TrimTopic`].
     TrimTopic,
 }
@@ -115,6 +119,7 @@ impl RequestKind {
         Self::CommitOffsets,
         Self::FetchOffsets,
         Self::DescribeCluster,
+        Self::AlterTopic,
         Self::TrimTopic,
     ];
 
@@ -133,6 +138,7 @@ impl RequestKind {
             Self::CommitOffsets => "commit_offsets",
             Self::FetchOffsets => "fetch_offsets",
             Self::DescribeCluster => "describe_cluster",
+            Self::AlterTopic => "alter_topic",
             Self::TrimTopic => "trim_topic",
         }
     }
@@ -159,6 +165,7 @@ impl Request {
             Self::CommitOffsets(_) => RequestKind::CommitOffsets,
             Self::FetchOffsets(_) => RequestKind::FetchOffsets,
             Self::DescribeCluster(_) => RequestKind::DescribeCluster,
+            Self::AlterTopic(_) => RequestKind::AlterTopic,
             Self::TrimTopic(_) => RequestKind::TrimTopic,
         }
     }
@@ -248,6 +255,7 @@ pub fn each_error(reply: &Reply, look: impl FnMut(&ApiError)) {
         Ok(Response::FetchOffsets(offsets)) => items(offsets, look),
         Ok(
             Response::CreateTopic(_)
+            | Response::AlterTopic(_)
             | Response::DeleteTopic(_)
             | Response::DescribeTopic(_)
             | Response::ListTopics(_)
@@ -285,6 +293,8 @@ pub enum Response {
     FetchOffsets(FetchedOffsets),
     /// To [`Request::DescribeCluster`].
     DescribeCluster(Box<DescribedCluster>),
+    /// To [`Request::AlterTopic`].
+    AlterTopic(AlteredTopic),
     /// To [`Request::TrimTopic`]: one per partition asked for.
     TrimTopic(Vec<Result<Trimmed, ApiError>>),
 }

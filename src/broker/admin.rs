@@ -170,7 +170,9 @@ impl<S: LogStore> Broker<S> {
             let producers = p.lock().producers();
             (Arc::clone(&p.log), u32::try_from(producers).unwrap_or(u32::MAX))
         };
-        Some(handle.partitions.iter().map(part).collect())
+        // As many as the topic that is shown: it may have got more meanwhile, which nobody has waited for.
+        let shown = usize::try_from(topic.partitions).unwrap_or(usize::MAX);
+        Some(handle.partitions.iter().take(shown).map(part).collect())
     }
 
     fn show(&self, topic: &Topic) -> TopicMetadata {
@@ -200,7 +202,7 @@ fn shown(next: partition::NextDeletion) -> NextDeletion {
 }
 
 /// All entries that work, and those without effect that somebody has set.
-fn entries(topic: &Topic) -> Vec<ConfigEntry> {
+pub(super) fn entries(topic: &Topic) -> Vec<ConfigEntry> {
     let entry = |key: ConfigKey| {
         let (value, source) = topic.value(key);
         (key.has_effect() || source != ConfigSource::Default).then(|| ConfigEntry {

@@ -17,8 +17,8 @@ use crate::metadata::{self, Command, Machine, MetaRecord, PRODUCER_ID_FIRST, Pro
 use crate::model::{Lsn, ProducerEpoch, ProducerId, TopicId};
 use crate::storage::{Class, LogStore, PartitionLog, Permit, Placed, Step};
 
-/// More than any command writes: a name of 200 bytes and a handful of numbers.
-const STEP_BYTES_MAX: u64 = 16 << 10;
+/// More than any command writes: a name of 200 bytes, a handful of numbers, and every configuration entry once.
+pub(super) const STEP_BYTES_MAX: u64 = 16 << 10;
 
 /// The metadata machine, and what is left of its producer ids.
 #[derive(Debug)]
@@ -147,6 +147,9 @@ impl<S: LogStore> Broker<S> {
             metadata::Reply::Created { topic, .. } => {
                 self.apply_created(&mut meta, permit, topic, effects.records)
             }
+            metadata::Reply::Altered { .. } => {
+                Err(errors::internal("changes of topics are not decided here"))
+            }
             metadata::Reply::Deleted(topic) => self.apply_deleted(&mut meta, permit, topic, effects.records),
         };
         let reply: Reply = match (done, effects.reply) {
@@ -241,7 +244,7 @@ impl<S: LogStore> Broker<S> {
     }
 
     /// Appends records to `__meta` and applies them.
-    fn commit(
+    pub(super) fn commit(
         &self,
         meta: &mut Coordinator<S::Log>,
         permit: Permit,

@@ -21,6 +21,10 @@ const INLINE_BATCH_BYTES_MAX: usize = 16 << 10;
 /// Such a try is given up above so many decompressed bytes, which take well below a millisecond.
 const INLINE_RECORDS_BYTES_MAX: usize = 128 << 10;
 
+/// Batches of one request that are tried where they arrive: a thousand of them, each small, would hold up that thread's
+/// connections for as long as a large one.
+const INLINE_TRIES_MAX: usize = 8;
+
 /// Threads that may be busy with decompression.
 #[derive(Clone, Debug)]
 pub(super) struct Decompression {
@@ -60,11 +64,13 @@ impl<S: LogStore> Broker<S> {
     /// time to hand it in again, which keeps its place among the produces of its connection.
     pub(super) fn validated(&self, mut produce: Produce) -> Result<Produce, Outcome> {
         let mut open = Vec::new();
+        let mut tries = 0;
         for item in &mut produce.partitions {
             let validation = match &item.payload {
                 ProducePayload::Raw(batch) if is_compressed(batch) => {
                     let validation = Arc::new(Validation::new(batch.clone()));
-                    if batch.len() <= INLINE_BATCH_BYTES_MAX {
+                    if batch.len() <= INLINE_BATCH_BYTES_MAX && tries < INLINE_TRIES_MAX {
+                        tries += 1;
                         validation.run(INLINE_RECORDS_BYTES_MAX, DECOMPRESSED_BYTES_MAX);
                     }
                     item.payload = ProducePayload::Compressed(Arc::clone(&validation));

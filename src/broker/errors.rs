@@ -163,7 +163,7 @@ pub(super) fn batch_too_large(actual: u64, max: u64) -> ApiError {
         max,
         actual,
     )
-    .hint("send smaller batches, or create the topic with a larger max.message.bytes")
+    .hint("send smaller batches, or raise the limit: naru topic config set TOPIC max.message.bytes=BYTES")
 }
 
 pub(super) fn submit(error: SubmitError) -> ApiError {
@@ -306,6 +306,15 @@ pub(super) fn metadata(error: MetaError) -> ApiError {
         MetaError::Name(bad) => bad_name(&bad),
         MetaError::Config(bad) => bad_config(&bad),
         MetaError::Partitions { asked, max } => limit(ErrorCode::InvalidPartitions, text, asked, max),
+        MetaError::FewerPartitions { has, asked, .. } => limit(
+            ErrorCode::InvalidPartitions,
+            text,
+            asked,
+            has,
+        )
+        .hint(
+            "make a new topic and write to that one; this one goes by its retention, or when it is deleted",
+        ),
         MetaError::TooManyTopics { max } => ApiError::new(ErrorCode::LimitExceeded, text)
             .hint("delete topics that are not needed")
             .details(ErrorDetails {
@@ -343,7 +352,7 @@ fn bad_config(bad: &ConfigError) -> ApiError {
         },
         ConfigError::Refused { name, .. }
         | ConfigError::Value { name, .. }
-        | ConfigError::Fixed { name, .. }
+        | ConfigError::Fixed(name)
         | ConfigError::Twice(name)
         | ConfigError::NoDefault(name) => error.details(field(name)),
     }

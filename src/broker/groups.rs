@@ -170,7 +170,7 @@ impl<S: LogStore> Broker<S> {
         shown.into_iter().map(Ok).collect()
     }
 
-    fn partition_of(&self, key: PartitionKey) -> Option<Found<S::Log>> {
+    pub(super) fn partition_of(&self, key: PartitionKey) -> Option<Found<S::Log>> {
         let handle = self.registry.with_id(key.topic)?;
         let index = usize::try_from(key.partition.0).ok()?;
         let partition = handle.partitions.get(index).cloned()?;

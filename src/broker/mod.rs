@@ -6,6 +6,7 @@
 //! a partition asks the coordinator; no guard of a map is held while a mutex is taken; nothing is awaited under either.
 
 mod admin;
+mod alter;
 mod cluster;
 mod coordinator;
 mod counters;
@@ -14,6 +15,7 @@ mod driver;
 mod errors;
 mod fetch;
 mod groups;
+mod lag;
 mod offsets;
 mod produce;
 mod recovered;
@@ -32,6 +34,7 @@ use dashmap::DashMap;
 use tokio::sync::watch;
 
 pub use counters::{Counters, CountersNow};
+pub use lag::GroupNow;
 pub use recovered::{RecoverError, Recovered};
 pub use retention::RetentionPass;
 pub use settings::Settings;
@@ -46,7 +49,7 @@ use self::traffic::Traffic;
 use crate::api::{ApiError, Outcome, Request, Service, TopicPartition};
 use crate::group;
 use crate::metadata;
-use crate::model::{DurableState, Lsn, PartitionId, PartitionKey, TopicId, TopicName, TopicStorage};
+use crate::model::{DurableState, Lsn, PartitionKey, TopicId, TopicName, TopicStorage};
 use crate::partition::PartitionState;
 use crate::rt::{BoxFuture, Clock, IdSource};
 use crate::storage::{
@@ -137,6 +140,7 @@ impl<S: LogStore> Broker<S> {
             let states = |key| partitions.remove(&key);
             registry.insert(open_topic(&*store, topic, limits, states));
         }
+        let retention = RetentionClock::starting(&registry, clock.mono());
         let producer_ids_next = AtomicI64::new(meta.machine.producer_ids_end());
         let coordinator = Mutex::new(Coordinator::new(&*store, meta));
         let groups = Mutex::new(Driver::new(&*store, groups));
@@ -150,7 +154,7 @@ impl<S: LogStore> Broker<S> {
             counters: Arc::default(),
             registry,
             decompression: Decompression::default(),
-            retention: RetentionClock::default(),
+            retention,
             coordinator,
             groups,
             metadata_lsn: Arc::default(),
@@ -248,6 +252,7 @@ impl<S: LogStore> Service for Broker<S> {
             Request::CommitOffsets(commit) => self.commit_offsets(commit),
             Request::FetchOffsets(fetch) => self.fetch_offsets(&fetch),
             Request::DescribeCluster(_) => self.describe_cluster(),
+            Request::AlterTopic(alter) => self.alter_topic(alter),
             Request::TrimTopic(trim) => self.trim_topic(trim),
         };
         match &outcome {
@@ -307,6 +312,12 @@ impl<L> Registry<L> {
         self.by_id.iter().map(|handle| Arc::clone(&handle)).collect()
     }
 
+    /// Whether this is what there is of the topic now.
+    fn has(&self, handle: &Arc<TopicHandle<L>>) -> bool {
+        let now = self.with_id(handle.topic.id);
+        now.is_some_and(|now| Arc::ptr_eq(&now, handle))
+    }
+
     fn with_id(&self, id: TopicId) -> Option<Arc<TopicHandle<L>>> {
         self.by_id.get(&id).map(|handle| Arc::clone(&handle))
     }
@@ -345,23 +356,31 @@ fn open_topic<S: LogStore>(
     let config = LogConfig::from(topic.config());
     let traffic = Arc::<Traffic>::default();
     let open = |index| {
-        let key = PartitionKey {
-            topic: topic.id,
-            partition: PartitionId(index),
-        };
-        let log = store.open(key, config);
-        let mut state = recovered(key).unwrap_or_else(|| PartitionState::new(limits));
-        state.lead(log.bounds(Lsn::ZERO).log_end, store.leader_epoch());
-        Arc::new(Partition {
-            log,
-            gone: AtomicBool::new(false),
-            traffic: Arc::clone(&traffic),
-            state: Mutex::new(state),
-        })
+        let key = topic.key(index);
+        let state = recovered(key).unwrap_or_else(|| PartitionState::new(limits));
+        open_partition(store, key, config, &traffic, state)
     };
     TopicHandle {
         topic: Arc::clone(topic),
         partitions: (0..topic.partitions).map(open).collect(),
         traffic,
     }
+}
+
+/// Opens the log of a partition, and goes on behind its end.
+fn open_partition<S: LogStore>(
+    store: &S,
+    key: PartitionKey,
+    config: LogConfig,
+    traffic: &Arc<Traffic>,
+    mut state: PartitionState,
+) -> Arc<Partition<S::Log>> {
+    let log = store.open(key, config);
+    state.lead(log.bounds(Lsn::ZERO).log_end, store.leader_epoch());
+    Arc::new(Partition {
+        log,
+        gone: AtomicBool::new(false),
+        traffic: Arc::clone(traffic),
+        state: Mutex::new(state),
+    })
 }

@@ -1,23 +1,72 @@
 //! Removing records: because somebody says so (TrimTopic), and because they are too old or too many.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use smallvec::SmallVec;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::coordinator::not_admitted;
-use super::{Broker, NotAdmitted, Partition, errors};
+use super::{Broker, NotAdmitted, Partition, Registry, errors};
 use crate::api::{ApiError, Outcome, Request, Response, TrimPartition, TrimTopic, Trimmed};
-use crate::model::{Lsn, Offset, TopicConfig};
-use crate::partition::{ClockGuard, NextDeletion, RetainedSegment, Retention, Trust, due, next};
+use crate::model::{Lsn, Offset, Timestamp, TopicConfig};
+use crate::partition::{
+    ClockGuard, NextDeletion, PartitionState, RetainedSegment, Retention, Trust, due, next,
+};
 use crate::storage::{Class, LogStore, PartitionLog, Step, Trim};
 
 /// What a target of -1 stands for.
 const TO_HIGH_WATERMARK: i64 = -1;
 
 /// The clock as the last look at retention saw it.
-#[derive(Debug, Default)]
-pub(super) struct RetentionClock(Mutex<ClockGuard>);
+#[derive(Debug)]
+pub(super) struct RetentionClock(Mutex<Looks>);
+
+#[derive(Debug)]
+struct Looks {
+    guard: ClockGuard,
+    /// Nobody has looked yet.
+    is_first: bool,
+}
+
+impl RetentionClock {
+    /// Of a broker that begins now, with these topics. Nothing is appended before there is one, so that a clock that is
+    /// wrong has left no trace yet.
+    pub(super) fn starting<L: PartitionLog>(registry: &Registry<L>, mono: Duration) -> Self {
+        let topics = registry.all();
+        let logs = topics.iter().flat_map(|handle| &handle.partitions);
+        let newest = logs
+            .flat_map(|partition| segments(&*partition.log))
+            .map(|segment| segment.newest_append)
+            .max();
+        Self(Mutex::new(Looks {
+            guard: ClockGuard::starting(newest, millis(mono)),
+            is_first: true,
+        }))
+    }
+
+    /// Whether ages count now. Says why if they do not, once.
+    fn look(&self, wall: Timestamp, mono: Duration) -> Trust {
+        let mut looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let trust = looks.guard.look(wall, millis(mono));
+        let is_first = std::mem::take(&mut looks.is_first);
+        match trust {
+            // As a rule the broker was away, or nobody wrote.
+            Trust::Jumped(ms) if is_first => info!(
+                event = "clock_unproven",
+                ahead_ms = ms,
+                "the newest record is old: nothing is removed for its age until the clock has been steady for 30 minutes"
+            ),
+            Trust::Jumped(ms) => warn!(
+                event = "clock_jumped",
+                ahead_ms = ms,
+                "the clock jumped ahead: nothing is removed for its age until it has been steady for 30 minutes"
+            ),
+            Trust::Full | Trust::Paused => {}
+        }
+        trust
+    }
+}
 
 /// What a look at retention came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,19 +122,21 @@ impl<S: LogStore> Broker<S> {
             return Ok(Ok((Trimmed { log_start }, Lsn::ZERO)));
         }
         let permit = self.admit(0, Class::Internal)?;
+        let state = partition.lock();
         Ok(self
-            .trim(&partition, to, permit)
+            .trim(&partition, &state, to, permit)
             .map(|lsn| (Trimmed { log_start: to }, lsn)))
     }
 
+    /// The partition's lock is held until the trim has its place among the appends, and so that nobody deletes the topic in
+    /// between.
     fn trim(
         &self,
         partition: &Partition<S::Log>,
+        _held: &MutexGuard<'_, PartitionState>,
         to: Offset,
         permit: crate::storage::Permit,
     ) -> Result<Lsn, ApiError> {
-        // Held until the trim has its place among the appends, and so that nobody deletes the topic in between.
-        let _state = partition.lock();
         if partition.is_gone() {
             return Err(errors::deleted());
         }
@@ -100,19 +151,8 @@ impl<S: LogStore> Broker<S> {
 
     /// Looks at all partitions and removes what their topics' retention does not keep. Called every now and then.
     pub fn retain(&self) -> RetentionPass {
-        let (wall, mono) = (self.clock.wall(), self.clock.mono());
-        let mono_ms = u64::try_from(mono.as_millis()).unwrap_or(u64::MAX);
-        let trust = {
-            let mut guard = self.retention.0.lock().unwrap_or_else(PoisonError::into_inner);
-            guard.look(wall, mono_ms)
-        };
-        if let Trust::Jumped(ms) = trust {
-            warn!(
-                event = "clock_jumped",
-                ahead_ms = ms,
-                "the clock jumped ahead: nothing is removed for its age until it has been steady for 30 minutes"
-            );
-        }
+        let wall = self.clock.wall();
+        let trust = self.retention.look(wall, self.clock.mono());
         let now = (trust == Trust::Full).then_some(wall);
         let mut pass = RetentionPass {
             by_age: now.is_some(),
@@ -133,7 +173,14 @@ impl<S: LogStore> Broker<S> {
                 let Ok(permit) = self.admit(0, Class::Internal) else {
                     return pass;
                 };
-                if self.trim(partition, upto, permit).is_ok() {
+                let state = partition.lock();
+                // Altered or deleted since it was looked at: the next look goes by what is in force then.
+                if !self.registry.has(&handle) {
+                    break;
+                }
+                let trimmed = self.trim(partition, &state, upto, permit);
+                drop(state);
+                if trimmed.is_ok() {
                     debug!(topic = %handle.topic.name, upto = %upto, cause = ?cause, "records removed");
                     pass.partitions += 1;
                     pass.records += upto.since(bounds.log_start);
@@ -142,6 +189,10 @@ impl<S: LogStore> Broker<S> {
         }
         pass
     }
+}
+
+fn millis(mono: Duration) -> u64 {
+    u64::try_from(mono.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn retention_of(config: &TopicConfig) -> Retention {

@@ -1,6 +1,7 @@
 //! The broker over the engine in memory: what is answered, when, and what it shows.
 
 mod admin;
+mod alter;
 mod fetch;
 mod groups;
 mod memory;

@@ -26,7 +26,9 @@ mod record_output;
 mod serve;
 mod session;
 mod topic;
+mod topic_config;
 mod topic_offsets;
+mod topic_partitions;
 mod topic_trim;
 mod version;
 
@@ -34,7 +36,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum as _};
 use tokio::runtime::Runtime;
 
 pub use failure::{Exit, Failure, Outcome, Stopped};
@@ -102,7 +104,7 @@ enum Command {
     /// Run the broker.
     #[command(after_help = serve::HELP)]
     Serve(serve::ServeArgs),
-    /// Create, list, describe and delete topics.
+    /// Create, list, describe, change and delete topics.
     #[command(subcommand)]
     Topic(topic::TopicCommand),
     /// Write the lines of stdin to a topic.
@@ -166,14 +168,10 @@ pub struct CommandLine {
 
 /// Reads the command line.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Invocation {
-    let cli = match Cli::try_parse_from(args) {
+    let words: Vec<OsString> = args.into_iter().collect();
+    let cli = match Cli::try_parse_from(&words) {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help goes to stdout, complaints to stderr; there is nobody left to tell if that fails.
-            let _ = error.print();
-            let code = u8::try_from(error.exit_code()).unwrap_or(Exit::Usage.code());
-            return Invocation::Done(ExitCode::from(code));
-        }
+        Err(error) => return Invocation::Done(misread(&error, &words)),
     };
     let global = cli.global;
     let no_colour_wanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -204,6 +202,35 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Invocation {
             },
         })),
     }
+}
+
+/// Help that was asked for, or a complaint about words that make no sense.
+fn misread(error: &clap::Error, words: &[OsString]) -> ExitCode {
+    let format = format_in(words).or_else(|| std::env::var("NARU_FORMAT").ok());
+    let format = format.and_then(|name| Format::from_str(&name, true).ok());
+    if error.use_stderr() && matches!(format, Some(Format::Json | Format::Ndjson)) {
+        return report(&complaint(&error.render().to_string()), format);
+    }
+    // Help goes to stdout, complaints to stderr; there is nobody left to tell if that fails.
+    let _ = error.print();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage.code()))
+}
+
+/// The form of the output as the words name it, although they cannot be read as a whole.
+fn format_in(words: &[OsString]) -> Option<String> {
+    let words: Vec<_> = words.iter().filter_map(|word| word.to_str()).collect();
+    let at = words.iter().position(|word| word.starts_with("--format"))?;
+    let behind = words[at].strip_prefix("--format=").or(words.get(at + 1).copied());
+    behind.map(str::to_owned)
+}
+
+/// What is wrong and what would be right, out of a text for people: paragraphs, the last of which points to --help.
+fn complaint(text: &str) -> Failure {
+    let on_one_line = |part: &str| part.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut parts = text.split("\n\n").map(on_one_line);
+    let what = parts.next().unwrap_or_default();
+    let rest: Vec<_> = parts.filter(|part| !part.starts_with("For more")).collect();
+    Failure::usage(what.trim_start_matches("error: ")).hint(rest.join("; "))
 }
 
 impl CommandLine {
@@ -343,6 +370,30 @@ mod tests {
         assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
         assert!(parse_duration("-1s").is_err());
         assert!(parse_duration("soon").is_err());
+    }
+
+    #[test]
+    fn a_complaint_about_words_is_one_object_with_a_hint() {
+        let error = Cli::try_parse_from(["naru", "cluster", "helth"]).unwrap_err();
+        let failure = complaint(&error.render().to_string());
+        assert_eq!(failure.exit.code(), 2);
+        assert_eq!(failure.message, "unrecognized subcommand 'helth'");
+        let hint = failure.hint.unwrap();
+        assert!(
+            hint.contains("'health'") && hint.contains("Usage: naru cluster"),
+            "{hint}"
+        );
+        assert!(!hint.contains('\n') && !hint.contains("For more"), "{hint}");
+        let format = |words: &[&str]| format_in(&words.iter().map(OsString::from).collect::<Vec<_>>());
+        assert_eq!(
+            format(&["naru", "--format", "json", "x"]).as_deref(),
+            Some("json")
+        );
+        assert_eq!(
+            format(&["naru", "x", "--format=ndjson"]).as_deref(),
+            Some("ndjson")
+        );
+        assert_eq!(format(&["naru", "x", "--format"]), None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `naru topic create|list|describe|delete`.
+//! `naru topic create|list|describe|delete`; the other verbs have files of their own.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
@@ -9,7 +9,9 @@ use super::Context;
 use super::failure::{Exit, Failure, Outcome, Stopped};
 use super::output::{bytes_text, line, table};
 use super::session::connect;
+use super::topic_config::{self, TopicConfigCommand};
 use super::topic_offsets::{self, TopicOffsetsArgs};
+use super::topic_partitions::{self, AddPartitionsArgs};
 use crate::client::{
     CreateTopicOptions, ListTopicsOptions, NextDeletion, PartitionDescription, TopicConfigEntry,
     TopicDescription, TopicListing,
@@ -26,6 +28,11 @@ pub(crate) enum TopicCommand {
     List(ListArgs),
     /// Show everything about a topic.
     Describe(NameArgs),
+    /// Show and change what a topic is configured with.
+    #[command(subcommand)]
+    Config(TopicConfigCommand),
+    /// Give a topic more partitions.
+    AddPartitions(AddPartitionsArgs),
     /// Show where partitions begin and end, and where a time is.
     Offsets(TopicOffsetsArgs),
     /// Remove the oldest records of a topic; shows first what would go.
@@ -69,7 +76,8 @@ pub(crate) struct NameArgs {
     name: String,
 }
 
-fn parse_config(text: &str) -> Result<(String, String), String> {
+/// Reads `KEY=VALUE`.
+pub(super) fn parse_config(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("write KEY=VALUE".to_owned()),
@@ -81,6 +89,8 @@ pub(crate) async fn run(command: TopicCommand, context: &Context) -> Outcome {
         TopicCommand::Create(args) => create(args, context).await,
         TopicCommand::List(args) => list(args, context).await,
         TopicCommand::Describe(args) => describe(args, context).await,
+        TopicCommand::Config(command) => topic_config::run(command, context).await,
+        TopicCommand::AddPartitions(args) => topic_partitions::run(args, context).await,
         TopicCommand::Offsets(args) => topic_offsets::run(args, context).await,
         TopicCommand::Trim(args) => super::topic_trim::run(args, context).await,
         TopicCommand::Delete(args) => delete(args, context).await,
@@ -260,13 +270,18 @@ fn next_deletion_json(next: NextDeletion) -> Value {
     })
 }
 
-/// An entry for people: durations with their unit, and a word where it has no effect.
-fn config_text(entry: &TopicConfigEntry) -> String {
-    let value = match entry.value.parse() {
+/// A value for people: durations with their unit.
+pub(super) fn value_text(entry: &TopicConfigEntry) -> String {
+    match entry.value.parse() {
         Ok(ms) if entry.name.ends_with(".ms") => show_millis(ms),
         _ if entry.value == "-1" => "unlimited".to_owned(),
         _ => entry.value.clone(),
-    };
+    }
+}
+
+/// An entry for people: its value, who sets it, and a word where it has no effect.
+fn config_text(entry: &TopicConfigEntry) -> String {
+    let value = value_text(entry);
     let effect = if entry.without_effect {
         ", without effect"
     } else {
@@ -275,7 +290,7 @@ fn config_text(entry: &TopicConfigEntry) -> String {
     format!("{value} ({}{effect})", entry.source)
 }
 
-fn config_json(entry: &TopicConfigEntry) -> Value {
+pub(super) fn config_json(entry: &TopicConfigEntry) -> Value {
     json!({
         "name": entry.name,
         "value": entry.value,

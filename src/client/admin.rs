@@ -33,6 +33,34 @@ pub struct CreatedTopic {
     pub created: bool,
 }
 
+/// How a topic is changed: all of it, or nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AlterTopicOptions {
+    /// Entries that are the topic's own from now on, name and value.
+    pub set: Vec<(String, String)>,
+    /// Names of entries that go back to the broker's default.
+    pub unset: Vec<String>,
+    /// Number of partitions from now on, never fewer than there are; 0: as many as there are.
+    pub partitions: u32,
+    /// Only say what would come of it.
+    pub validate_only: bool,
+    /// Only the topic with this id: another one that has its name meanwhile is refused with `UNKNOWN_TOPIC_ID`.
+    pub topic_id: Option<TopicId>,
+}
+
+/// A topic as it is after a change, or would be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlteredTopic {
+    /// Its id.
+    pub topic_id: TopicId,
+    /// Its number of partitions.
+    pub partitions: u32,
+    /// Its configuration, defaults included.
+    pub configs: Vec<TopicConfigEntry>,
+    /// False: it was so before.
+    pub changed: bool,
+}
+
 /// Everything about one topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicDescription {
@@ -200,15 +228,10 @@ impl Client {
     /// # Errors
     /// `Broker` with `TOPIC_ALREADY_EXISTS`, `INVALID_NAME`, `INVALID_CONFIG`, `INVALID_PARTITIONS` or `LIMIT_EXCEEDED`.
     pub async fn create_topic(&self, name: &str, options: CreateTopicOptions) -> Result<CreatedTopic, Error> {
-        let configs = options.configs.into_iter().map(|(name, value)| pb::ConfigEntry {
-            name,
-            value,
-            ..pb::ConfigEntry::default()
-        });
         let request = pb::CreateTopicRequest {
             name: name.to_owned(),
             partitions: options.partitions,
-            configs: configs.collect(),
+            configs: config_entries(options.configs),
             if_not_exists: options.if_not_exists,
             operation_id: Bytes::copy_from_slice(&RandomIds.uuid()),
         };
@@ -220,6 +243,40 @@ impl Client {
                 created: created.created,
             }),
             other => Err(unexpected("create topic", &other)),
+        }
+    }
+
+    /// Changes a topic's configuration and number of partitions, all or nothing; answered when it is durable and in force.
+    /// Records with a key go to other partitions where their number changes.
+    ///
+    /// # Errors
+    /// `Broker` with `UNKNOWN_TOPIC_OR_PARTITION`, `UNKNOWN_TOPIC_ID`, `INVALID_CONFIG`, `INVALID_PARTITIONS` or `LIMIT_EXCEEDED`.
+    /// After `Disconnected` or `Timeout` it may be changed; the same change again does no harm, unless somebody else has
+    /// changed the same since.
+    pub async fn alter_topic(&self, name: &str, options: AlterTopicOptions) -> Result<AlteredTopic, Error> {
+        let id = options.topic_id.map(|id| Bytes::copy_from_slice(id.as_bytes()));
+        // Without the id, a second attempt could meet a topic that somebody created again in between.
+        let repeat = if id.is_some() || options.validate_only {
+            Repeat::Safe
+        } else {
+            Repeat::OnlyIfNotDone
+        };
+        let body = RequestBody::AlterTopic(pb::AlterTopicRequest {
+            name: name.to_owned(),
+            topic_id: id.unwrap_or_default(),
+            set: config_entries(options.set),
+            unset: options.unset,
+            partitions: options.partitions,
+            validate_only: options.validate_only,
+        });
+        match self.link.call("alter topic", body, repeat).await? {
+            ResponseBody::AlterTopic(altered) => Ok(AlteredTopic {
+                topic_id: topic_id(&altered.topic_id)?,
+                partitions: altered.partitions,
+                configs: altered.configs.into_iter().map(TopicConfigEntry::from).collect(),
+                changed: altered.changed,
+            }),
+            other => Err(unexpected("alter topic", &other)),
         }
     }
 
@@ -456,12 +513,6 @@ impl TryFrom<pb::DescribeTopicResponse> for TopicDescription {
     type Error = Error;
 
     fn try_from(described: pb::DescribeTopicResponse) -> Result<Self, Error> {
-        let configs = described.configs.into_iter().map(|entry| TopicConfigEntry {
-            name: entry.name,
-            value: entry.value,
-            source: entry.source,
-            without_effect: entry.without_effect,
-        });
         let partitions = described
             .partitions
             .into_iter()
@@ -469,10 +520,34 @@ impl TryFrom<pb::DescribeTopicResponse> for TopicDescription {
         Ok(Self {
             topic_id: topic_id(&described.topic_id)?,
             created: Timestamp(described.created_ms),
-            configs: configs.collect(),
+            configs: described
+                .configs
+                .into_iter()
+                .map(TopicConfigEntry::from)
+                .collect(),
             partitions: partitions.collect::<Result<_, _>>()?,
             name: described.name,
         })
+    }
+}
+
+fn config_entries(entries: Vec<(String, String)>) -> Vec<pb::ConfigEntry> {
+    let entry = |(name, value)| pb::ConfigEntry {
+        name,
+        value,
+        ..pb::ConfigEntry::default()
+    };
+    entries.into_iter().map(entry).collect()
+}
+
+impl From<pb::ConfigEntry> for TopicConfigEntry {
+    fn from(entry: pb::ConfigEntry) -> Self {
+        Self {
+            name: entry.name,
+            value: entry.value,
+            source: entry.source,
+            without_effect: entry.without_effect,
+        }
     }
 }
 

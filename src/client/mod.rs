@@ -55,9 +55,9 @@ use std::sync::Arc;
 pub use crate::record::Codec as Compression;
 pub use crate::wire::PROTOCOL_VERSION;
 pub use admin::{
-    CreateTopicOptions, CreatedTopic, ListTopicsOptions, Metadata, MetadataTopics, NextDeletion, OffsetAt,
-    OffsetSpec, PartitionDescription, TopicConfigEntry, TopicDescription, TopicListing, TopicMetadata,
-    TopicPage, TrimTo,
+    AlterTopicOptions, AlteredTopic, CreateTopicOptions, CreatedTopic, ListTopicsOptions, Metadata,
+    MetadataTopics, NextDeletion, OffsetAt, OffsetSpec, PartitionDescription, TopicConfigEntry,
+    TopicDescription, TopicListing, TopicMetadata, TopicPage, TrimTo,
 };
 pub use cluster::{ClusterDescription, ClusterLimits};
 pub use config::{ClientBuilder, DEFAULT_PORT};

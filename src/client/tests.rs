@@ -1,5 +1,6 @@
 //! The client against a broker that hangs up, refuses, forgets to answer and answers in any order.
 
+mod altered;
 mod fake;
 
 use std::sync::Mutex;

@@ -159,7 +159,7 @@ impl Machine {
     }
 
     /// All groups with their offsets, in the order of their ids.
-    pub(super) fn groups(&self) -> impl Iterator<Item = (&GroupId, &Offsets)> {
+    pub fn groups(&self) -> impl Iterator<Item = (&GroupId, &Offsets)> {
         self.groups.iter()
     }
 

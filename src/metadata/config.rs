@@ -3,7 +3,7 @@
 //! Some work, some are taken in and shown but have no effect here, some are refused with the reason. `docs/topics.md` shows
 //! the tables below and is checked against them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::topic_keys::{KEYS, REFUSED, Spec};
@@ -48,17 +48,12 @@ pub enum ConfigError {
         /// What would be right.
         expected: String,
     },
-    /// The entry is given twice.
+    /// The entry is given twice, or both set and unset.
     #[error("{0} is given twice")]
     Twice(&'static str),
     /// The entry cannot be changed.
-    #[error("{name} is fixed when a topic is made: {reason}")]
-    Fixed {
-        /// The entry.
-        name: &'static str,
-        /// What to do instead.
-        reason: &'static str,
-    },
+    #[error("{0} is fixed when a topic is made: make another topic")]
+    Fixed(&'static str),
     /// The entry has no default of the broker.
     #[error("{0} is chosen topic by topic, the broker has no default for it")]
     NoDefault(&'static str),
@@ -335,6 +330,41 @@ pub(super) fn parse<'a>(
         }
     }
     Ok(checked)
+}
+
+/// What a topic's own entries become when some are set and some go back to the default.
+pub(super) fn altered<'a>(
+    entries: &Entries,
+    set: impl IntoIterator<Item = (&'a str, &'a str)>,
+    unset: impl IntoIterator<Item = &'a str>,
+) -> Result<Entries, ConfigError> {
+    let mut result = entries.clone();
+    let mut touched = BTreeSet::new();
+    for (name, value) in set {
+        let key = ConfigKey::named(name)?;
+        if !touched.insert(key) {
+            return Err(ConfigError::Twice(key.name()));
+        }
+        if !key.0.is_fixed() {
+            result.insert(key, key.parse(value)?);
+            continue;
+        }
+        // Setting it to what it is changes nothing, so that tools may write back what they have read.
+        let (current, _) = shown(key, &TopicDefaults::default(), entries);
+        if key.parse(value) != Ok(current) {
+            return Err(ConfigError::Fixed(key.name()));
+        }
+    }
+    for name in unset {
+        let key = ConfigKey::named(name)?;
+        if !touched.insert(key) {
+            return Err(ConfigError::Twice(key.name()));
+        }
+        if result.remove(&key).is_some() && key.0.is_fixed() {
+            return Err(ConfigError::Fixed(key.name()));
+        }
+    }
+    Ok(result)
 }
 
 /// The configuration in force.

@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use super::config::{self, ConfigError, ConfigKey, ConfigSource, ConfigValue, Entries, TopicDefaults};
 use super::glob::Glob;
-use super::record::MetaRecord;
+use super::record::{AlteredTopic, MetaRecord};
 use crate::machine::{Effects, StateMachine};
-use crate::model::{InvalidTopicName, Timestamp, TopicConfig, TopicId, TopicName, nearest};
+use crate::model::{
+    InvalidTopicName, PartitionId, PartitionKey, Timestamp, TopicConfig, TopicId, TopicName, nearest,
+};
 
 /// So many producer ids are reserved at once, durable before one of them is handed out.
 pub const PRODUCER_ID_BLOCK: i64 = 1000;
@@ -63,6 +65,8 @@ pub struct Topic {
     pub partitions: u32,
     /// When it was created.
     pub created: Timestamp,
+    /// Changed since: what was asked for at its creation is not known any more.
+    pub(super) altered: bool,
     config: TopicConfig,
     // Invariant: `config` is the default with these on top, the topic's own last.
     defaults: Arc<TopicDefaults>,
@@ -82,6 +86,7 @@ impl Topic {
             name,
             partitions,
             created,
+            altered: false,
             config: config::effective(&TopicDefaults::default(), &entries),
             defaults: Arc::default(),
             entries,
@@ -95,9 +100,32 @@ impl Topic {
         self
     }
 
+    /// The same topic, changed.
+    fn altered_to(&self, altered: &AlteredTopic) -> Self {
+        Self {
+            // A partition that exists stays, whatever a record says.
+            partitions: altered.partitions.max(self.partitions),
+            altered: true,
+            config: config::effective(&self.defaults, &altered.entries),
+            entries: altered.entries.clone(),
+            name: self.name.clone(),
+            defaults: Arc::clone(&self.defaults),
+            id: self.id,
+            created: self.created,
+        }
+    }
+
     /// The configuration in force.
     pub fn config(&self) -> &TopicConfig {
         &self.config
+    }
+
+    /// One of its partitions.
+    pub fn key(&self, partition: u32) -> PartitionKey {
+        PartitionKey {
+            topic: self.id,
+            partition: PartitionId(partition),
+        }
     }
 
     /// What an entry is set to, and by whom.
@@ -115,6 +143,8 @@ impl Topic {
 pub enum Command {
     /// Make a topic.
     CreateTopic(CreateTopic),
+    /// Change a topic.
+    AlterTopic(AlterTopic),
     /// Remove the topic of this name, if it has this id.
     DeleteTopic {
         /// Its name; not checked yet.
@@ -143,6 +173,21 @@ pub struct CreateTopic {
     pub id_is_operation: bool,
 }
 
+/// What is to change about a topic: all of it, or nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AlterTopic {
+    /// Its name; not checked yet.
+    pub name: String,
+    /// Its id, if the caller knows it.
+    pub id: Option<TopicId>,
+    /// Names and values of entries that are the topic's own from now on; not checked yet.
+    pub set: Vec<(String, String)>,
+    /// Names of entries that go back to the default; not checked yet.
+    pub unset: Vec<String>,
+    /// How many partitions from now on; 0: as many as there are.
+    pub partitions: u32,
+}
+
 /// A block of producer ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProducerIds {
@@ -161,6 +206,13 @@ pub enum Reply {
         topic: Arc<Topic>,
         /// False: it was there before this operation.
         created: bool,
+    },
+    /// To [`Command::AlterTopic`].
+    Altered {
+        /// The topic as it is from now on.
+        topic: Arc<Topic>,
+        /// False: it was so before.
+        changed: bool,
     },
     /// To [`Command::DeleteTopic`]: the topic as it was.
     Deleted(Arc<Topic>),
@@ -186,6 +238,16 @@ pub enum MetaError {
         asked: u32,
         /// The limit.
         max: u32,
+    },
+    /// Partitions are never removed.
+    #[error("topic {name} has {has} partitions, it cannot have {asked}: partitions are never removed")]
+    FewerPartitions {
+        /// The topic.
+        name: TopicName,
+        /// How many it has.
+        has: u32,
+        /// What was asked for.
+        asked: u32,
     },
     /// No more topics.
     #[error("there are {max} topics, which is the limit")]
@@ -413,9 +475,9 @@ impl Machine {
         let Some(topic) = self.by_id.get(&command.id) else {
             return Ok(None);
         };
-        let same = topic.name.as_str() == command.name
-            && (command.partitions == 0 || command.partitions == topic.partitions)
-            && topic.entries() == entries;
+        let as_made =
+            (command.partitions == 0 || command.partitions == topic.partitions) && topic.entries() == entries;
+        let same = topic.name.as_str() == command.name && (topic.altered || as_made);
         if !same {
             return Err(MetaError::OperationId(
                 "this operation id was used to create another topic",
@@ -433,27 +495,83 @@ impl Machine {
             0 => self.limits.partitions_default.max(1),
             asked => asked,
         };
-        if partitions > self.limits.partitions_per_topic_max {
-            return Err(MetaError::Partitions {
-                asked: partitions,
-                max: self.limits.partitions_per_topic_max,
-            });
-        }
+        self.check_partitions_of_topic(partitions)?;
         if self.by_id.len().saturating_sub(INTERNAL_TOPICS) >= self.limits.topics_max {
             return Err(MetaError::TooManyTopics {
                 max: self.limits.topics_max,
             });
         }
-        if self.partitions.saturating_add(partitions) > self.limits.partitions_max {
-            return Err(MetaError::TooManyPartitions {
-                asked: partitions,
-                max: self.limits.partitions_max,
-            });
-        }
+        self.check_partitions_in_all(partitions)?;
         Ok(partitions)
     }
 
-    fn delete(&self, name: &str, id: Option<TopicId>) -> Result<Effects<MetaRecord, Reply>, MetaError> {
+    fn check_partitions_of_topic(&self, partitions: u32) -> Result<(), MetaError> {
+        match self.limits.partitions_per_topic_max {
+            max if partitions > max => Err(MetaError::Partitions {
+                asked: partitions,
+                max,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_partitions_in_all(&self, more: u32) -> Result<(), MetaError> {
+        match self.limits.partitions_max {
+            max if self.partitions.saturating_add(more) > max => {
+                Err(MetaError::TooManyPartitions { asked: more, max })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn alter(&self, command: &AlterTopic) -> Result<Effects<MetaRecord, Reply>, MetaError> {
+        let topic = self.named(&command.name, command.id)?;
+        let set = command.set.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+        let unset = command.unset.iter().map(String::as_str);
+        let entries = config::altered(&topic.entries, set, unset)?;
+        let partitions = self.grown(topic, command.partitions)?;
+        if entries == topic.entries && partitions == topic.partitions {
+            return Ok(unchanged(Reply::Altered {
+                topic: Arc::clone(topic),
+                changed: false,
+            }));
+        }
+        let altered = AlteredTopic {
+            id: topic.id,
+            partitions,
+            entries,
+        };
+        Ok(Effects {
+            reply: Reply::Altered {
+                topic: Arc::new(topic.altered_to(&altered)),
+                changed: true,
+            },
+            records: vec![MetaRecord::TopicAltered(altered)],
+        })
+    }
+
+    /// How many partitions a topic has when so many are asked for.
+    fn grown(&self, topic: &Topic, asked: u32) -> Result<u32, MetaError> {
+        let has = topic.partitions;
+        match asked {
+            0 => Ok(has),
+            asked if asked < has => Err(MetaError::FewerPartitions {
+                name: topic.name.clone(),
+                has,
+                asked,
+            }),
+            // Also where the limit is lower than it was.
+            asked if asked == has => Ok(has),
+            asked => {
+                self.check_partitions_of_topic(asked)?;
+                self.check_partitions_in_all(asked - has)?;
+                Ok(asked)
+            }
+        }
+    }
+
+    /// The topic that a user means.
+    fn named(&self, name: &str, id: Option<TopicId>) -> Result<&Arc<Topic>, MetaError> {
         let name = TopicName::for_user(name)?;
         let Some(topic) = self.topic(name.as_str()) else {
             let nearest = self.nearest(name.as_str());
@@ -462,6 +580,11 @@ impl Machine {
         if id.is_some_and(|id| id != topic.id) {
             return Err(MetaError::OtherId { name, id: topic.id });
         }
+        Ok(topic)
+    }
+
+    fn delete(&self, name: &str, id: Option<TopicId>) -> Result<Effects<MetaRecord, Reply>, MetaError> {
+        let topic = self.named(name, id)?;
         Ok(Effects {
             records: vec![MetaRecord::TopicDeleted(topic.id)],
             reply: Reply::Deleted(Arc::clone(topic)),
@@ -481,6 +604,18 @@ impl Machine {
         self.by_name
             .insert(Arc::from(topic.name.as_str()), Arc::clone(&topic));
         self.by_id.insert(topic.id, topic);
+    }
+
+    fn put_altered(&mut self, altered: &AlteredTopic) {
+        // Without a record of its creation there is no topic, and so nothing to change.
+        let Some(topic) = self.by_id.get(&altered.id) else {
+            return;
+        };
+        let (before, topic) = (topic.partitions, topic.altered_to(altered));
+        self.partitions = self
+            .partitions
+            .saturating_add(topic.partitions.saturating_sub(before));
+        self.replace(topic);
     }
 
     fn remove(&mut self, id: TopicId) {
@@ -503,6 +638,7 @@ impl StateMachine for Machine {
     fn handle(&self, now: Timestamp, command: Command) -> Effects<MetaRecord, Reply> {
         let decided = match command {
             Command::CreateTopic(create) => self.create(now, create),
+            Command::AlterTopic(alter) => self.alter(&alter),
             Command::DeleteTopic { name, id } => self.delete(&name, id),
             Command::ReserveProducerIds => {
                 let first = self.producer_ids_end;
@@ -519,6 +655,7 @@ impl StateMachine for Machine {
     fn apply(&mut self, record: &MetaRecord) {
         match record {
             MetaRecord::TopicCreated(topic) => self.insert(topic.clone().with_defaults(&self.defaults)),
+            MetaRecord::TopicAltered(altered) => self.put_altered(altered),
             MetaRecord::TopicDeleted(id) => self.remove(*id),
             MetaRecord::ProducerIdsReserved { end } => {
                 self.producer_ids_end = self.producer_ids_end.max(*end);

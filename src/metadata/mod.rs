@@ -15,7 +15,7 @@ mod topic_keys;
 pub use config::{ConfigError, ConfigKey, ConfigSource, ConfigValue, TopicDefaults};
 pub use glob::{GLOB_BYTES_MAX, Glob, GlobTooLong};
 pub use machine::{
-    Command, CreateTopic, Limits, Machine, MetaError, PRODUCER_ID_BLOCK, PRODUCER_ID_FIRST, Page,
+    AlterTopic, Command, CreateTopic, Limits, Machine, MetaError, PRODUCER_ID_BLOCK, PRODUCER_ID_FIRST, Page,
     ProducerIds, Reply, Topic,
 };
-pub use record::{DecodeError, MetaRecord};
+pub use record::{AlteredTopic, DecodeError, MetaRecord};

@@ -1,9 +1,11 @@
 //! Records of `__meta` and its snapshot as they are stored: `naru.internal.v1`.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use prost::Message;
 
-use super::config::{self, ConfigError, Entries};
+use super::config::{self, ConfigError, ConfigKey, ConfigValue, Entries};
 use super::machine::{Machine, Topic};
 use crate::machine::Stored;
 use crate::metadata::Limits;
@@ -17,11 +19,24 @@ pub enum MetaRecord {
     TopicCreated(Topic),
     /// A topic is gone, with its partitions.
     TopicDeleted(TopicId),
+    /// A topic has other partitions or another configuration from now on.
+    TopicAltered(AlteredTopic),
     /// Producer ids below `end` may have been handed out.
     ProducerIdsReserved {
         /// End of the block, exclusive.
         end: i64,
     },
+}
+
+/// What a topic is from now on. As a whole, so that it does not depend on what it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlteredTopic {
+    /// Which topic.
+    pub(super) id: TopicId,
+    /// How many partitions; never fewer than before.
+    pub(super) partitions: u32,
+    /// All of its own entries.
+    pub(super) entries: Entries,
 }
 
 /// A stored record that cannot be: written by a newer or a broken broker. Metadata is never guessed.
@@ -55,6 +70,11 @@ impl MetaRecord {
             Self::TopicDeleted(id) => pb::meta_record::Kind::TopicDeleted(pb::TopicDeleted {
                 topic_id: encode_id(*id),
             }),
+            Self::TopicAltered(altered) => pb::meta_record::Kind::TopicAltered(pb::TopicAltered {
+                topic_id: encode_id(altered.id),
+                partitions: altered.partitions,
+                configs: encode_entries(&altered.entries),
+            }),
             Self::ProducerIdsReserved { end } => {
                 pb::meta_record::Kind::ProducerIdsReserved(pb::ProducerIdsReserved { end: *end })
             }
@@ -71,6 +91,9 @@ impl MetaRecord {
             Some(pb::meta_record::Kind::TopicCreated(topic)) => decode_topic(&topic).map(Self::TopicCreated),
             Some(pb::meta_record::Kind::TopicDeleted(deleted)) => {
                 decode_id(&deleted.topic_id).map(Self::TopicDeleted)
+            }
+            Some(pb::meta_record::Kind::TopicAltered(altered)) => {
+                Ok(Self::TopicAltered(decode_altered(&altered)?))
             }
             Some(pb::meta_record::Kind::ProducerIdsReserved(reserved)) => {
                 Ok(Self::ProducerIdsReserved { end: reserved.end })
@@ -130,27 +153,39 @@ fn encode_topic(topic: &Topic) -> pb::TopicCreated {
         topic_id: encode_id(topic.id),
         name: topic.name.to_string(),
         partitions: topic.partitions,
-        configs: topic
-            .entries()
-            .iter()
-            .map(|(key, value)| (key.name().to_owned(), value.to_string()))
-            .collect(),
+        configs: encode_entries(topic.entries()),
         created_ms: topic.created.0,
+        altered: topic.altered,
+    }
+}
+
+fn encode_entries(entries: &Entries) -> BTreeMap<String, String> {
+    let entry = |(key, value): (&ConfigKey, &ConfigValue)| (key.name().to_owned(), value.to_string());
+    entries.iter().map(entry).collect()
+}
+
+fn decode_altered(stored: &pb::TopicAltered) -> Result<AlteredTopic, DecodeError> {
+    Ok(AlteredTopic {
+        id: decode_id(&stored.topic_id)?,
+        partitions: checked_partitions(stored.partitions)?,
+        entries: config::parse(stored.configs.iter().map(|(k, v)| (k.as_str(), v.as_str())))?,
+    })
+}
+
+fn checked_partitions(stored: u32) -> Result<u32, DecodeError> {
+    match stored {
+        0 => Err(DecodeError::NoPartitions),
+        partitions => Ok(partitions),
     }
 }
 
 fn decode_topic(stored: &pb::TopicCreated) -> Result<Topic, DecodeError> {
     let name: TopicName = stored.name.parse()?;
     let entries: Entries = config::parse(stored.configs.iter().map(|(k, v)| (k.as_str(), v.as_str())))?;
-    if stored.partitions == 0 {
-        return Err(DecodeError::NoPartitions);
-    }
+    let partitions = checked_partitions(stored.partitions)?;
     let id = decode_id(&stored.topic_id)?;
-    Ok(Topic::new(
-        id,
-        name,
-        stored.partitions,
-        entries,
-        Timestamp(stored.created_ms),
-    ))
+    let created = Timestamp(stored.created_ms);
+    let mut topic = Topic::new(id, name, partitions, entries, created);
+    topic.altered = stored.altered;
+    Ok(topic)
 }

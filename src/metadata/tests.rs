@@ -1,5 +1,7 @@
 //! The machine by scripts of commands, and its snapshot.
 
+mod alter;
+
 use std::sync::Arc;
 
 use super::*;

@@ -113,7 +113,7 @@ fn age_ms(segment: &RetainedSegment, now: Timestamp) -> u64 {
 
 /// Watches the wall clock against the monotonic one: a jump ahead would make everything old at once.
 ///
-/// After one, ages do not count until the two have agreed for [`STABLE`](Self::STABLE_MS). Source: `docs/guarantees.md`.
+/// After one, ages do not count until the two have agreed for [`STABLE_MS`](Self::STABLE_MS). Source: `docs/guarantees.md`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClockGuard {
     /// Both clocks at the last look, in ms.
@@ -138,6 +138,28 @@ impl ClockGuard {
     pub const JUMP_MS: u64 = 10 * 60_000;
     /// So long the clocks must agree before ages count again.
     pub const STABLE_MS: u64 = 30 * 60_000;
+
+    /// Whether it has nothing to compare the next look with.
+    pub fn is_new(&self) -> bool {
+        self.last.is_none()
+    }
+
+    /// What the wall clock is known to have shown before this process began, such as the time of the newest record. Machines
+    /// do start with a clock that is years off, and how long a process was away no clock of the next one can tell: so a
+    /// gap is judged as a jump.
+    pub fn begin(&mut self, known: Timestamp, mono_ms: u64) {
+        self.last.get_or_insert((known.0, mono_ms));
+    }
+
+    /// A guard that knows what the wall clock had shown before this process began, from the newest record, say. Machines do
+    /// start with a clock that is years off, and how long a process was away no clock of the next one can tell: a gap is
+    /// judged as a jump.
+    pub fn starting(known: Option<Timestamp>, mono_ms: u64) -> Self {
+        Self {
+            last: known.map(|wall| (wall.0, mono_ms)),
+            paused_until: None,
+        }
+    }
 
     /// Judges this moment: wall clock in ms since 1970, monotonic clock in ms.
     pub fn look(&mut self, wall: Timestamp, mono_ms: u64) -> Trust {
@@ -283,6 +305,42 @@ mod tests {
         assert_eq!(guard.look(wall(1_015), 5 * MINUTE), Trust::Paused);
         assert_eq!(guard.look(wall(1_042), 32 * MINUTE), Trust::Paused);
         assert_eq!(guard.look(wall(1_043), 33 * MINUTE), Trust::Full);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_wrong_while_nobody_looked_is_not_believed_at_once() {
+        let mut guard = ClockGuard::default();
+        assert!(guard.is_new());
+        guard.begin(Timestamp(5_000), 70);
+        assert!(!guard.is_new());
+        let jump = i64::try_from(ClockGuard::JUMP_MS).unwrap();
+        assert_eq!(
+            guard.look(Timestamp(5_001 + jump), 70),
+            Trust::Jumped(ClockGuard::JUMP_MS + 1)
+        );
+        assert_eq!(guard.look(Timestamp(5_002 + jump), 71), Trust::Paused);
+        // What was known counts once.
+        guard.begin(Timestamp(0), 71);
+        let mut near = ClockGuard::default();
+        near.begin(Timestamp(5_000), 70);
+        assert_eq!(near.look(Timestamp(5_000 + jump), 70), Trust::Full);
+        let mut behind = ClockGuard::default();
+        behind.begin(Timestamp(i64::MAX), 0);
+        assert_eq!(behind.look(Timestamp(0), 0), Trust::Full);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_while_nobody_looked_is_not_believed_at_once() {
+        let jump = i64::try_from(ClockGuard::JUMP_MS).unwrap();
+        let first = |known: Option<i64>, wall| {
+            let mut guard = ClockGuard::starting(known.map(Timestamp), 70);
+            (guard.look(Timestamp(wall), 70), guard.look(Timestamp(wall), 71))
+        };
+        let gap = Trust::Jumped(ClockGuard::JUMP_MS + 1);
+        assert_eq!(first(Some(5_000), 5_001 + jump), (gap, Trust::Paused));
+        for (known, wall) in [(Some(5_000), 5_000 + jump), (Some(i64::MAX), 0), (None, i64::MAX)] {
+            assert_eq!(first(known, wall), (Trust::Full, Trust::Full), "{known:?}");
+        }
     }
 
     #[test]

@@ -212,6 +212,12 @@ impl SealedBatch {
         self.header.max_timestamp = at;
     }
 
+    /// Writes the greatest create time of the records, and mends the CRC, which covers it, without walking the body.
+    pub(super) fn stamp_max_timestamp(&mut self, greatest: Timestamp) {
+        self.restamp(|head| head[35..43].copy_from_slice(&greatest.0.to_be_bytes()));
+        self.header.max_timestamp = greatest;
+    }
+
     /// The records of an uncompressed batch, in order.
     pub fn records(&self) -> Records<'_> {
         Records::in_body(&self.header, &self.body)

@@ -4,6 +4,8 @@
 //! allocation smaller. Formats as Kafka's clients write them: gzip, Snappy in blocks as snappy-java frames them (read
 //! without frame, too, as other clients write it), LZ4 frames, Zstandard frames.
 
+mod lz4;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -98,7 +100,7 @@ impl Codec {
             Self::None => return None,
             Self::Gzip => gzip(records),
             Self::Snappy => snappy(records),
-            Self::Lz4 => lz4(records),
+            Self::Lz4 => lz4::compress(records),
             Self::Zstd => zstd::bulk::compress(records, ZSTD_LEVEL),
         };
         // Writing to memory does not fail; were it to, the records go as they are.
@@ -114,7 +116,7 @@ impl Codec {
             Self::None => return Ok(Cow::Borrowed(body)),
             Self::Gzip => read_limited(flate2::read::MultiGzDecoder::new(body), bytes_max),
             Self::Snappy => unsnappy(body, bytes_max),
-            Self::Lz4 => read_limited(lz4_flex::frame::FrameDecoder::new(body), bytes_max),
+            Self::Lz4 => lz4::decompress(body, bytes_max),
             Self::Zstd => unzstd(body, bytes_max),
         };
         match read {
@@ -234,16 +236,6 @@ fn gzip(records: &[u8]) -> io::Result<Vec<u8>> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(GZIP_LEVEL));
     encoder.write_all(records)?;
     encoder.finish()
-}
-
-fn lz4(records: &[u8]) -> io::Result<Vec<u8>> {
-    // Blocks of 64 KiB that stand for themselves: what Kafka's clients write and every reader takes.
-    let info = lz4_flex::frame::FrameInfo::new()
-        .block_size(lz4_flex::frame::BlockSize::Max64KB)
-        .block_mode(lz4_flex::frame::BlockMode::Independent);
-    let mut encoder = lz4_flex::frame::FrameEncoder::with_frame_info(info, Vec::new());
-    encoder.write_all(records)?;
-    encoder.finish().map_err(io::Error::other)
 }
 
 fn unzstd(body: &[u8], bytes_max: usize) -> Result<Vec<u8>, Undone> {

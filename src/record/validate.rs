@@ -70,7 +70,9 @@ pub enum BatchError {
 
 /// Checks one whole batch by every rule of `docs/protocol.md`, "Rules for batches", walking its records.
 ///
-/// What the CRC covers is looked at only once the CRC fits, so that damage on the way is never taken for a faulty client.
+/// What the CRC covers is looked at only once the CRC fits, so that damage on the way is never taken for a faulty client. A
+/// greatest timestamp that is not that of the records is corrected, with the CRC, as Kafka does: clients get it wrong, and
+/// lookups by time rely on it.
 ///
 /// # Errors
 /// The first rule that is broken.
@@ -106,12 +108,16 @@ pub fn validate_within(
     check_producer(&raw)?;
     let body = bytes.get(HEADER_BYTES..).unwrap_or_default();
     let records = Codec::of(&header)?.decompress(body, decompressed_bytes_max)?;
-    check_records(&header, &records)?;
+    let max_timestamp = check_records(&header, &records)?;
     let extremes = match records {
         Cow::Borrowed(_) => None,
         Cow::Owned(records) => extremes(&header, &records),
     };
-    Ok(SealedBatch::new(bytes, header).with_extremes(extremes))
+    let mut sealed = SealedBatch::new(bytes, header).with_extremes(extremes);
+    if max_timestamp != header.max_timestamp {
+        sealed.stamp_max_timestamp(max_timestamp);
+    }
+    Ok(sealed)
 }
 
 fn check_size(bytes: &[u8], bytes_max: u32) -> Result<(), BatchError> {
@@ -193,8 +199,8 @@ fn check_producer(raw: &RawHeader) -> Result<(), BatchError> {
 }
 
 /// The walk over every record, the broker's hottest loop: no allocation, no formatting, each byte of a record's frame read
-/// once, keys and values skipped.
-fn check_records(header: &BatchHeader, body: &[u8]) -> Result<(), BatchError> {
+/// once, keys and values skipped. Returns the greatest create time.
+fn check_records(header: &BatchHeader, body: &[u8]) -> Result<Timestamp, BatchError> {
     let mut rest = body;
     let mut max_timestamp = Timestamp(i64::MIN);
     for index in 0..header.count {
@@ -216,13 +222,7 @@ fn check_records(header: &BatchHeader, body: &[u8]) -> Result<(), BatchError> {
     if !rest.is_empty() {
         return Err(trailing_bytes(rest));
     }
-    if max_timestamp != header.max_timestamp {
-        return Err(BatchError::Invalid(format!(
-            "the batch says that its greatest timestamp is {}, its records have {max_timestamp}",
-            header.max_timestamp
-        )));
-    }
-    Ok(())
+    Ok(max_timestamp)
 }
 
 /// The records with the least and the greatest create time, but for those without one. The records were checked.

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use super::ServeError;
 use super::lock::DirectoryLock;
 use super::metered::{DiskMeter, MeteredDisk};
-use super::metrics::{EngineNow, LocalNow};
+use super::metrics::{EngineNow, GROUPS_MAX, LocalNow};
 use super::port_file::Addresses;
 use super::process;
 use super::status::{EngineHealth, Status};
@@ -133,6 +133,7 @@ fn in_memory(pair: Pair<MemoryStore>) -> Engine {
         now: Arc::new(move || EngineNow {
             counters: counting.counters().now(),
             topics: counting.topics_now(),
+            groups: counting.groups_now(GROUPS_MAX),
             local: None,
             memory: counted.health().memory,
         }),
@@ -232,7 +233,7 @@ fn refused(dir: &Path, error: &OpenError) -> ServeError {
 fn tell_recovery(report: &RecoveryReport) {
     info!(
         event = "recovered",
-        clean = report.clean,
+        clean = report.in_order(),
         groups = report.groups,
         bytes = report.bytes,
         durable_lsn = report.end.0,
@@ -271,6 +272,7 @@ fn local(pair: Pair<WithMemory<LocalStore>>, lock: DirectoryLock, recovery_took:
         now: Arc::new(move || EngineNow {
             counters: counting.counters().now(),
             topics: counting.topics_now(),
+            groups: counting.groups_now(GROUPS_MAX),
             local: Some(local_now(counted.inner(), recovery_took)),
             memory: Some(counted.memory()),
         }),

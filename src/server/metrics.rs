@@ -11,26 +11,32 @@ use std::time::Duration;
 use super::metered::{DiskMeter, DiskNow};
 use super::process;
 use super::status::Status;
-use crate::broker::{CountersNow, TopicNow};
+use crate::broker::{CountersNow, GroupNow, TopicNow};
 use crate::http::{self, BadQuery, CheckState, Probe};
 use crate::metadata::Glob;
-use crate::model::{ErrorCode, Lsn, MemoryHealth, Timestamp};
+use crate::model::{ErrorCode, MemoryHealth, Timestamp};
 use crate::net::{Counters, Hangup};
 use crate::rt::Clock;
 use crate::storage::local::{RecoveryReport, StatsNow};
-use crate::telemetry::{Kind, Page};
+use crate::telemetry::{Kind, LogCounts, Page};
 
 /// A page is kept for so long: scrapes that come faster get the same one.
 const CACHED_FOR: Duration = Duration::from_secs(1);
 
-/// Topics with series of their own; what is above is added up as `_other`.
+/// Topics with series of their own; what is above is added up as `__other`.
 const TOPICS_MAX: usize = 500;
+
+/// Groups that are shown, the first by name.
+pub(crate) const GROUPS_MAX: usize = 500;
+
+/// Topics with series of their own in one group; what is above is added up as `__other`.
+const GROUP_TOPICS_MAX: usize = 30;
 
 /// Partitions on one page of `/metrics/partitions`.
 const PARTITIONS_MAX: usize = 5_000;
 
-/// The name under which topics above the limit are added up; no topic can be called so.
-const OTHER: &str = "_other";
+/// The name under which topics above a limit are added up; no topic of users can be called so.
+const OTHER: &str = "__other";
 
 /// What an engine with its broker says about itself.
 #[derive(Clone, Debug)]
@@ -39,6 +45,8 @@ pub(crate) struct EngineNow {
     pub(crate) counters: CountersNow,
     /// All topics, in the order of their names.
     pub(crate) topics: Vec<TopicNow>,
+    /// The first groups by name, at most [`GROUPS_MAX`], and how many there are.
+    pub(crate) groups: (Vec<GroupNow>, usize),
     /// What only an engine on disk has.
     pub(crate) local: Option<LocalNow>,
     /// What logs in memory hold.
@@ -89,6 +97,7 @@ pub(crate) struct Metrics {
     pub(crate) runtime: tokio::runtime::Handle,
     /// Whether the configuration could be read when that was last asked for.
     pub(crate) reload_successful: Arc<AtomicBool>,
+    log: Arc<LogCounts>,
     engine: Mutex<Option<AskEngine>>,
     page: Mutex<Option<(Duration, String)>>,
 }
@@ -98,6 +107,7 @@ pub(crate) struct Parts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) status: Arc<Status>,
     pub(crate) data_dir: Option<PathBuf>,
+    pub(crate) log: Arc<LogCounts>,
 }
 
 impl Metrics {
@@ -110,6 +120,7 @@ impl Metrics {
             native: Arc::default(),
             disk: Arc::default(),
             data_dir: parts.data_dir,
+            log: parts.log,
             runtime: tokio::runtime::Handle::current(),
             reload_successful: Arc::new(AtomicBool::new(true)),
             engine: Mutex::new(None),
@@ -135,6 +146,7 @@ impl Metrics {
         if let Some(engine) = self.engine_now() {
             broker(&mut page, &engine.counters);
             topics(&mut page, &engine.topics);
+            groups(&mut page, &engine.groups);
             fetch_sources(&mut page, &engine.counters, &self.disk.now());
             if let Some(local) = &engine.local {
                 journal(&mut page, local);
@@ -170,6 +182,10 @@ impl Metrics {
             "1 if the configuration was read without an error the last time, else 0.",
             self.reload_successful.load(Ordering::Relaxed).into(),
         );
+        let lines = page.family(Kind::Counter, "naru_log_events", "Lines logged, by level.");
+        for (level, count) in self.log.now() {
+            lines.whole([("level", level.into())], count);
+        }
         process::collect(page);
         let runtime = self.runtime.metrics();
         let amounts = [
@@ -424,7 +440,7 @@ fn fetch_sources(page: &mut Page, counters: &CountersNow, disk: &DiskNow) {
     }
 }
 
-/// Numbers of a topic, or of all that share the name `_other`.
+/// Numbers of a topic, or of all that share the name `__other`.
 #[derive(Debug, Default)]
 struct TopicSums {
     name: String,
@@ -503,7 +519,7 @@ fn topics(page: &mut Page, topics: &[TopicNow]) {
     page.one(
         Kind::Gauge,
         "naru_metrics_series_dropped",
-        "Topics above the limit on series, which are added up as topic=\"_other\".",
+        "Topics above the limit on series, which are added up as topic=\"__other\".",
         rest.len() as u64,
     );
     let producers = topics.iter().map(|topic| topic.producers).sum();
@@ -534,6 +550,52 @@ fn topics(page: &mut Page, topics: &[TopicNow]) {
         if let Some(at) = topic.last_append {
             last.real([("topic", topic.name.clone().into())], seconds_since_1970(at));
         }
+    }
+}
+
+fn groups(page: &mut Page, (groups, all): &(Vec<GroupNow>, usize)) {
+    page.one(
+        Kind::Gauge,
+        "naru_groups",
+        "Groups that have committed offsets.",
+        *all as u64,
+    );
+    page.one(
+        Kind::Gauge,
+        "naru_metrics_groups_dropped",
+        "Groups above the limit on series, which are not shown.",
+        all.saturating_sub(groups.len()) as u64,
+    );
+    let name = |group: &GroupNow| ("group", Cow::from(group.name.to_string()));
+    let lag = page.family(
+        Kind::Gauge,
+        "naru_group_lag_records",
+        "Records between what a group has committed and the end.",
+    );
+    for group in groups {
+        let rest: u64 = group.lag.values().skip(GROUP_TOPICS_MAX).sum();
+        for (topic, behind) in group.lag.iter().take(GROUP_TOPICS_MAX) {
+            lag.whole([name(group), ("topic", topic.to_string().into())], *behind);
+        }
+        if group.lag.len() > GROUP_TOPICS_MAX {
+            lag.whole([name(group), ("topic", OTHER.into())], rest);
+        }
+    }
+    let most = page.family(
+        Kind::Gauge,
+        "naru_group_lag_max_records",
+        "The greatest lag of a group in one partition.",
+    );
+    for group in groups {
+        most.whole([name(group)], group.lag_max);
+    }
+    let last = page.family(
+        Kind::Gauge,
+        "naru_group_last_commit_timestamp_seconds",
+        "When a group committed last, in seconds since 1970.",
+    );
+    for group in groups {
+        last.real([name(group)], seconds_since_1970(group.last_commit));
     }
 }
 
@@ -704,7 +766,7 @@ fn recovery(page: &mut Page, local: &LocalNow) {
         (
             "naru_last_shutdown_clean",
             "1 if the run before ended in order, or there was none.",
-            u64::from(report.clean || report.end == Lsn::ZERO),
+            u64::from(report.in_order()),
         ),
     ] {
         page.one(Kind::Gauge, name, help, value);
@@ -801,7 +863,7 @@ mod tests {
             .collect();
         let text = shown(&all);
         assert!(
-            text.contains("naru_records_produced_total{topic=\"_other\"} 6\n"),
+            text.contains("naru_records_produced_total{topic=\"__other\"} 6\n"),
             "{text}"
         );
         assert!(text.contains("naru_metrics_series_dropped 3\n"));
@@ -809,5 +871,39 @@ mod tests {
             .lines()
             .filter(|line| line.starts_with("naru_records_produced_total{"));
         assert_eq!(own.count(), TOPICS_MAX + 1);
+        // A topic of that name could only double the series.
+        assert!(TopicName::for_user(OTHER).is_err());
+    }
+
+    #[test]
+    fn groups_show_their_lag_and_many_topics_of_one_are_added_up() {
+        let group = GroupNow {
+            name: "a \"b\"".parse().unwrap(),
+            last_commit: Timestamp(2_500),
+            lag: (0..GROUP_TOPICS_MAX + 3)
+                .map(|n| (TopicName::for_user(&format!("t{n:02}")).unwrap(), 4))
+                .collect(),
+            lag_max: 4,
+        };
+        let mut page = Page::default();
+        groups(&mut page, &(vec![group], 7));
+        let text = page.text();
+        for line in [
+            "naru_groups 7",
+            "naru_metrics_groups_dropped 6",
+            "naru_group_lag_records{group=\"a \\\"b\\\"\",topic=\"t00\"} 4",
+            "naru_group_lag_records{group=\"a \\\"b\\\"\",topic=\"__other\"} 12",
+            "naru_group_lag_max_records{group=\"a \\\"b\\\"\"} 4",
+            "naru_group_last_commit_timestamp_seconds{group=\"a \\\"b\\\"\"} 2.5",
+        ] {
+            assert!(
+                text.lines().any(|found| found == line),
+                "{line} is missing in\n{text}"
+            );
+        }
+        let own = text
+            .lines()
+            .filter(|line| line.starts_with("naru_group_lag_records{"));
+        assert_eq!(own.count(), GROUP_TOPICS_MAX + 1);
     }
 }

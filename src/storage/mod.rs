@@ -370,7 +370,7 @@ pub trait LogStore: Send + Sync + 'static {
     /// What is durable.
     fn durable(&self) -> watch::Receiver<DurableState>;
 
-    /// The log of a partition, made on first use.
+    /// The log of a partition, made on first use. One that is open takes the configuration on.
     fn open(&self, key: PartitionKey, config: LogConfig) -> Arc<Self::Log>;
 }
 

@@ -3,6 +3,7 @@
 //! Logs are set up once, written to stderr, and never read by the program. One flat JSON object per line, or text for people when stderr is a terminal. Success is a counter, never a line per
 //! request, so nothing about logs has to be fast. Knows nothing of what is logged or counted.
 
+mod counts;
 pub mod fields;
 mod histogram;
 mod json;
@@ -15,7 +16,9 @@ use std::sync::Arc;
 use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::layer::SubscriberExt;
 
+pub use counts::LogCounts;
 pub use histogram::{AMOUNT_BOUNDS, Histogram, HistogramNow, LATENCY_BOUNDS_US};
 pub use json::JsonLines;
 pub use metrics::{CONTENT_TYPE, Family, Kind, Page};
@@ -138,8 +141,11 @@ pub fn rfc3339_millis(at: Timestamp) -> String {
     }
 }
 
-/// Changes the level of a log that runs.
-pub struct LogControl(Box<dyn Fn(EnvFilter) + Send + Sync>);
+/// Changes the level of a log that runs, and knows what it has written.
+pub struct LogControl {
+    set: Box<dyn Fn(EnvFilter) + Send + Sync>,
+    counts: Arc<LogCounts>,
+}
 
 impl fmt::Debug for LogControl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -153,8 +159,13 @@ impl LogControl {
     /// # Errors
     /// The level is not one, and the old one stays.
     pub fn set_level(&self, settings: &Settings) -> Result<(), InvalidLevel> {
-        (self.0)(settings.filter()?);
+        (self.set)(settings.filter()?);
         Ok(())
+    }
+
+    /// How many lines were written.
+    pub fn counts(&self) -> &Arc<LogCounts> {
+        &self.counts
     }
 }
 
@@ -175,22 +186,24 @@ pub fn init(settings: &Settings, time: LogTime) -> Result<LogControl, InvalidLev
         .with_writer(std::io::stderr);
     // A second set-up in one process happens only in tests, where the first one stays in force. A filter can be replaced as
     // long as its log is there, which is to the end of the process.
-    let control: Box<dyn Fn(EnvFilter) + Send + Sync> = if as_text {
+    let counts = Arc::new(LogCounts::default());
+    let counting = counts::Counting(Arc::clone(&counts));
+    let set: Box<dyn Fn(EnvFilter) + Send + Sync> = if as_text {
         let builder = builder
             .with_ansi(terminal)
             .with_timer(time)
             .with_filter_reloading();
         let handle = builder.reload_handle();
-        let _ = tracing::subscriber::set_global_default(builder.finish());
+        let _ = tracing::subscriber::set_global_default(builder.finish().with(counting));
         Box::new(move |filter| drop(handle.reload(filter)))
     } else {
         let lines = JsonLines::new(time, settings.node);
         let builder = builder.event_format(lines).with_filter_reloading();
         let handle = builder.reload_handle();
-        let _ = tracing::subscriber::set_global_default(builder.finish());
+        let _ = tracing::subscriber::set_global_default(builder.finish().with(counting));
         Box::new(move |filter| drop(handle.reload(filter)))
     };
-    Ok(LogControl(control))
+    Ok(LogControl { set, counts })
 }
 
 #[cfg(test)]

@@ -60,10 +60,7 @@ pub(super) fn create_topic(request: v1::CreateTopicRequest) -> Result<api::Reque
     Ok(api::Request::CreateTopic(api::CreateTopic {
         name,
         partitions,
-        configs: configs
-            .into_iter()
-            .map(|entry| (entry.name, entry.value))
-            .collect(),
+        configs: config_entries(configs),
         if_not_exists,
         operation_id,
     }))
@@ -73,6 +70,30 @@ pub(super) fn delete_topic(request: v1::DeleteTopicRequest) -> Result<api::Reque
     let v1::DeleteTopicRequest { name, topic_id: id } = request;
     let id = topic_id("delete_topic.topic_id", &id)?;
     Ok(api::Request::DeleteTopic(api::DeleteTopic { name, id }))
+}
+
+pub(super) fn alter_topic(request: v1::AlterTopicRequest) -> Result<api::Request, ApiError> {
+    let v1::AlterTopicRequest {
+        name,
+        topic_id: id,
+        set,
+        unset,
+        partitions,
+        validate_only,
+    } = request;
+    Ok(api::Request::AlterTopic(api::AlterTopic {
+        name,
+        id: topic_id("alter_topic.topic_id", &id)?,
+        set: config_entries(set),
+        unset,
+        partitions,
+        validate_only,
+    }))
+}
+
+fn config_entries(entries: Vec<v1::ConfigEntry>) -> Vec<(String, String)> {
+    let entries = entries.into_iter();
+    entries.map(|entry| (entry.name, entry.value)).collect()
 }
 
 pub(super) fn describe_topic(request: v1::DescribeTopicRequest) -> api::Request {

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use super::payload::{self, Part};
 use super::{PROTOCOL_VERSION, errors};
 use crate::api::{
-    ApiError, ConfigEntry, CreatedTopic, DeletionTime, DescribedCluster, DescribedTopic, ErrorDetails,
-    FetchPayload, Fetched, FetchedPartition, GroupOffset, InitializedProducer, ListedOffset, ListedTopics,
-    MetadataAnswer, NextDeletion, PartitionDescription, PartitionMetadata, Produced, ProducedPartition,
-    Reply, Response, TopicListing, TopicMetadata, Trimmed,
+    AlteredTopic, ApiError, ConfigEntry, CreatedTopic, DeletionTime, DescribedCluster, DescribedTopic,
+    ErrorDetails, FetchPayload, Fetched, FetchedPartition, GroupOffset, InitializedProducer, ListedOffset,
+    ListedTopics, MetadataAnswer, NextDeletion, PartitionDescription, PartitionMetadata, Produced,
+    ProducedPartition, Reply, Response, TopicListing, TopicMetadata, Trimmed,
 };
 use crate::model::{Acks, ErrorCode, Lsn, Offset, StorageHealth, StorageState, TopicId};
 use crate::net::frame::{FrameOut, PREFIX_BYTES};
@@ -81,6 +81,7 @@ fn frame(request_id: u64, reply: Reply) -> Option<FrameOut> {
         Ok(Response::Produce(Produced { partitions })) => Body::Produce(v1::ProduceResponse {
             partitions: partitions.into_iter().map(produced_partition).collect(),
         }),
+        Ok(Response::AlterTopic(altered)) => Body::AlterTopic(alter_topic(altered)),
         Ok(Response::TrimTopic(trimmed)) => Body::TrimTopic(trim_topic(trimmed)),
         Ok(Response::DescribeCluster(cluster)) => Body::DescribeCluster(describe_cluster(*cluster)),
         Ok(Response::CommitOffsets(at)) => {
@@ -188,6 +189,15 @@ fn create_topic(created: CreatedTopic) -> v1::CreateTopicResponse {
         topic_id: topic_id(created.id),
         partitions: created.partitions,
         created: created.created,
+    }
+}
+
+fn alter_topic(altered: AlteredTopic) -> v1::AlterTopicResponse {
+    v1::AlterTopicResponse {
+        topic_id: topic_id(altered.id),
+        partitions: altered.partitions,
+        configs: altered.configs.into_iter().map(config_entry).collect(),
+        changed: altered.changed,
     }
 }
 

@@ -121,6 +121,7 @@ impl NativeProtocol {
             Body::DescribeTopic(body) => Ok(decode::describe_topic(body)),
             Body::ListTopics(body) => Ok(decode::list_topics(body)),
             Body::ListOffsets(body) => decode::list_offsets(body),
+            Body::AlterTopic(body) => decode::alter_topic(body),
             Body::TrimTopic(body) => decode::trim_topic(body),
             Body::InitProducer(body) => decode::init_producer(body),
             Body::Produce(body) => decode::produce(body),
@@ -174,6 +175,7 @@ impl Protocol for NativeProtocol {
                 | Body::Produce(_)
                 | Body::Fetch(_)
                 | Body::DescribeCluster(_)
+                | Body::AlterTopic(_)
                 | Body::TrimTopic(_)
                 | Body::CommitOffsets(_)
                 | Body::FetchOffsets(_),

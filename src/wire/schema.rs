@@ -73,6 +73,7 @@ message!(REQUEST = "Request" {
     list_topics = 16: Kind::Message(&LIST_TOPICS),
     list_offsets = 17: Kind::Message(&LIST_OFFSETS),
     init_producer = 18: Kind::Message(&INIT_PRODUCER),
+    alter_topic = 21: Kind::Message(&ALTER_TOPIC),
     trim_topic = 22: Kind::Message(&TRIM_TOPIC),
     describe_cluster = 23: Kind::Message(&DESCRIBE_CLUSTER),
     commit_offsets = 30: Kind::Message(&COMMIT_OFFSETS),
@@ -111,6 +112,15 @@ message!(CONFIG_ENTRY = "ConfigEntry" {
     value = 2: Kind::String,
     source = 3: Kind::String,
     without_effect = 4: Kind::Bool,
+});
+
+message!(ALTER_TOPIC = "AlterTopicRequest" {
+    name = 1: Kind::String,
+    topic_id = 2: Kind::Bytes,
+    set = 3: Kind::Message(&CONFIG_ENTRY),
+    unset = 4: Kind::String,
+    partitions = 5: Kind::U32,
+    validate_only = 6: Kind::Bool,
 });
 
 message!(DELETE_TOPIC = "DeleteTopicRequest" {

@@ -328,11 +328,6 @@ async fn batches_that_contradict_themselves() {
             patched(&five, LAST_OFFSET_DELTA_AT, &[0, 0, 0, 9]),
             invalid,
         ),
-        (
-            "another greatest time",
-            patched(&five, MAX_TIMESTAMP_AT, &[0; 8]),
-            invalid,
-        ),
         ("a control batch", flags(1 << 5), invalid),
         ("codec 7", flags(7), ErrorCode::UnsupportedCompression),
         (
@@ -355,6 +350,20 @@ async fn batches_that_contradict_themselves() {
         let error = rig.refused(name, batch).await;
         assert_eq!(error.name, name_of(code), "{name}: {error:?}");
     }
+}
+
+/// No refusal: clients get this number wrong, and the broker has just looked at every time.
+#[tokio::test]
+async fn a_false_greatest_time_is_corrected() {
+    let mut rig = Rig::start(Settings::default()).await;
+    let five = batch(5);
+    let produced = rig.produce(patched(&five, MAX_TIMESTAMP_AT, &[0; 8])).await;
+    assert_eq!((produced.error, produced.base_offset), (None, 3));
+    let fetched = rig.fetch(3, v1::FetchRequest::default()).await;
+    let Some(v1::fetched_partition::Payload::RawBatches(bytes)) = fetched.payload else {
+        panic!("no batches");
+    };
+    assert_eq!(bytes[CRC_AT..], five[CRC_AT..]);
 }
 
 /// 66 in both forms, and 65 headers, which are no trouble.
@@ -435,6 +444,29 @@ async fn a_batch_above_the_limit_is_refused_with_the_limit() {
     });
     let error = rig.produce_to(TOPIC, 0, records).await.error.unwrap();
     assert_eq!(error.name, name_of(ErrorCode::MessageTooLarge));
+}
+
+/// 68: a producer's time is kept as it is, or refused where it lies far ahead of the broker's clock; retention goes by
+/// neither.
+#[tokio::test]
+async fn times_from_the_ends_of_the_calendar() {
+    const YEAR_9999: i64 = 253_402_214_400_000;
+    let mut rig = Rig::start(Settings::default()).await;
+    let timed = |time| {
+        let mut builder = BatchBuilder::new();
+        builder.push(Timestamp(time), None, Some(b"v"), &[]);
+        builder.finish(None)
+    };
+    for time in [i64::MIN, -2, -1, 0] {
+        let produced = rig.produce(timed(time)).await;
+        assert_eq!(produced.error, None, "{time}");
+        assert!(produced.append_time > 1_700_000_000_000, "{time}");
+    }
+    for time in [YEAR_9999, i64::MAX] {
+        let error = rig.refused("68 far ahead", timed(time)).await;
+        assert_eq!(error.name, name_of(ErrorCode::InvalidTimestamp), "{time}");
+    }
+    assert_eq!(rig.end().await, 7);
 }
 
 /// 69 and 70.
@@ -560,6 +592,27 @@ async fn offsets_that_cannot_be_read_are_answered_with_those_that_can() {
         );
     }
     assert_eq!(rig.fetch(3, v1::FetchRequest::default()).await.error, None);
+    let trim = v1::TrimTopicRequest {
+        partitions: vec![v1::TrimPartition {
+            partition: at(TOPIC, 0),
+            to_offset: 2,
+        }],
+    };
+    assert!(matches!(
+        rig.ask(Body::TrimTopic(trim)).await,
+        Answer::TrimTopic(_)
+    ));
+    let error = rig.fetch(1, v1::FetchRequest::default()).await.error.unwrap();
+    assert_eq!(
+        error.name,
+        name_of(ErrorCode::OffsetOutOfRange),
+        "83 below the earliest"
+    );
+    let details = error.details.unwrap();
+    assert_eq!(
+        (details.log_start_offset, details.high_watermark),
+        (Some(2), Some(3))
+    );
 }
 
 /// 84 and 85.

@@ -21,16 +21,16 @@ impl Broker {
         command
     }
 
-    fn run(&self, args: &[&str]) -> Output {
+    pub(crate) fn run(&self, args: &[&str]) -> Output {
         self.naru(args).stdin(Stdio::null()).output().unwrap()
     }
 
     /// Runs to success; stdout.
-    fn ok(&self, args: &[&str]) -> String {
+    pub(crate) fn ok(&self, args: &[&str]) -> String {
         succeeded(&self.run(args))
     }
 
-    fn ok_json(&self, args: &[&str]) -> Value {
+    pub(crate) fn ok_json(&self, args: &[&str]) -> Value {
         serde_json::from_str(&self.ok(args)).unwrap()
     }
 
@@ -51,23 +51,23 @@ impl Broker {
     }
 
     /// Produces to success; the report.
-    fn produce(&self, args: &[&str], input: impl Into<Vec<u8>>) -> Value {
+    pub(crate) fn produce(&self, args: &[&str], input: impl Into<Vec<u8>>) -> Value {
         serde_json::from_str(&succeeded(&self.feed(args, input))).unwrap()
     }
 }
 
-fn succeeded(output: &Output) -> String {
+pub(crate) fn succeeded(output: &Output) -> String {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(output));
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
 /// Checks the exit code; stderr.
-fn failed(output: &Output, code: i32) -> String {
+pub(crate) fn failed(output: &Output, code: i32) -> String {
     assert_eq!(output.status.code(), Some(code), "{}", stderr(output));
     stderr(output)
 }
 
-fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
@@ -128,6 +128,11 @@ fn the_cluster_says_who_and_how_it_is() {
         broker
             .ok(&["cluster", "info", "--format", "table"])
             .contains("request at most")
+    );
+    let first = broker.ok_json(&["cluster", "health", "--format", "json"]);
+    assert_eq!(
+        first["storage"]["recovery"]["clean"], true,
+        "there was no crash before it"
     );
     broker.kill();
     broker.restart();
@@ -205,6 +210,29 @@ fn error_codes_are_explained_without_a_broker() {
         .unwrap();
     let error: Value = serde_json::from_str(&failed(&unknown, 3)).unwrap();
     assert_eq!(error["error"]["hint"], "did you mean 'DATA_CORRUPT'?");
+}
+
+/// Also what is wrong with the command line itself: a script that asked for JSON reads JSON.
+#[test]
+fn a_command_line_that_makes_no_sense_is_refused_in_the_form_it_asks_for() {
+    let by_flag = |command: &mut Command| command.args(["--format", "json", "cluster", "helth"]).output();
+    let by_name = |command: &mut Command| {
+        let command = command.env("NARU_FORMAT", "ndjson");
+        command.args(["topic", "create", "t", "-p", "0"]).output()
+    };
+    for (output, named) in [
+        (by_flag(&mut naru()), "helth"),
+        (by_name(&mut naru()), "--partitions"),
+    ] {
+        let text = failed(&output.unwrap(), 2);
+        let error: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(error["error"]["code"], "USAGE", "{text}");
+        assert!(
+            error["error"]["message"].as_str().unwrap().contains(named),
+            "{text}"
+        );
+    }
+    assert!(failed(&naru().args(["cluster", "helth"]).output().unwrap(), 2).starts_with("error: "));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Compressed batches through a real broker: stored as they came, read in both forms, in order, and never believed.
 
+use std::process::Command;
+
 use bytes::{Bytes, BytesMut};
 use naru::client::{Client, Compression, CreateTopicOptions, ProducerRecord, Start};
 use naru::model::{ErrorCode, Timestamp};
@@ -279,4 +281,65 @@ async fn a_producer_compresses_and_a_reader_does_not_notice() {
     let first = batches.next_batch().await.unwrap().unwrap();
     let (header, _) = Batches::new(first.bytes.clone()).next().unwrap().unwrap();
     assert_eq!(Codec::of(&header), Ok(Codec::Gzip));
+}
+
+/// What the encoder writes, read by an implementation that shares no line with it.
+#[test]
+fn aiokafka_reads_the_batches_of_every_codec() {
+    let probe = Command::new("python3")
+        .args(["-c", "import aiokafka, cramjam"])
+        .output();
+    if !probe.as_ref().is_ok_and(|probe| probe.status.success()) {
+        eprintln!(
+            "SKIPPED: reading with aiokafka: python3 with aiokafka is not there; \
+             pip install -r tests/fixtures/record/requirements.txt"
+        );
+        return;
+    }
+    // Records of more than one block of every codec.
+    let value = |n: u8| [n; 1_000];
+    let folder = tempfile::tempdir().unwrap();
+    let files = Codec::ALL.map(|codec| {
+        let mut builder = BatchBuilder::new().compressed(codec);
+        for n in 0..200_u8 {
+            builder.push(Timestamp(1_000 + i64::from(n)), Some(&[n]), Some(&value(n)), &[]);
+        }
+        let batch = builder.finish(None);
+        let header = naru::record::BatchHeader::parse(&batch).unwrap();
+        assert_eq!(Codec::of(&header), Ok(codec));
+        let file = folder.path().join(codec.name());
+        std::fs::write(&file, &batch).unwrap();
+        file
+    });
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/record/generate.py");
+    let run = Command::new("python3")
+        .args([script, "--check"])
+        .args(files)
+        .output()
+        .unwrap();
+    let (out, err) = (
+        String::from_utf8_lossy(&run.stdout),
+        String::from_utf8_lossy(&run.stderr),
+    );
+    assert!(run.status.success(), "{err}");
+    let hexadecimal = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let expected: Vec<_> = (0..200_u8)
+        .map(|n| {
+            serde_json::json!([
+                1_000 + u64::from(n),
+                hexadecimal(&[n]),
+                hexadecimal(&value(n)),
+                []
+            ])
+        })
+        .collect();
+    let read: Vec<serde_json::Value> = out
+        .lines()
+        .filter(|line| line.starts_with('{'))
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(read.len(), Codec::ALL.len(), "{out}");
+    for batch in read {
+        assert_eq!(batch["records"].as_array(), Some(&expected));
+    }
 }

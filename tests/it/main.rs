@@ -28,3 +28,5 @@ mod metrics;
 mod operations;
 #[cfg(test)]
 mod peer;
+#[cfg(test)]
+mod topics;

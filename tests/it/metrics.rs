@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use naru::client::{CreateTopicOptions, ProducerRecord, Start};
+use naru::client::{CreateTopicOptions, OffsetToCommit, ProducerRecord, Start};
+use naru::model::Offset;
 
 use crate::broker::{Broker, http_get};
 use crate::peer::until;
@@ -85,6 +86,8 @@ async fn busy() -> Broker {
         reader.next().await.unwrap().unwrap();
     }
     client.describe_topic("nothing").await.unwrap_err();
+    let place = OffsetToCommit::new("orders", 0, Offset::new(60).unwrap());
+    client.commit_offsets("billing", vec![place]).await.unwrap();
     broker
 }
 
@@ -106,6 +109,9 @@ async fn what_was_done_is_counted() {
             "naru_request_errors_total{code=\"UNKNOWN_TOPIC_OR_PARTITION\"}",
             1.0,
         ),
+        ("naru_groups", 1.0),
+        ("naru_group_lag_records{group=\"billing\",topic=\"orders\"}", 40.0),
+        ("naru_group_lag_max_records{group=\"billing\"}", 40.0),
         ("naru_storage_state", 0.0),
         ("naru_last_shutdown_clean", 1.0),
         ("naru_ready{check=\"storage\"}", 1.0),
@@ -116,6 +122,7 @@ async fn what_was_done_is_counted() {
         let found = samples.get(series).copied();
         assert!(found >= Some(least), "{series}: {found:?}\n{page}");
     };
+    at_least("naru_log_events_total{level=\"info\"}", 1.0);
     at_least("naru_fsync_duration_seconds_count{file=\"journal\"}", 1.0);
     at_least("naru_fetch_source_bytes_total{source=\"memory\"}", 1_000.0);
     at_least("naru_commit_batch_records_sum", 100.0);

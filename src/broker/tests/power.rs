@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use super::*;
-use crate::api::{CommitOffsets, DeleteTopic, OffsetToCommit};
+use crate::api::{AlterTopic, CommitOffsets, DeleteTopic, OffsetToCommit};
 use crate::disk::sim::{CutProfile, SimDisk, SimOptions};
+use crate::storage::PartitionLog;
 use crate::storage::local::{Inline, LocalStore, Round, Settings as EngineSettings};
 
 const GROUPS: [&str; 2] = ["g", "h"];
@@ -14,10 +15,18 @@ const GROUPS: [&str; 2] = ["g", "h"];
 /// What a group has committed, by topic id.
 type Places = BTreeMap<TopicId, i64>;
 
+/// What there is of a topic: its id, its `retention.ms`, and where each of its partitions ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct SeenTopic {
+    id: TopicId,
+    retention_ms: Option<u64>,
+    ends: Vec<i64>,
+}
+
 /// What there is: the topics by name, and the places of each group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Seen {
-    topics: BTreeMap<String, TopicId>,
+    topics: BTreeMap<String, SeenTopic>,
     places: BTreeMap<&'static str, Places>,
 }
 
@@ -79,11 +88,25 @@ impl Life {
         while self.inline.journal().unwrap() == Round::Worked {}
     }
 
+    /// As requests would find it.
+    fn see_topic(&self, topic: &crate::metadata::Topic) -> SeenTopic {
+        let handle = self.broker.registry.with_id(topic.id).unwrap();
+        assert_eq!(handle.partitions.len(), topic.partitions as usize);
+        let ends = handle.partitions.iter().map(|p| p.log.bounds(Lsn::ZERO).log_end);
+        SeenTopic {
+            id: topic.id,
+            retention_ms: handle.topic.config().retention_ms,
+            ends: ends.map(Offset::get).collect(),
+        }
+    }
+
     fn see(&self) -> Seen {
         let topics: BTreeMap<_, _> = {
             let meta = self.broker.lock_coordinator();
             let topics = meta.driver.machine.user_topics();
-            topics.map(|topic| (topic.name.to_string(), topic.id)).collect()
+            topics
+                .map(|topic| (topic.name.to_string(), self.see_topic(topic)))
+                .collect()
         };
         // As the machine has them: what is shown leaves out topics that are gone.
         let groups = self.broker.lock_groups();
@@ -125,7 +148,22 @@ fn commit(group: &str, topics: &[&str], at: i64) -> Request {
     })
 }
 
-/// Commits of two groups over two topics, one of which is deleted and made again on the way.
+/// A partition more, and other rules with it.
+fn grown(partitions: u32) -> Request {
+    Request::AlterTopic(AlterTopic {
+        name: "t".to_owned(),
+        set: vec![("retention.ms".to_owned(), (1000 * partitions).to_string())],
+        partitions,
+        ..AlterTopic::default()
+    })
+}
+
+fn batch_to(partition: u32) -> Request {
+    let payload = ProducePayload::Raw(batch(1, None));
+    request(Acks::Fsync, vec![item(named("t", partition), payload)])
+}
+
+/// Commits of two groups over two topics, one of which is deleted and made again on the way, and the other one grows.
 fn act(life: &mut Life, n: u32) {
     let at = i64::from(n);
     match n % 12 {
@@ -142,8 +180,13 @@ fn act(life: &mut Life, n: u32) {
             life.ask(create("u", 1));
             life.ask(request(Acks::Fsync, vec![raw("u", 100)]));
         }
-        // Records are to be read before they are passed: nothing is visible yet.
-        2 => {}
+        // Also: records are to be read before they are passed, and nothing is visible yet.
+        2 => {
+            life.ask(grown(n / 12 + 2));
+        }
+        6 => {
+            life.ask(batch_to(n / 12 + 1));
+        }
         3 | 7 | 11 => {
             life.ask(commit("h", &["t"], at));
         }
@@ -163,9 +206,17 @@ fn check(image: &SimDisk, ids: &Arc<CountedIds>, history: &History, what: &str) 
         "{what}: {found:?} is none of {possible:?}"
     );
     // And it goes on from there.
-    if found.topics.contains_key("t") {
+    if let Some(t) = found.topics.get("t") {
+        let partitions = u32::try_from(t.ends.len()).unwrap();
         life.ask(commit("g", &["t"], 0));
+        life.ask(batch_to(partitions - 1));
+        life.ask(grown(partitions + 1));
+        life.ask(batch_to(partitions));
         life.make_durable();
+        let ends = &life.see().topics["t"].ends;
+        assert_eq!(ends.len(), t.ends.len() + 1, "{what}");
+        assert_eq!(ends[t.ends.len() - 1], t.ends[t.ends.len() - 1] + 1, "{what}");
+        assert_eq!(ends[t.ends.len()], 1, "{what}");
     }
 }
 

@@ -408,6 +408,43 @@ fn too_many_batches_in_one_request_are_refused() {
     );
 }
 
+/// A compressed batch for partition 0.
+fn compressed(topic: &str, records: u32) -> ProducePartition {
+    let mut builder = BatchBuilder::new().compressed(crate::record::Codec::Zstd);
+    for _ in 0..records {
+        builder.push(Timestamp(5), None, Some(&[b'v'; 1_000]), &[]);
+    }
+    item(named(topic, 0), ProducePayload::Raw(builder.finish(None)))
+}
+
+#[tokio::test]
+async fn small_compressed_batches_are_validated_where_they_arrive_and_many_of_them_elsewhere() {
+    let rig = Rig::new();
+    rig.create("t", 1);
+    for batches in [1, 8, 9, 1_000] {
+        let mut outcome = rig
+            .broker
+            .handle(request(Acks::Fsync, vec![compressed("t", 5); batches]));
+        let elsewhere = matches!(outcome, Outcome::Blocked { .. });
+        assert_eq!(elsewhere, batches > 8, "{batches}");
+        if let Outcome::Blocked { request, retry } = outcome {
+            retry.await;
+            outcome = rig.broker.handle(request);
+        }
+        let (_, reply) = waits(outcome);
+        let Ok(Response::Produce(Produced { partitions })) = reply else {
+            panic!("{reply:?}");
+        };
+        assert!(partitions.iter().all(Result::is_ok), "{batches}");
+    }
+    // One that holds more than a thread of connections should look at.
+    let large = compressed("t", 1_000);
+    assert!(large.payload.bytes() < 16 << 10);
+    let outcome = rig.broker.handle(request(Acks::Fsync, vec![large]));
+    assert!(matches!(outcome, Outcome::Blocked { .. }));
+    assert_eq!(rig.visible("t"), 5 * (1 + 8 + 9 + 1_000));
+}
+
 /// A topic whose records have the broker's time.
 fn create_with_append_time(rig: &Rig, name: &str) {
     let configs = vec![("message.timestamp.type".to_owned(), "LogAppendTime".to_owned())];

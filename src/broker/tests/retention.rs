@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::restart::restart;
 use super::*;
 use crate::api::{TrimPartition, TrimTopic, Trimmed};
 
@@ -145,4 +146,31 @@ fn a_clock_that_jumps_ahead_removes_nothing_for_its_age() {
     // Steady for half an hour: the new time is believed.
     assert!(rig.broker.retain().by_age);
     assert_eq!(rig.start_of("t"), 3);
+}
+
+/// The real clock of a machine may be set wrong while the broker is down: there is no look before it then.
+#[test]
+fn a_clock_that_was_set_ahead_before_the_start_removes_nothing_for_its_age() {
+    for (away, trusted) in [
+        (MINUTE * 10, true),
+        (MINUTE * 11, false),
+        (MINUTE * 600_000, false),
+    ] {
+        let rig = Rig::new();
+        rig.create_with("t", &[("retention.ms", "1000")]);
+        rig.fill("t", 3);
+        rig.clock.advance(away);
+        let mut rig = restart(rig, Vec::new(), &[]);
+        // A record that came with the wrong time is no proof of it.
+        rig.fill("t", 1);
+        assert_eq!(rig.broker.retain().by_age, trusted, "{away:?}");
+        if !trusted {
+            assert_eq!(rig.start_of("t"), 0);
+            rig.clock.advance(MINUTE * 30);
+            rig.broker.retain();
+            assert_eq!(rig.start_of("t"), 4);
+        }
+        rig = Rig::new();
+        assert!(rig.broker.retain().by_age, "nothing is known of an empty broker");
+    }
 }

@@ -22,10 +22,39 @@ pub(super) struct Topic {
     pub(super) batch_bytes_max: u32,
     /// A batch of this size is closed.
     pub(super) batch_bytes: usize,
-    /// Slot of partition 0; the others follow.
-    pub(super) first_slot: usize,
-    /// Partition of records without a key, until its batch is closed.
-    pub(super) sticky: AtomicU32,
+    /// Slot of each partition. One that a topic got later has its slot behind those of other topics.
+    pub(super) slots: Vec<usize>,
+    /// Partition of records without a key, until its batch is closed. Shared by what was known of the topic before, so it
+    /// may lie beyond the partitions known there.
+    pub(super) sticky: Arc<AtomicU32>,
+}
+
+/// What a broker says about a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Described {
+    pub(super) partitions: u32,
+    pub(super) batch_bytes_max: u32,
+    pub(super) batch_bytes: usize,
+}
+
+impl Topic {
+    fn is(&self, described: &Described) -> bool {
+        let Described {
+            partitions,
+            batch_bytes_max,
+            batch_bytes,
+        } = *described;
+        (self.partitions, self.batch_bytes_max, self.batch_bytes)
+            == (partitions, batch_bytes_max, batch_bytes)
+    }
+
+    fn slot(&self, partition: u32) -> usize {
+        self.slots[index(partition)]
+    }
+
+    fn sticky_partition(&self) -> u32 {
+        self.sticky.load(Ordering::Relaxed) % self.partitions.max(1)
+    }
 }
 
 /// A batch that is closed.
@@ -67,6 +96,7 @@ impl OpenBatch {
 #[derive(Debug)]
 struct Slot {
     topic: Arc<Topic>,
+    partition: u32,
     open: Option<OpenBatch>,
     closed: Vec<Batch>,
 }
@@ -102,19 +132,42 @@ pub(super) struct Added<T> {
 }
 
 impl Accumulator {
-    /// A topic that has its place already. A second place for one partition would begin its sequences again, and the broker
-    /// would take its records for duplicates.
-    pub(super) fn topic(&self, id: TopicId) -> Option<Arc<Topic>> {
-        let slot = self.slots.iter().find(|slot| slot.topic.id == id);
-        slot.map(|slot| slot.topic.clone())
-    }
-
-    /// Makes room for a topic's partitions.
-    pub(super) fn add_topic(&mut self, describe: impl FnOnce(usize) -> Topic) -> Arc<Topic> {
-        let topic = Arc::new(describe(self.slots.len()));
-        for _ in 0..topic.partitions {
+    /// A topic as the broker describes it, with places for its partitions. Partitions that have a place keep it: a second
+    /// one would begin their sequences again, and the broker would take their records for duplicates.
+    pub(super) fn topic(&mut self, name: &str, id: TopicId, described: Described) -> Arc<Topic> {
+        let known = self.slots.iter().find(|slot| slot.topic.id == id);
+        let known = known.map(|slot| slot.topic.clone());
+        if let Some(known) = known.as_ref().filter(|known| known.is(&described)) {
+            return known.clone();
+        }
+        let partitions = described.partitions.max(1);
+        let (name, mut slots, sticky) = match known {
+            Some(known) => (known.name.clone(), known.slots.clone(), known.sticky.clone()),
+            None => {
+                let sticky = AtomicU32::new(fastrand::u32(0..partitions));
+                (Arc::from(name), Vec::new(), Arc::new(sticky))
+            }
+        };
+        let has = slots.len();
+        // Partitions are never removed, so there are at least those that have a place.
+        let more = index(partitions).saturating_sub(has);
+        slots.extend((self.slots.len()..).take(more));
+        let topic = Arc::new(Topic {
+            name,
+            id,
+            partitions: u32::try_from(slots.len()).unwrap_or(u32::MAX),
+            batch_bytes_max: described.batch_bytes_max,
+            batch_bytes: described.batch_bytes,
+            slots,
+            sticky,
+        });
+        for slot in &topic.slots[..has] {
+            self.slots[*slot].topic = topic.clone();
+        }
+        for partition in (0..topic.partitions).skip(has) {
             self.slots.push(Slot {
                 topic: topic.clone(),
+                partition,
                 open: None,
                 closed: Vec::new(),
             });
@@ -124,9 +177,8 @@ impl Accumulator {
 
     /// Which topic and partition a slot is.
     pub(super) fn place(&self, slot: usize) -> (Arc<Topic>, u32) {
-        let topic = &self.slots[slot].topic;
-        let partition = u32::try_from(slot - topic.first_slot).unwrap_or(u32::MAX);
-        (topic.clone(), partition)
+        let slot = &self.slots[slot];
+        (slot.topic.clone(), slot.partition)
     }
 
     /// Number of slots.
@@ -153,7 +205,7 @@ impl Accumulator {
             now,
         } = *accepted;
         let sticky = record.partition.is_none() && record.key.is_none();
-        let mut at = topic.first_slot + index(partition_of(topic, record));
+        let mut at = topic.slot(partition_of(topic, record));
         let (key, value) = (record.key.as_deref(), record.value.as_deref());
         let mut wake = false;
         if let Some(open) = &self.slots[at].open {
@@ -164,7 +216,7 @@ impl Accumulator {
                 self.close(at);
                 wake = true;
                 if sticky {
-                    at = topic.first_slot + index(topic.sticky.load(Ordering::Relaxed));
+                    at = topic.slot(topic.sticky_partition());
                 }
             }
         }
@@ -205,7 +257,7 @@ impl Accumulator {
         now: Duration,
     ) -> Result<Added<BatchTicket>, Error> {
         self.check_not_ended()?;
-        let at = topic.first_slot + index(partition);
+        let at = topic.slot(partition);
         self.close(at);
         let (number, completion) = self.new_completion();
         let ticket = BatchTicket::new(completion.clone());
@@ -280,11 +332,12 @@ impl Accumulator {
         let slot = &mut self.slots[at];
         let Some(open) = slot.open.take() else { return };
         slot.closed.push(open.close());
-        let (topic, sticky) = (&slot.topic, &slot.topic.sticky);
-        let partition = u32::try_from(at - topic.first_slot).unwrap_or(0);
+        let (topic, partition) = (&slot.topic, slot.partition);
         // Records without a key go on to the next partition when their batch is closed.
         let next = (partition + 1) % topic.partitions.max(1);
-        let _ = sticky.compare_exchange(partition, next, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = topic
+            .sticky
+            .compare_exchange(partition, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     fn new_completion(&mut self) -> (u64, Arc<Completion>) {
@@ -307,7 +360,7 @@ fn partition_of(topic: &Topic, record: &ProducerRecord) -> u32 {
     match (record.partition, &record.key) {
         (Some(partition), _) => partition,
         (None, Some(key)) => partition_for_key(key, topic.partitions),
-        (None, None) => topic.sticky.load(Ordering::Relaxed),
+        (None, None) => topic.sticky_partition(),
     }
 }
 
@@ -321,15 +374,13 @@ mod tests {
 
     fn accumulator(partitions: u32, batch_bytes: usize) -> (Accumulator, Arc<Topic>) {
         let mut accumulator = Accumulator::default();
-        let topic = accumulator.add_topic(|first_slot| Topic {
-            name: "orders".into(),
-            id: TopicId::from_bytes([9; 16]),
+        let described = Described {
             partitions,
             batch_bytes_max: 1 << 20,
             batch_bytes,
-            first_slot,
-            sticky: AtomicU32::new(0),
-        });
+        };
+        let topic = accumulator.topic("orders", TopicId::from_bytes([9; 16]), described);
+        topic.sticky.store(0, Ordering::Relaxed);
         (accumulator, topic)
     }
 
@@ -356,6 +407,48 @@ mod tests {
             |at, batch| taken.push((at, batch.records)),
         );
         taken
+    }
+
+    #[test]
+    fn partitions_that_a_topic_gets_have_places_and_the_others_keep_theirs() {
+        let (mut accumulator, before) = accumulator(2, 1_000);
+        let other = Described {
+            partitions: 1,
+            batch_bytes_max: 1 << 20,
+            batch_bytes: 1_000,
+        };
+        accumulator.topic("other", TopicId::from_bytes([8; 16]), other);
+        let grown = Described {
+            partitions: 4,
+            batch_bytes: 90,
+            ..other
+        };
+        let after = accumulator.topic("orders", before.id, grown);
+        assert_eq!((after.partitions, after.batch_bytes), (4, 90));
+        assert_eq!(after.slots, [0, 1, 3, 4]);
+        let places: Vec<_> = (0..5).map(|slot| accumulator.place(slot)).collect();
+        let places: Vec<_> = places.iter().map(|(topic, p)| (&*topic.name, *p)).collect();
+        assert_eq!(
+            places,
+            [
+                ("orders", 0),
+                ("orders", 1),
+                ("other", 0),
+                ("orders", 2),
+                ("orders", 3)
+            ]
+        );
+        assert!(Arc::ptr_eq(&accumulator.place(0).0, &after));
+        assert!(Arc::ptr_eq(
+            &accumulator.topic("orders", before.id, grown),
+            &after
+        ));
+        // Who still has the older view writes to what it knows, and those with the newer one go round all of them.
+        let record = ProducerRecord::to("orders").value(vec![0; 40]);
+        before.sticky.store(3, Ordering::Relaxed);
+        add(&mut accumulator, &before, &record);
+        add(&mut accumulator, &after, &record);
+        assert_eq!(ready(&mut accumulator, 9, true), [(1, 1), (4, 1)]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod sender;
 mod ticket;
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use tokio::sync::{Notify, Semaphore};
 pub use record::{BatchMetadata, PreparedBatch, ProducerRecord, RecordMetadata};
 pub use ticket::{BatchTicket, Ticket};
 
-use self::accumulator::{Accepted, Accumulator, Added, Topic};
+use self::accumulator::{Accepted, Accumulator, Added, Described, Topic};
 use self::queue::{QueueOptions, WINDOW_BATCHES_MAX};
 use self::sender::Sender;
 use self::ticket::{Answered, Completion};
@@ -51,6 +51,7 @@ struct Options {
     buffer_bytes: u32,
     delivery_timeout: Duration,
     compression: Codec,
+    topics_max_age: Duration,
     backoff: super::backoff::Backoff,
 }
 
@@ -96,6 +97,7 @@ impl ProducerBuilder {
                 buffer_bytes: 32 << 20,
                 delivery_timeout: Duration::from_secs(120),
                 compression: Codec::None,
+                topics_max_age: Duration::from_secs(60),
                 backoff: client.link.backoff(),
             },
             link: client.link.clone(),
@@ -159,6 +161,14 @@ impl ProducerBuilder {
         self
     }
 
+    /// After how long topics are looked up again while records are sent, to see what was changed about them: more partitions, other
+    /// limits. Records without a partition may go to new ones from then on. Default: 60 s.
+    #[must_use]
+    pub fn topics_max_age(mut self, age: Duration) -> Self {
+        self.options.topics_max_age = age;
+        self
+    }
+
     /// How batches are compressed; one that would not become smaller is sent as it is. They are stored as they are sent and
     /// come to consumers so. Does not concern [`Producer::send_batch`]. Default: not at all.
     #[must_use]
@@ -180,6 +190,7 @@ impl ProducerBuilder {
             accumulator: Mutex::new(Accumulator::compressing(self.options.compression)),
             topics: Mutex::default(),
             failures: Mutex::default(),
+            refreshing: AtomicBool::new(false),
             wake: Notify::new(),
         });
         let sender = Sender::new(shared.clone());
@@ -205,6 +216,8 @@ struct Shared {
     /// Bytes of records without an answer that still fit.
     budget: Semaphore,
     failures: Mutex<Vec<Arc<Completion>>>,
+    /// Topics are being looked up again.
+    refreshing: AtomicBool,
     /// The sender has something new to look at.
     wake: Notify,
 }
@@ -244,6 +257,33 @@ impl Shared {
             .cloned()
     }
 
+    /// What is known of the topics is old: they are looked up again, one after the other, in the background.
+    fn refresh_topics(self: &Arc<Self>) {
+        if self.refreshing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let names: Vec<Arc<str>> = {
+            let topics = self.topics.lock().expect("no panics while locked");
+            topics.keys().cloned().collect()
+        };
+        let shared = Arc::clone(self);
+        self.link.tasks.spawn(|stop| async move {
+            let all = async {
+                for name in names {
+                    // Who sends to a topic that is gone is told so by the broker.
+                    if let Err(error) = shared.look_up(&name).await {
+                        tracing::debug!(topic = %name, %error, "topic not looked up again");
+                    }
+                }
+            };
+            tokio::select! {
+                () = all => {}
+                () = stop.cancelled() => {}
+            }
+            shared.refreshing.store(false, Ordering::Release);
+        });
+    }
+
     fn forget_topic(&self, topic: &Topic) {
         let mut topics = self.topics.lock().expect("no panics while locked");
         if topics.get(&topic.name).is_some_and(|known| known.id == topic.id) {
@@ -252,9 +292,29 @@ impl Shared {
     }
 
     async fn topic(self: &Arc<Self>, name: &str) -> Result<Arc<Topic>, Error> {
-        if let Some(topic) = self.known_topic(name) {
-            return Ok(topic);
+        match self.known_topic(name) {
+            Some(topic) => Ok(topic),
+            None => self.look_up(name).await,
         }
+    }
+
+    /// The topic as the broker has it now, where what is known of it does not do: it may have more partitions, or take larger
+    /// batches.
+    async fn topic_for<T>(
+        self: &Arc<Self>,
+        name: &str,
+        check: impl Fn(&Topic) -> Result<T, Error>,
+    ) -> Result<(Arc<Topic>, T), Error> {
+        let topic = self.topic(name).await?;
+        if let Ok(checked) = check(&topic) {
+            return Ok((topic, checked));
+        }
+        let topic = self.look_up(name).await?;
+        let checked = check(&topic)?;
+        Ok((topic, checked))
+    }
+
+    async fn look_up(&self, name: &str) -> Result<Arc<Topic>, Error> {
         let client = Client {
             link: self.link.clone(),
         };
@@ -270,29 +330,14 @@ impl Shared {
             0 => limit,
             max => limit.min(max),
         };
-        let partitions = u32::try_from(described.partitions.len())
-            .unwrap_or(u32::MAX)
-            .max(1);
         let batch_bytes = self.options.batch_bytes.min(batch_bytes_max);
+        let found = Described {
+            partitions: u32::try_from(described.partitions.len()).unwrap_or(u32::MAX),
+            batch_bytes_max,
+            batch_bytes: usize::try_from(batch_bytes).unwrap_or(usize::MAX),
+        };
         let mut topics = self.topics.lock().expect("no panics while locked");
-        // Somebody else may have looked it up meanwhile; a partition must have one place only.
-        if let Some(topic) = topics.get(name) {
-            return Ok(topic.clone());
-        }
-        let mut accumulator = self.lock();
-        let known = accumulator.topic(described.topic_id);
-        let topic = known.unwrap_or_else(|| {
-            accumulator.add_topic(|first_slot| Topic {
-                name: name.into(),
-                id: described.topic_id,
-                partitions,
-                batch_bytes_max,
-                batch_bytes: usize::try_from(batch_bytes).unwrap_or(usize::MAX),
-                first_slot,
-                sticky: AtomicU32::new(fastrand::u32(0..partitions)),
-            })
-        });
-        drop(accumulator);
+        let topic = self.lock().topic(name, described.topic_id, found);
         topics.insert(topic.name.clone(), topic.clone());
         Ok(topic)
     }
@@ -333,8 +378,8 @@ impl Producer {
     /// `Usage` or `Broker` if the record can never be sent.
     pub async fn enqueue(&self, record: ProducerRecord) -> Result<Ticket, Error> {
         let shared = &self.handle.shared;
-        let topic = shared.topic(&record.topic).await?;
-        let bytes = record_bytes(&topic, &record)?;
+        let check = |topic: &Topic| record_bytes(topic, &record);
+        let (topic, bytes) = shared.topic_for(&record.topic, check).await?;
         let room = shared.budget.acquire_many(self.charge(bytes)).await;
         room.map_err(|_| closed())?.forget();
         self.add(&topic, &record, self.charge(bytes))
@@ -372,11 +417,13 @@ impl Producer {
         batch: impl Into<PreparedBatch>,
     ) -> Result<BatchTicket, Error> {
         let shared = &self.handle.shared;
-        let topic = shared.topic(topic).await?;
         let batch = batch.into();
-        check_partition(&topic, partition)?;
         let bytes = batch.sealed.total_bytes();
-        check_size(&topic, u64::from(bytes))?;
+        let check = |topic: &Topic| {
+            check_partition(topic, partition)?;
+            check_size(topic, u64::from(bytes))
+        };
+        let (topic, ()) = shared.topic_for(topic, check).await?;
         let charge = self.charge(bytes);
         shared
             .budget

@@ -84,6 +84,8 @@ pub(super) struct Sender {
     new_id: bool,
     /// The epoch that the broker has, where it is not the one that came with the identity.
     bump_from: Option<i32>,
+    /// When topics are looked up again; `None`: nothing was sent yet.
+    refresh_due: Option<Duration>,
     mailbox: mpsc::Sender<Reply>,
     replies: mpsc::Receiver<Reply>,
     /// Holds one: there is one attempt to connect at a time.
@@ -109,6 +111,7 @@ impl Sender {
             identity_not_before: Duration::ZERO,
             new_id: false,
             bump_from: None,
+            refresh_due: None,
             mailbox,
             replies,
             connected_tx,
@@ -125,6 +128,7 @@ impl Sender {
             if self.shared.lock().is_finished() {
                 return;
             }
+            self.refresh_topics(now);
             self.send_ready(now).await;
             wakes_at = earliest(wakes_at, self.next_timer(now));
             match self.next_event(wakes_at).await {
@@ -135,6 +139,17 @@ impl Sender {
             while let Ok(reply) = self.replies.try_recv() {
                 self.on_reply(reply);
             }
+        }
+    }
+
+    /// Looks topics up again where that was long ago. Only while there is something to send: who is idle need not know.
+    fn refresh_topics(&mut self, now: Duration) {
+        let due = *self
+            .refresh_due
+            .get_or_insert(now + self.shared.options.topics_max_age);
+        if now >= due && !self.busy.is_empty() {
+            self.refresh_due = Some(now + self.shared.options.topics_max_age);
+            self.shared.refresh_topics();
         }
     }
 
@@ -517,6 +532,10 @@ impl Sender {
             // Deleted, perhaps created again: the next record looks it up.
             let (topic, _) = self.shared.lock().place(sent.slot);
             self.shared.forget_topic(&topic);
+        }
+        if error.code() == Some(ErrorCode::MessageTooLarge) {
+            // The topic takes less than it did: what comes next is cut to that.
+            self.shared.refresh_topics();
         }
         let failure = self.queues[sent.slot].on_failure(sent.no, error, now);
         if failure == Some(Failure::Forgotten) {

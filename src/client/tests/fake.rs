@@ -119,6 +119,12 @@ impl FakeBroker {
         batches.flat_map(values).collect()
     }
 
+    /// Gives the topic more partitions.
+    pub(super) fn grow(&self, partitions: usize) {
+        let mut state = self.shared.state.lock().unwrap();
+        state.partitions.resize_with(partitions, Partition::default);
+    }
+
     /// Number of batches of a partition.
     pub(super) fn batches(&self, partition: usize) -> usize {
         self.shared.state.lock().unwrap().partitions[partition]

@@ -115,6 +115,104 @@ fn snappy_is_read_with_and_without_frame() {
     }
 }
 
+/// Consumers of other makes stop at a stream that is not whole, or at what follows it, so none is stored.
+#[test]
+fn a_stream_is_whole_and_the_only_one() {
+    // More than one block of every codec.
+    let records = records();
+    for codec in REAL {
+        let whole = codec.compress(&records).unwrap();
+        for cut in 0..whole.len() {
+            if let Ok(found) = codec.decompress(&whole[..cut], records.len()) {
+                // Blocks of Snappy do not say whether more follow: the count of records does.
+                let may_end = codec == Codec::Snappy || found.is_empty();
+                assert!(may_end, "{codec}: cut at {cut} of {} is taken", whole.len());
+                assert!(found.len() < records.len());
+            }
+        }
+        for behind in [&[0][..], &[0; 12], b"behind it", &whole[..whole.len() / 2]] {
+            let longer = [&whole, behind].concat();
+            let error = codec.decompress(&longer, 1 << 20).unwrap_err();
+            assert!(matches!(error, BatchError::Invalid(_)), "{codec}: {error}");
+        }
+    }
+}
+
+#[test]
+fn lz4_frames_are_measured_with_all_their_options() {
+    use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
+    let records = records();
+    for options in 0..16_u8 {
+        let on = |bit: u8| options & (1 << bit) != 0;
+        let mode = if on(0) {
+            BlockMode::Linked
+        } else {
+            BlockMode::Independent
+        };
+        let info = FrameInfo::new()
+            .block_size(BlockSize::Max64KB)
+            .block_mode(mode)
+            .block_checksums(on(1))
+            .content_checksum(on(2))
+            .content_size(on(3).then_some(records.len() as u64));
+        let mut encoder = FrameEncoder::with_frame_info(info, Vec::new());
+        encoder.write_all(&records).unwrap();
+        let whole = encoder.finish().unwrap();
+        assert_eq!(
+            Codec::Lz4.decompress(&whole, records.len()).unwrap(),
+            records,
+            "{options}"
+        );
+        for cut in 0..whole.len() {
+            assert!(
+                Codec::Lz4.decompress(&whole[..cut], records.len()).is_err(),
+                "{options}: {cut}"
+            );
+        }
+        // Another frame: most readers see the first one alone.
+        let twice = [&whole[..], &whole].concat();
+        assert!(
+            Codec::Lz4.decompress(&twice, 2 * records.len()).is_err(),
+            "{options}"
+        );
+        if on(2) {
+            let mut damaged = whole.clone();
+            *damaged.last_mut().unwrap() ^= 1;
+            assert!(
+                Codec::Lz4.decompress(&damaged, records.len()).is_err(),
+                "{options}"
+            );
+        }
+    }
+    // What only its decoder knows: the format before frames, a block of no bytes.
+    let block = lz4_flex::block::compress(&records[..1000]);
+    let size = u32::try_from(block.len()).unwrap().to_le_bytes();
+    let legacy = [&0x184c_2102_u32.to_le_bytes()[..], &size, &block].concat();
+    assert!(Codec::Lz4.decompress(&legacy, 1 << 20).is_err());
+    let mut empty_block = Codec::Lz4.compress(&records).unwrap();
+    empty_block.splice(7..7, (1_u32 << 31).to_le_bytes());
+    assert!(Codec::Lz4.decompress(&empty_block, 1 << 20).is_err());
+}
+
+/// Several members of gzip and several frames of Zstandard are one stream by their formats.
+#[test]
+fn members_and_frames_add_up_under_one_limit() {
+    let half = records();
+    for codec in [Codec::Gzip, Codec::Zstd] {
+        let part = codec.compress(&half).unwrap();
+        let two = [&part[..], &part].concat();
+        let read = codec.decompress(&two, 2 * half.len()).unwrap();
+        assert_eq!(read, [&half[..], &half].concat(), "{codec}");
+        let error = codec.decompress(&two, 2 * half.len() - 1).unwrap_err();
+        assert!(matches!(error, BatchError::Expands { .. }), "{codec}: {error}");
+    }
+    // One byte in a frame of Zstandard, and the same for a dictionary that nobody has.
+    let alone = [0x28, 0xb5, 0x2f, 0xfd, 0x20, 1, 0x09, 0, 0, b'x'];
+    assert_eq!(&*Codec::Zstd.decompress(&alone, 1).unwrap(), b"x");
+    let bound = [0x28, 0xb5, 0x2f, 0xfd, 0x21, 7, 1, 0x09, 0, 0, b'x'];
+    assert!(Codec::Zstd.decompress(&bound, 1).is_err());
+}
+
 #[test]
 fn a_compressed_batch_is_walked_as_an_uncompressed_one() {
     for codec in REAL {

@@ -122,6 +122,8 @@ impl LocalLog {
             Ok(found) => found.map(|found| found.map_or(Look::Nothing, Look::Found)),
             Err(_) if self.is_deleted() => Err(ReadError::NotOwner),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Look::Moved),
+            // Its file is cut step by step on the way to being removed, which is no damage.
+            Err(_) if self.state().log_start >= segment.end => Ok(Look::Moved),
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
                 Err(self.damaged(segment.base.max(from), segment.end))
             }
@@ -170,5 +172,36 @@ impl LocalLog {
             walk.position += bytes.len() as u64;
             expected = header.last_offset().next();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::LogStore as _;
+    use crate::storage::local::paths;
+    use crate::storage::local::tests::{CONFIG, Rig, key, small};
+
+    #[test]
+    fn a_segment_that_is_removed_under_a_lookup_is_not_taken_for_damaged() {
+        let mut rig = Rig::new(&small());
+        for fill in 0..40 {
+            rig.produce(key(1, 0), 2, 500, fill);
+        }
+        rig.inline.apply().unwrap();
+        let log = rig.store.open(key(1, 0), CONFIG);
+        let everything = Timestamp(i64::MIN);
+        let before = log.state().candidates(everything, rig.durable()).unwrap();
+        let oldest = before.segments[0];
+        // Trimmed meanwhile, and its file is on its way out.
+        log.state().start_at(oldest.end);
+        rig.disk
+            .write_file(&paths::segment(key(1, 0), oldest.base), b"cut")
+            .unwrap();
+        assert!(std::matches!(log.look(&before, everything), Ok(Look::Moved)));
+        let found = log.find_timestamp_now(everything, rig.durable()).unwrap();
+        assert_eq!(found.unwrap().offset, oldest.end);
+        assert_eq!(log.state().quarantined, []);
+        assert_eq!(log.reads().crc_errors(), 0);
     }
 }

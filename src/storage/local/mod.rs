@@ -251,7 +251,7 @@ impl LogStore for LocalStore {
             disk: Some((self.engine.budget.disk_free(), self.engine.settings.reserve_bytes)),
             memory: None,
             recovery: Some(RecoverySummary {
-                clean: report.clean,
+                clean: report.in_order(),
                 groups: report.groups,
                 bytes: report.bytes,
                 lost_groups: report.lost_groups,

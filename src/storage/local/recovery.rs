@@ -64,6 +64,13 @@ pub struct RecoveryReport {
     pub unfinished: bool,
 }
 
+impl RecoveryReport {
+    /// Whether the run before ended in order, or there was none: a new directory has nothing to be unclean about.
+    pub fn in_order(&self) -> bool {
+        self.clean || self.end == Lsn::ZERO
+    }
+}
+
 /// The parts of an open engine.
 #[derive(Debug)]
 pub(super) struct Opened {

@@ -181,6 +181,34 @@ fn a_produced_partition_says_what_it_got() {
 }
 
 #[test]
+fn a_changed_topic_is_shown_with_its_configuration() {
+    let altered = AlteredTopic {
+        id: TopicId::from_bytes([9; 16]),
+        partitions: 7,
+        configs: vec![ConfigEntry {
+            name: "preallocate".to_owned(),
+            value: "true".to_owned(),
+            source: "topic".to_owned(),
+            has_effect: false,
+        }],
+        changed: true,
+    };
+    let expected = v1::AlterTopicResponse {
+        topic_id: Bytes::from(vec![9; 16]),
+        partitions: 7,
+        configs: vec![v1::ConfigEntry {
+            name: "preallocate".to_owned(),
+            value: "true".to_owned(),
+            source: "topic".to_owned(),
+            without_effect: true,
+        }],
+        changed: true,
+    };
+    let shown = decode(&reply(1, Ok(Response::AlterTopic(altered)), MAX));
+    assert_eq!(shown.body, Some(Body::AlterTopic(expected)));
+}
+
+#[test]
 fn other_answers_cross_the_wire() {
     let id = TopicId::from_bytes([9; 16]);
     let cases = [

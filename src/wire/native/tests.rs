@@ -399,6 +399,12 @@ fn other_wrong_fields_are_named() {
     internal[15] = 1;
     assert_eq!(wrong_field(create(&internal)), "create_topic.operation_id");
     assert_eq!(wrong_field(create(b"x")), "create_topic.operation_id");
+    let alter = Body::AlterTopic(v1::AlterTopicRequest {
+        name: "a".to_owned(),
+        topic_id: Bytes::from_static(b"x"),
+        ..Default::default()
+    });
+    assert_eq!(wrong_field(alter), "alter_topic.topic_id");
     let init = |producer_id, producer_epoch| {
         Body::InitProducer(v1::InitProducerRequest {
             producer_id,

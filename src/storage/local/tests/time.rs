@@ -1,6 +1,7 @@
 //! Times of segments: what is known of them, and that it survives.
 
 use super::*;
+use crate::record::Codec;
 
 fn segments(rig: &Rig, key: PartitionKey) -> Vec<crate::storage::SegmentSummary> {
     rig.store.open(key, CONFIG).segments()
@@ -199,6 +200,64 @@ fn damage_on_the_way_to_a_time_is_an_error_and_never_a_later_record() {
         Ok(Some((3, 15))),
         "before the damage"
     );
+}
+
+/// What the broker does with a batch before it is stored.
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    Compressed(Codec),
+    AppendTime(Codec),
+}
+
+/// Batches of three records in this form, in turns of segments: the offset and time of every record as a reader sees it.
+fn fill_in_form(rig: &mut Rig, form: Form) -> Written {
+    let mut written = Written::new();
+    for i in 0..40 {
+        let (codec, stamped) = match form {
+            Form::Compressed(codec) => (codec, None),
+            Form::AppendTime(codec) => (codec, Some(1_000 * i)),
+        };
+        let times = [i * 400, i * 400 + 300, i * 400 - 250];
+        let mut builder = BatchBuilder::new().compressed(codec);
+        for time in times {
+            builder.push(Timestamp(time), None, Some(&[7; 250]), &[]);
+        }
+        let mut batch = crate::record::validate(builder.finish(None), u32::MAX).unwrap();
+        let end = rig.store.open(key(1, 0), CONFIG).bounds(Lsn::ZERO).log_end;
+        batch.stamp(end, rig.store.leader_epoch());
+        assert_eq!(Codec::of(batch.header()), Ok(codec));
+        if let Some(at) = stamped {
+            batch.stamp_append_time(Timestamp(at));
+        }
+        for (record, time) in (0..).zip(times) {
+            written.push((end.get() + record, stamped.unwrap_or(time)));
+        }
+        rig.submit(vec![(key(1, 0), batch)], &[]);
+        while rig.inline.journal().unwrap() == Round::Worked {}
+    }
+    written
+}
+
+#[test]
+fn a_time_is_found_exactly_in_compressed_batches_and_in_those_with_the_brokers_time() {
+    let real = [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
+    let forms = real.map(Form::Compressed).into_iter();
+    for form in forms.chain([Form::AppendTime(Codec::None), Form::AppendTime(Codec::Zstd)]) {
+        let mut rig = Rig::new(&small());
+        let written = fill_in_form(&mut rig, form);
+        compare(&rig, key(1, 0), &written, 0, &format!("{form:?}, in memory"));
+        rig.inline.stop().unwrap();
+        let again = Rig::open(&rig.disk.after_kill(), &small()).unwrap();
+        compare(&again, key(1, 0), &written, 0, &format!("{form:?}, from disk"));
+        again.store.open(key(1, 0), CONFIG).state().log_start = offset(37);
+        compare(
+            &again,
+            key(1, 0),
+            &written,
+            37,
+            &format!("{form:?}, behind a trim"),
+        );
+    }
 }
 
 #[test]

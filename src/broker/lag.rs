@@ -1,0 +1,66 @@
+//! How far behind groups are, for metrics.
+
+use std::collections::BTreeMap;
+
+use super::Broker;
+use crate::model::{GroupId, Offset, PartitionKey, Timestamp, TopicName};
+use crate::storage::{LogStore, PartitionLog};
+
+/// A group at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupNow {
+    /// Which one.
+    pub name: GroupId,
+    /// When it committed last.
+    pub last_commit: Timestamp,
+    /// Records between what it committed and the end, of each topic, by name.
+    pub lag: BTreeMap<TopicName, u64>,
+    /// The most of them in one partition.
+    pub lag_max: u64,
+}
+
+/// A group's offsets as they are copied out of the machine.
+type Copied = (GroupId, Vec<(PartitionKey, Offset)>, Timestamp);
+
+impl<S: LogStore> Broker<S> {
+    /// The first groups in the order of their names, and how many there are in all.
+    pub fn groups_now(&self, groups_max: usize) -> (Vec<GroupNow>, usize) {
+        let (copied, all) = self.copy_groups(groups_max);
+        (
+            copied.into_iter().map(|group| self.group_now(group)).collect(),
+            all,
+        )
+    }
+
+    /// Looks nothing up while the groups are locked: commits wait for this.
+    fn copy_groups(&self, groups_max: usize) -> (Vec<Copied>, usize) {
+        let groups = self.lock_groups();
+        let first = groups.machine.groups().take(groups_max);
+        let copied = first.map(|(name, offsets)| {
+            let times = offsets.values().map(|committed| committed.committed);
+            let last = times.max().unwrap_or_default();
+            let offsets = offsets.iter().map(|(key, committed)| (*key, committed.offset));
+            (name.clone(), offsets.collect(), last)
+        });
+        (copied.collect(), groups.machine.groups().count())
+    }
+
+    fn group_now(&self, (name, offsets, last_commit): Copied) -> GroupNow {
+        let durable = self.durable_lsn();
+        let mut group = GroupNow {
+            name,
+            last_commit,
+            lag: BTreeMap::new(),
+            lag_max: 0,
+        };
+        for (key, offset) in offsets {
+            let Some((topic, partition)) = self.partition_of(key) else {
+                continue;
+            };
+            let behind = partition.log.bounds(durable).high_watermark.since(offset);
+            *group.lag.entry(topic).or_default() += behind;
+            group.lag_max = group.lag_max.max(behind);
+        }
+        group
+    }
+}
