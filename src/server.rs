@@ -272,7 +272,10 @@ async fn drain(
             "the broker has stopped with a clean checkpoint"
         );
     } else {
-        info!(event = "stopped", "the broker has stopped, and with it everything in its memory");
+        info!(
+            event = "stopped",
+            "the broker has stopped, and with it everything in its memory"
+        );
     }
     Ok(())
 }

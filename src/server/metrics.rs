@@ -2,6 +2,8 @@
 //!
 //! The one place that knows both the components and the names of metrics.
 
+mod memory;
+
 use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -152,7 +154,7 @@ impl Metrics {
                 journal(&mut page, local);
                 recovery(&mut page, local);
             }
-            memory(&mut page, &engine);
+            memory::show(&mut page, engine.local.is_none(), engine.memory.as_ref());
         }
         disk(&mut page, &self.disk.now());
         self.space(&mut page);
@@ -698,45 +700,6 @@ fn journal(page: &mut Page, local: &LocalNow) {
         "Damaged batches found by reading.",
         local.crc_errors,
     );
-}
-
-/// What is in memory alone, and whether that is everything.
-fn memory(page: &mut Page, engine: &EngineNow) {
-    page.one(
-        Kind::Gauge,
-        "naru_in_memory",
-        "1 if this broker keeps everything in memory, so that nothing survives its end, else 0.",
-        engine.local.is_none().into(),
-    );
-    let Some(memory) = &engine.memory else { return };
-    for (kind, name, help, value) in [
-        (
-            Kind::Gauge,
-            "naru_memory_held_bytes",
-            "Memory taken by records that are in memory alone.",
-            memory.held_bytes,
-        ),
-        (
-            Kind::Gauge,
-            "naru_memory_limit_bytes",
-            "Most memory that they may take.",
-            memory.bytes_max,
-        ),
-        (
-            Kind::Counter,
-            "naru_memory_dropped_records",
-            "Records in memory that went because there was no room for them any more.",
-            memory.dropped_records,
-        ),
-        (
-            Kind::Counter,
-            "naru_memory_dropped_bytes",
-            "Bytes of their batches.",
-            memory.dropped_bytes,
-        ),
-    ] {
-        page.one(kind, name, help, value);
-    }
 }
 
 fn recovery(page: &mut Page, local: &LocalNow) {

@@ -225,7 +225,10 @@ fn a_restart_leaves_nothing_and_old_places_are_out_of_range() {
     // A batch that was sent before and is sent again is not there any more, so it is no duplicate; on disk it is.
     let (start, _) = life.marks("m");
     let (_, again) = life.produce(sequenced("m", producer, 0, 5));
-    assert_eq!((again.duplicate, again.offsets.unwrap().0), (false, offset(start)));
+    assert_eq!(
+        (again.duplicate, again.offsets.unwrap().0),
+        (false, offset(start))
+    );
     assert!(life.produce(sequenced("d", producer, 0, 5)).1.duplicate);
 }
 
@@ -248,7 +251,12 @@ fn beyond_its_bound_the_oldest_records_go_and_their_readers_are_told() {
     let held = life.broker.store.memory();
     assert!(held.held_bytes <= 65_536, "{held:?}");
     assert_eq!(held.dropped_records, u64::try_from(start).unwrap());
-    let files: u64 = life.disk.files().iter().map(|(path, _)| u64::from(path.ends_with(".log"))).sum();
+    let files: u64 = life
+        .disk
+        .files()
+        .iter()
+        .map(|(path, _)| u64::from(path.ends_with(".log")))
+        .sum();
     assert_eq!(files, 0, "nothing of it is on disk");
 }
 

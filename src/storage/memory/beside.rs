@@ -153,9 +153,10 @@ impl<L: PartitionLog> Parts<L> {
 
     fn touches_gone(&self) -> bool {
         self.trims.iter().any(|(log, _)| log.is_gone())
-            || self.appends.iter().any(
-                |placed| std::matches!(&*placed.log, EitherLog::InMemory(to) if to.log.is_gone()),
-            )
+            || self
+                .appends
+                .iter()
+                .any(|placed| std::matches!(&*placed.log, EitherLog::InMemory(to) if to.log.is_gone()))
     }
 }
 
@@ -165,7 +166,9 @@ impl<L: PartitionLog> ReservedLog<L> {
     fn need(&self, end: Offset, with_kept: bool) -> Need {
         let mut need = lock(&self.reserved).need(end);
         if with_kept {
-            need.ask = need.ask.or_else(|| end.checked_add(super::reserved::RESERVED_AHEAD));
+            need.ask = need
+                .ask
+                .or_else(|| end.checked_add(super::reserved::RESERVED_AHEAD));
         }
         need
     }
@@ -223,7 +226,11 @@ impl<S: LogStore> LogStore for WithMemory<S> {
         })?;
         let mut lsn = if with_kept { of_kept } else { Lsn::ZERO };
         for (placed, need) in parts.appends.iter().zip(needs) {
-            let at_least = if with_kept { of_kept } else { need.covered.unwrap_or(of_kept) };
+            let at_least = if with_kept {
+                of_kept
+            } else {
+                need.covered.unwrap_or(of_kept)
+            };
             lsn = lsn.max(self.append(placed, need, at_least, of_kept));
         }
         for (log, to) in &parts.trims {

@@ -204,7 +204,10 @@ impl MemoryLog {
     pub(super) fn trim(&self, lsn: Lsn, to: Offset) {
         let mut state = lock(&self.state);
         if to > state.end {
-            assert!(state.batches.is_empty(), "a log with batches begins at most where it ends");
+            assert!(
+                state.batches.is_empty(),
+                "a log with batches begins at most where it ends"
+            );
             state.end = to;
         }
         state.trims.push((lsn, to));

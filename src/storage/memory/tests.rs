@@ -10,8 +10,8 @@ use crate::model::{Lsn, Offset, PartitionId, PartitionKey, Timestamp, TopicId};
 use crate::record::{BatchBuilder, Codec, SealedBatch, validate};
 use crate::rt::BoxFuture;
 use crate::storage::{
-    Backpressure, Class, LogCaps, LogConfig, LogStore, PartitionLog, Permit, Placed, ReadError, ReadSpec, Step,
-    SubmitError, Trim,
+    Backpressure, Class, LogCaps, LogConfig, LogStore, PartitionLog, Permit, Placed, ReadError, ReadSpec,
+    Step, SubmitError, Trim,
 };
 use std::sync::Arc;
 use tokio::sync::{Notify, watch};
@@ -114,7 +114,9 @@ fn batch(records: u32, bytes: usize, codec: Option<Codec>, time: i64) -> SealedB
 fn append<S: LogStore>(store: &S, log: &Arc<S::Log>, mut batch: SealedBatch) -> Result<Lsn, SubmitError> {
     let base = log.bounds(Lsn::ZERO).log_end;
     batch.stamp(base, store.leader_epoch());
-    let permit = store.permit(u64::from(batch.total_bytes()), Class::Produce).unwrap();
+    let permit = store
+        .permit(u64::from(batch.total_bytes()), Class::Produce)
+        .unwrap();
     store.submit(
         permit,
         Step::append(Placed {
@@ -240,7 +242,10 @@ fn trims<S: LogStore>(store: &S) {
         .unwrap();
     assert_eq!(marks(store, &log), (11, 20));
     assert_eq!(held(store), before / 2);
-    assert!(std::matches!(read(store, &log, 10), Err(ReadError::OutOfRange(_))));
+    assert!(std::matches!(
+        read(store, &log, 10),
+        Err(ReadError::OutOfRange(_))
+    ));
     // The batch in which the log begins comes whole.
     assert_eq!(read(store, &log, 11).unwrap().1, 20);
     let step = Step {
@@ -248,10 +253,15 @@ fn trims<S: LogStore>(store: &S) {
         trims: smallvec::SmallVec::new(),
         deletions: [key(1).topic].into_iter().collect(),
     };
-    store.submit(store.permit(0, Class::Internal).unwrap(), step).unwrap();
+    store
+        .submit(store.permit(0, Class::Internal).unwrap(), step)
+        .unwrap();
     assert_eq!(held(store), 0);
     assert_eq!(read(store, &log, 12), Err(ReadError::NotOwner));
-    assert_eq!(append(store, &log, batch(1, 1, None, 1)), Err(SubmitError::NotOwner));
+    assert_eq!(
+        append(store, &log, batch(1, 1, None, 1)),
+        Err(SubmitError::NotOwner)
+    );
     let again = store.open(key(2), CONFIG);
     append(store, &again, batch(1, 1, None, 1)).unwrap();
     assert_eq!(marks(store, &again), (0, 1));
@@ -426,7 +436,10 @@ fn a_restart_begins_behind_every_offset_that_was_given() {
         if let Some(before) = ends.last() {
             assert!(start > *before, "{start} in life {life}, before it {before}");
             let out = read(&store, &log, *before).unwrap_err();
-            assert!(std::matches!(out, ReadError::OutOfRange(b) if b.log_start == o(start)), "{out}");
+            assert!(
+                std::matches!(out, ReadError::OutOfRange(b) if b.log_start == o(start)),
+                "{out}"
+            );
         } else {
             assert_eq!(start, 0);
         }
@@ -449,7 +462,10 @@ fn an_engine_that_failed_takes_nothing_into_memory() {
     append(&store, &log, batch(1, 1, None, 1)).unwrap();
     let before = held(&store);
     below.0.poison();
-    assert_eq!(append(&store, &log, batch(1, 1, None, 1)), Err(SubmitError::Poisoned));
+    assert_eq!(
+        append(&store, &log, batch(1, 1, None, 1)),
+        Err(SubmitError::Poisoned)
+    );
     assert_eq!(held(&store), before);
 }
 
