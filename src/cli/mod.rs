@@ -16,6 +16,7 @@ mod failure;
 mod group;
 mod healthcheck;
 mod lines;
+mod new_partitions;
 mod offset_range;
 mod output;
 mod produce;

@@ -38,6 +38,8 @@ pub(crate) struct Engine {
     pub(crate) service: Arc<dyn Service>,
     /// What is durable, and whether the engine was poisoned.
     pub(crate) durable: watch::Receiver<DurableState>,
+    /// Whether the engine was poisoned, for who waits for nothing else.
+    pub(crate) failed: watch::Receiver<bool>,
     /// How the engine stands; may be asked from anywhere.
     pub(crate) health: Arc<dyn Fn() -> EngineHealth + Send + Sync>,
     /// What it has counted; may be asked from anywhere, and takes a while with many partitions.
@@ -138,6 +140,7 @@ fn in_memory(pair: Pair<MemoryStore>) -> Engine {
             memory: counted.health().memory,
         }),
         durable,
+        failed: pair.store.failed(),
         health: Arc::new(move || EngineHealth {
             poisoned: state.borrow().poisoned,
             ..EngineHealth::default()
@@ -278,6 +281,7 @@ fn local(pair: Pair<WithMemory<LocalStore>>, lock: DirectoryLock, recovery_took:
         }),
         durable: store.durable(),
         kept: true,
+        failed: store.failed(),
         step_bytes_max: store.caps().step_bytes_max,
         cluster_id,
         health: Arc::new(move || {

@@ -252,6 +252,10 @@ impl<S: LogStore> LogStore for WithMemory<S> {
         self.inner.durable()
     }
 
+    fn failed(&self) -> watch::Receiver<bool> {
+        self.inner.failed()
+    }
+
     fn open(&self, key: PartitionKey, config: LogConfig) -> Arc<Self::Log> {
         let Some(bytes_max) = config.memory_bytes else {
             return Arc::new(EitherLog::Kept(self.inner.open(key, config)));

@@ -85,6 +85,7 @@ pub struct MemoryStore {
     options: MemoryOptions,
     state: Mutex<State>,
     durable: watch::Sender<DurableState>,
+    failed: watch::Sender<bool>,
     room: Arc<Room>,
     admission: Arc<Admission>,
 }
@@ -112,6 +113,7 @@ impl MemoryStore {
             options,
             state: Mutex::default(),
             durable: watch::Sender::new(DurableState::default()),
+            failed: watch::Sender::new(false),
             room: Arc::new(Room::new(match options.when_full {
                 // Permits see to it.
                 WhenFull::Refuse => u64::MAX,
@@ -136,6 +138,7 @@ impl MemoryStore {
     pub fn poison(&self) {
         lock(&self.state).poisoned = true;
         self.durable.send_modify(|durable| durable.poisoned = true);
+        self.failed.send_replace(true);
     }
 
     fn publish(&self, state: &mut State, upto: Lsn) {
@@ -295,6 +298,10 @@ impl LogStore for MemoryStore {
 
     fn durable(&self) -> watch::Receiver<DurableState> {
         self.durable.subscribe()
+    }
+
+    fn failed(&self) -> watch::Receiver<bool> {
+        self.failed.subscribe()
     }
 
     fn open(&self, key: PartitionKey, config: LogConfig) -> Arc<MemoryLog> {

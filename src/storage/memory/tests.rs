@@ -82,6 +82,10 @@ impl<S: LogStore> LogStore for Shared<S> {
         self.0.durable()
     }
 
+    fn failed(&self) -> watch::Receiver<bool> {
+        self.0.failed()
+    }
+
     fn open(&self, key: PartitionKey, config: LogConfig) -> Arc<S::Log> {
         let kept = LogConfig {
             memory_bytes: None,
