@@ -16,7 +16,6 @@ mod engine;
 pub mod format;
 mod group;
 mod inline;
-pub mod inspect;
 mod journal;
 mod journal_files;
 mod log;
@@ -31,7 +30,6 @@ mod scan;
 mod segment;
 mod settings;
 mod stats;
-mod survey;
 mod tail;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,6 @@
 //! The engine on the simulated disk, driven round by round.
 
 mod behaviour;
-mod inspect;
 mod power;
 mod retire;
 mod rot;
