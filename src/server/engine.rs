@@ -20,12 +20,13 @@ use crate::api::Service;
 use crate::broker::{self, Broker, Recovered};
 use crate::config::Settings;
 use crate::disk::real::RealDisk;
+use crate::metadata::TopicDefaults;
 use crate::model::DurableState;
 use crate::net;
 use crate::rt::{BoxFuture, Clock, IdSource, RandomIds, Tasks};
 use crate::storage::LogStore;
 use crate::storage::local::{LocalStore, OpenError, RecoveryReport};
-use crate::storage::memory::{MemoryOptions, MemoryStore};
+use crate::storage::memory::{MemoryOptions, MemoryStore, WithMemory};
 use crate::wire::{Identity, NativeProtocol};
 
 /// How long to wait before a full disk is tried again at start.
@@ -49,6 +50,8 @@ pub(crate) struct Engine {
     pub(crate) reconfigure: Arc<dyn Fn(&broker::Settings) + Send + Sync>,
     /// Ends the engine with a clean checkpoint.
     pub(crate) close: Box<dyn FnOnce() -> BoxFuture<'static, Result<(), String>> + Send>,
+    /// Whether anything survives the end.
+    pub(crate) kept: bool,
     step_bytes_max: u32,
     cluster_id: String,
 }
@@ -75,7 +78,9 @@ pub(crate) async fn open(
             "nothing survives the end of this process: records are kept in memory only"
         );
         broker.cluster_id = uuid_text(RandomIds.uuid());
-        return over(MemoryStore::new(MemoryOptions::default()), broker, clock).map(in_memory);
+        broker.topic_defaults = for_memory(&broker.topic_defaults);
+        let options = MemoryOptions::bounded(settings.memory_bytes_max);
+        return over(MemoryStore::new(options), broker, clock).map(in_memory);
     }
     open_local(settings, broker, clock, status, meter).await
 }
@@ -122,20 +127,25 @@ fn over<S: LogStore>(
 fn in_memory(pair: Pair<MemoryStore>) -> Engine {
     let durable = pair.store.durable();
     let state = durable.clone();
-    let counting = Arc::clone(&pair.broker);
+    let (counted, counting) = (Arc::clone(&pair.store), Arc::clone(&pair.broker));
     let retaining = Arc::clone(&pair.broker);
     let reconfiguring = Arc::clone(&pair.broker);
     Engine {
         retain: Arc::new(move || {
             retaining.retain();
         }),
-        reconfigure: Arc::new(move |settings| reconfiguring.reconfigure(settings)),
+        reconfigure: Arc::new(move |settings| {
+            let mut settings = settings.clone();
+            settings.topic_defaults = for_memory(&settings.topic_defaults);
+            reconfiguring.reconfigure(&settings);
+        }),
         service: pair.broker,
         now: Arc::new(move || EngineNow {
             counters: counting.counters().now(),
             topics: counting.topics_now(),
             groups: counting.groups_now(GROUPS_MAX),
             local: None,
+            memory: counted.health().memory,
         }),
         durable,
         failed: pair.store.failed(),
@@ -144,9 +154,14 @@ fn in_memory(pair: Pair<MemoryStore>) -> Engine {
             ..EngineHealth::default()
         }),
         close: Box::new(|| Box::pin(async { Ok(()) })),
+        kept: false,
         step_bytes_max: pair.store.caps().step_bytes_max,
         cluster_id: pair.cluster_id,
     }
+}
+
+fn for_memory(defaults: &TopicDefaults) -> Arc<TopicDefaults> {
+    Arc::new(defaults.clone().in_memory())
 }
 
 async fn open_local(
@@ -180,9 +195,11 @@ async fn open_local(
         cluster_id: uuid_text(store.directory_id()),
         ..broker
     };
+    let store = WithMemory::new(store, settings.memory_bytes_max);
     let pair = broker_over(store, recovered, broker, clock)?;
     let snapshots = Arc::clone(&pair.broker);
     pair.store
+        .inner()
         .start(snapshots)
         .map_err(|error| ServeError::Storage(error.to_string()))?;
     Ok(local(pair, lock, recovery_took))
@@ -253,7 +270,7 @@ fn tell_recovery(report: &RecoveryReport) {
     }
 }
 
-fn local(pair: Pair<LocalStore>, lock: DirectoryLock, recovery_took: Duration) -> Engine {
+fn local(pair: Pair<WithMemory<LocalStore>>, lock: DirectoryLock, recovery_took: Duration) -> Engine {
     let Pair {
         store,
         broker,
@@ -273,14 +290,16 @@ fn local(pair: Pair<LocalStore>, lock: DirectoryLock, recovery_took: Duration) -
             counters: counting.counters().now(),
             topics: counting.topics_now(),
             groups: counting.groups_now(GROUPS_MAX),
-            local: Some(local_now(&counted, recovery_took)),
+            local: Some(local_now(counted.inner(), recovery_took)),
+            memory: Some(counted.memory()),
         }),
         durable: store.durable(),
+        kept: true,
         failed: store.failed(),
         step_bytes_max: store.caps().step_bytes_max,
         cluster_id,
         health: Arc::new(move || {
-            let status = asked.status();
+            let status = asked.inner().status();
             EngineHealth {
                 poisoned: status.failure.is_some(),
                 read_only: status
@@ -291,7 +310,7 @@ fn local(pair: Pair<LocalStore>, lock: DirectoryLock, recovery_took: Duration) -
         }),
         close: Box::new(move || {
             let closing = tokio::task::spawn_blocking(move || {
-                let closed = store.shutdown().map_err(|error| error.to_string());
+                let closed = store.inner().shutdown().map_err(|error| error.to_string());
                 // The directory is given free only when nothing of it is written any more.
                 drop(lock);
                 closed
