@@ -173,9 +173,8 @@ async fn serve(
         }
         opened = engine::open(settings, addresses, &clock, &status, &metrics.disk) => opened?,
     };
-    let health = Arc::clone(&engine.health);
+    let (health, now) = (Arc::clone(&engine.health), Arc::clone(&engine.now));
     status.watch_engine(move || health());
-    let now = Arc::clone(&engine.now);
     metrics.watch_engine(Box::new(move || now()));
     let connections = Tasks::new();
     let (retention_every, every) = watch::channel(settings.broker.retention_every);
