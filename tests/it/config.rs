@@ -157,11 +157,8 @@ async fn topics_have_the_defaults_of_the_file_and_new_ones_after_a_hangup() {
             serde_json::from_str(&naru_with(&["topic", "describe", topic, "--format", "json"])).unwrap();
         let number = described["partitions"].as_array().unwrap().len();
         assert_eq!(number, partitions, "{described:#}");
-        let entries = described["configs"].as_array().unwrap().iter();
-        let entry = entries
-            .filter(|entry| entry["name"] == "retention.ms")
-            .next()
-            .unwrap();
+        let mut entries = described["configs"].as_array().unwrap().iter();
+        let entry = entries.find(|entry| entry["name"] == "retention.ms").unwrap();
         assert_eq!(
             (&entry["value"], &entry["source"]),
             (&retention.into(), &"broker".into())
