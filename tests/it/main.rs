@@ -23,6 +23,8 @@ mod kill;
 #[cfg(test)]
 mod load;
 #[cfg(test)]
+mod memory;
+#[cfg(test)]
 mod metrics;
 #[cfg(test)]
 mod operations;

@@ -16,7 +16,6 @@ mod engine;
 pub mod format;
 mod group;
 mod inline;
-pub mod inspect;
 mod journal;
 mod journal_files;
 mod log;
@@ -31,7 +30,6 @@ mod scan;
 mod segment;
 mod settings;
 mod stats;
-mod survey;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -251,6 +249,7 @@ impl LogStore for LocalStore {
             journal_files: status.journal_files,
             crc_errors: status.crc_errors,
             disk: Some((self.engine.budget.disk_free(), self.engine.settings.reserve_bytes)),
+            memory: None,
             recovery: Some(RecoverySummary {
                 clean: report.in_order(),
                 groups: report.groups,

@@ -1,7 +1,6 @@
 //! The engine on the simulated disk, driven round by round.
 
 mod behaviour;
-mod inspect;
 mod power;
 mod retire;
 mod rot;
@@ -54,6 +53,7 @@ pub(super) const CONFIG: LogConfig = LogConfig {
     index_interval_bytes: 4096,
     segment_ms: 9000,
     segment_jitter_ms: 0,
+    memory_bytes: None,
 };
 
 struct FixedIds;

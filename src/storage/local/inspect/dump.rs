@@ -1,1 +1,0 @@
-//! What one file of a data directory holds.
