@@ -446,3 +446,39 @@ fn group_of_the_smallest_batches_fits_the_smallest_journal_file() {
     }
     assert_eq!(rig.read_all(key(1, 0)), expected);
 }
+
+#[test]
+fn what_an_answer_has_no_room_for_is_not_read_from_the_disk() {
+    const BATCH_BYTES: usize = 600 << 10;
+    let mut rig = Rig::new(&Settings {
+        journal_file_bytes: 4 << 20,
+        journal_first_file_bytes: 4 << 20,
+        memory_tail_bytes: 16 << 20,
+        ..small()
+    });
+    let key = key(1, 0);
+    rig.config.segment_bytes = 4 << 20;
+    let first = rig.produce(key, 1, BATCH_BYTES, 1);
+    let second = rig.produce(key, 1, BATCH_BYTES, 2);
+    let log = rig.store.open(key, rig.config);
+    while rig.inline.apply().unwrap() == Round::Worked {}
+    let (path, _) = rig
+        .disk
+        .files()
+        .into_iter()
+        .find(|(p, len)| p.ends_with(".log") && *len >= (first.len() + second.len()) as u64)
+        .unwrap();
+    // Whoever reads the body of the second batch is told.
+    let at = (first.len() + second.len() / 2) as u64;
+    rig.disk.make_unreadable(&path, at, 1).unwrap();
+    let spec = |max_bytes: usize| ReadSpec {
+        from: Offset::ZERO,
+        durable: rig.durable(),
+        max_bytes: u32::try_from(max_bytes).unwrap(),
+        min_one: true,
+    };
+    let out = log.read_segments(&spec(first.len() + 100)).unwrap();
+    assert_eq!((out.extents.concat(), out.next), (first.to_vec(), offset(1)));
+    let both = log.read_segments(&spec(first.len() + second.len()));
+    assert!(std::matches!(both, Err(ReadError::Io(_))), "{both:?}");
+}

@@ -120,6 +120,8 @@ pub(super) struct Rig {
     pub(super) inline: Inline,
     pub(super) above: Arc<Mutex<Above>>,
     pub(super) clock: Arc<ManualClock>,
+    /// Of every log that is opened from here.
+    pub(super) config: LogConfig,
 }
 
 pub(super) fn new_disk() -> SimDisk {
@@ -141,6 +143,7 @@ impl Rig {
             inline,
             above,
             clock,
+            config: CONFIG,
         })
     }
 
@@ -157,7 +160,7 @@ impl Rig {
         }
         let mut batch = builder.seal(None);
         batch.stamp(
-            self.store.open(key, CONFIG).bounds(Lsn::ZERO).log_end,
+            self.store.open(key, self.config).bounds(Lsn::ZERO).log_end,
             self.store.leader_epoch(),
         );
         batch
@@ -191,7 +194,7 @@ impl Rig {
         for (key, batch) in batches {
             let header = *batch.header();
             above.take(key, header.base_offset, header.last_offset(), &batch.to_bytes());
-            let log = self.store.open(key, CONFIG);
+            let log = self.store.open(key, self.config);
             step.appends.push(Placed {
                 log,
                 base: header.base_offset,
@@ -207,7 +210,7 @@ impl Rig {
 
     /// Submits a trim.
     pub(super) fn trim(&mut self, key: PartitionKey, to: Offset) -> Lsn {
-        let log = self.store.open(key, CONFIG);
+        let log = self.store.open(key, self.config);
         let permit = self.permit(0);
         self.store.submit(permit, Step::trim([Trim { log, to }])).unwrap()
     }
@@ -238,7 +241,7 @@ impl Rig {
             max_bytes,
             min_one: true,
         };
-        let log = self.store.open(key, CONFIG);
+        let log = self.store.open(key, self.config);
         let out = match log.try_read(&spec) {
             Some(out) => out?,
             None => log.read_segments(&spec)?,
