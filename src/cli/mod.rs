@@ -16,6 +16,9 @@ mod failure;
 mod group;
 mod healthcheck;
 mod lines;
+mod log;
+mod log_dump;
+mod log_verify;
 mod offset_range;
 mod output;
 mod produce;
@@ -127,6 +130,9 @@ enum Command {
     /// Show, check and write the broker's configuration.
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Look into a data directory that no broker uses: check it, show its files.
+    #[command(subcommand)]
+    Log(log::LogCommand),
     /// Explain error codes.
     #[command(subcommand)]
     Errors(errors::ErrorsCommand),
@@ -285,6 +291,7 @@ async fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Group(command) => group::run(command, context).await,
         Command::Bench(command) => bench::run(command, context).await,
         Command::Cluster(command) => cluster::run(command, context).await,
+        Command::Log(command) => log::run(command, context).await,
         Command::Errors(command) => errors::run(&command, context),
         Command::Healthcheck(args) => healthcheck::run(args, context).await,
         Command::Completion(args) => completion::run(&args),

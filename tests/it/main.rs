@@ -22,6 +22,7 @@ mod groups;
 mod kill;
 #[cfg(test)]
 mod load;
+mod log_tools;
 #[cfg(test)]
 mod metrics;
 #[cfg(test)]
