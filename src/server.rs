@@ -26,7 +26,6 @@ use tracing::{error, info, warn};
 
 use crate::config::{Configuration, Settings};
 use crate::http;
-use crate::model::DurableState;
 use crate::net;
 use crate::rt::{Clock, SystemClock, Tasks};
 use crate::telemetry::{self, InvalidLevel, LogControl, LogTime};
@@ -217,11 +216,11 @@ async fn until_the_end(
     status: &Status,
     connections: &Tasks,
 ) -> Result<(), ServeError> {
-    let mut durable = engine.durable.clone();
+    let mut failed = engine.failed.clone();
     let signal = loop {
         tokio::select! {
             biased;
-            () = poisoned(&mut durable) => return Err(flush_and_fail(connections).await),
+            () = poisoned(&mut failed) => return Err(flush_and_fail(connections).await),
             signal = signals.next_or_reload() => match signal {
                 Some(signal) => break signal,
                 None => reloading.reload(),
@@ -236,7 +235,7 @@ async fn until_the_end(
     tokio::select! {
         biased;
         _ = signals.next() => Err(ServeError::Forced),
-        ended = drain(engine, connections, &mut durable, reloading.settings().drain) => ended,
+        ended = drain(engine, connections, &mut failed, reloading.settings().drain) => ended,
     }
 }
 
@@ -244,13 +243,13 @@ async fn until_the_end(
 async fn drain(
     engine: Engine,
     connections: &Tasks,
-    durable: &mut watch::Receiver<DurableState>,
+    failed: &mut watch::Receiver<bool>,
     at_most: Duration,
 ) -> Result<(), ServeError> {
     connections.stop();
     let left = tokio::select! {
         biased;
-        () = poisoned(durable) => return Err(flush_and_fail(connections).await),
+        () = poisoned(failed) => return Err(flush_and_fail(connections).await),
         left = connections.wait(at_most) => left,
     };
     if left > 0 {
@@ -261,7 +260,7 @@ async fn drain(
         );
     }
     let closed = (engine.close)().await;
-    if durable.borrow().poisoned {
+    if *failed.borrow() {
         return Err(ServeError::Poisoned);
     }
     closed.map_err(ServeError::Checkpoint)?;
@@ -273,8 +272,8 @@ async fn drain(
 }
 
 /// Ready when the engine is poisoned; never if it just ends.
-async fn poisoned(durable: &mut watch::Receiver<DurableState>) {
-    if durable.wait_for(|state| state.poisoned).await.is_err() {
+async fn poisoned(failed: &mut watch::Receiver<bool>) {
+    if failed.wait_for(|failed| *failed).await.is_err() {
         std::future::pending::<()>().await;
     }
 }
@@ -345,8 +344,8 @@ mod tests {
     async fn a_poisoned_engine_ends_the_broker_with_74_after_a_bounded_wait() {
         let settings = in_memory();
         let mut engine = opened(&settings).await;
-        let (publish, durable) = watch::channel(DurableState::default());
-        engine.durable = durable;
+        let (publish, failed) = watch::channel(false);
+        engine.failed = failed;
         let connections = Tasks::new();
         let (told, was_told) = tokio::sync::oneshot::channel();
         connections.spawn(|stop| async move {
@@ -355,7 +354,7 @@ mod tests {
             let _ = told.send(());
             std::future::pending::<()>().await;
         });
-        publish.send_modify(|state| state.poisoned = true);
+        publish.send_replace(true);
         let mut signals = Signals::install().unwrap();
         let status = Status::new();
         let configuration = Sources::default().load().unwrap();
@@ -380,8 +379,8 @@ mod tests {
         });
         let connections = Tasks::new();
         connections.spawn(|stop| async move { stop.cancelled().await });
-        let mut durable = engine.durable.clone();
-        drain(engine, &connections, &mut durable, settings.drain)
+        let mut failed = engine.failed.clone();
+        drain(engine, &connections, &mut failed, settings.drain)
             .await
             .unwrap();
         was_closed.await.unwrap();

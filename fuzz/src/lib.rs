@@ -12,7 +12,7 @@ use naru::rt::{Clock, IdSource, ManualClock};
 use naru::storage::local::{Inline, LocalStore, Settings};
 use naru::storage::{
     Class, LogConfig, LogStore, PartitionLog, Placed, ReadError, ReadSpec, Replay, SharedSnapshots, Snapshot,
-    SnapshotSource, Step,
+    SnapshotSource, Step, Trim,
 };
 
 const CONFIG: LogConfig = LogConfig {
@@ -119,7 +119,22 @@ fn append(store: &LocalStore, inline: &mut Inline, key: PartitionKey, fill: u8) 
     inline.journal().expect("the disk works");
 }
 
-/// A directory after a kill: three segments with their indexes in each partition, a checkpoint, and more in the journal.
+/// Moves a log start and makes that durable.
+fn trim(store: &LocalStore, inline: &mut Inline, key: PartitionKey, to: i64) {
+    let to = Offset::new(to).expect("it is not negative");
+    let log = store.open(key, CONFIG);
+    let permit = store.permit(0, Class::Internal).expect("the ring is far from full");
+    let step = Step {
+        appends: Default::default(),
+        trims: std::iter::once(Trim { log, to }).collect(),
+        deletions: Default::default(),
+    };
+    store.submit(permit, step).expect("the engine works");
+    inline.journal().expect("the disk works");
+}
+
+/// A directory after a kill: three segments with their indexes in each partition, a checkpoint, and more in the journal;
+/// the first partition was trimmed before the one and behind it.
 static DIRECTORY: LazyLock<SimDisk> = LazyLock::new(|| {
     let disk = SimDisk::new(SimOptions::default());
     let (store, mut inline) = open(&disk).expect("a new directory");
@@ -127,10 +142,14 @@ static DIRECTORY: LazyLock<SimDisk> = LazyLock::new(|| {
     for fill in 0..40 {
         append(&store, &mut inline, KEYS[usize::from(fill % 2)], fill);
     }
+    trim(&store, &mut inline, KEYS[0], 4);
     inline.applier_round(true).expect("the disk works");
     inline.checkpoint().expect("the disk works");
     for fill in 40..60 {
         append(&store, &mut inline, KEYS[usize::from(fill % 2)], fill);
+        if fill == 50 {
+            trim(&store, &mut inline, KEYS[0], 40);
+        }
     }
     disk.after_kill()
 });
@@ -182,6 +201,24 @@ fn read_everything(store: &LocalStore) {
             steps += 1;
             assert!(steps < 10_000, "reading does not get on at {next}");
             next = read_at(store, key, next);
+        }
+        look_up(store, key);
+    }
+}
+
+/// Looks for every time there may be: the first record that can be read, or damage.
+fn look_up(store: &LocalStore, key: PartitionKey) {
+    let log = store.open(key, CONFIG);
+    let durable = store.durable().borrow().lsn;
+    let bounds = log.bounds(durable);
+    for at in [i64::MIN, 1_700_000_000_000, i64::MAX] {
+        match block_on(Arc::clone(&log).find_timestamp(Timestamp(at), durable)) {
+            Ok(Some(found)) => {
+                assert!(found.timestamp >= Timestamp(at));
+                assert!((bounds.log_start..bounds.high_watermark).contains(&found.offset));
+            }
+            Ok(None) | Err(ReadError::Corrupt { .. }) => {}
+            Err(error) => panic!("looking for {at} in {key}: {error}"),
         }
     }
 }

@@ -95,6 +95,12 @@ impl Validation {
         }
     }
 
+    /// Comes to the verdict that there can be none, unless there is one: a decoder that fails on these bytes fails again.
+    pub fn give_up(&self) {
+        let reason = "the records could not be looked at".to_owned();
+        let _ = self.verdict.set(Err(BatchError::Invalid(reason)));
+    }
+
     /// What validation came to, if it has ended.
     pub fn verdict(&self) -> Option<&Result<SealedBatch, BatchError>> {
         self.verdict.get()

@@ -40,7 +40,7 @@ impl Default for Decompression {
 }
 
 impl Decompression {
-    /// Runs a job on a thread that may be busy; `None` if the runtime is ending.
+    /// Runs a job on a thread that may be busy; `None` if it panicked, or the runtime is ending.
     pub(super) fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> T + Send + 'static,
@@ -55,6 +55,24 @@ impl Decompression {
                 job()
             });
             running.await.ok()
+        })
+    }
+}
+
+impl Decompression {
+    /// Ready when every one of these has its verdict, whatever `run` does.
+    fn validate(
+        &self,
+        open: Vec<Arc<Validation>>,
+        run: impl Fn(&Validation) + Send + 'static,
+    ) -> BoxFuture<'static, ()> {
+        let all = open.clone();
+        let running = self.run(move || open.iter().for_each(|validation| run(validation)));
+        Box::pin(async move {
+            if running.await.is_none() {
+                // Without a verdict the request would come back for ever.
+                all.iter().for_each(|validation| validation.give_up());
+            }
         })
     }
 }
@@ -86,15 +104,10 @@ impl<S: LogStore> Broker<S> {
         if open.is_empty() {
             return Ok(produce);
         }
-        let run = self.decompression.run(move || {
-            for validation in open {
-                validation.run(DECOMPRESSED_BYTES_MAX, DECOMPRESSED_BYTES_MAX);
-            }
-        });
         Err(Outcome::Blocked {
             request: Request::Produce(produce),
-            retry: Box::pin(async move {
-                run.await;
+            retry: self.decompression.validate(open, |validation| {
+                validation.run(DECOMPRESSED_BYTES_MAX, DECOMPRESSED_BYTES_MAX);
             }),
         })
     }
@@ -107,4 +120,23 @@ pub(super) fn has_compressed(out: &ReadOut) -> bool {
         .iter()
         .flat_map(|extent| Batches::new(extent.clone()))
         .any(|batch| batch.is_ok_and(|(header, _)| compressed(&header)))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_decoder_that_panics_refuses_the_batch_and_holds_up_no_other() {
+        let decompression = Decompression::default();
+        for _ in 0..=RUNNING_MAX {
+            let batch = Arc::new(Validation::new(Bytes::from_static(b"x")));
+            let broken = decompression.validate(vec![Arc::clone(&batch)], |_| panic!("a bug of a decoder"));
+            broken.await;
+            assert!(batch.verdict().is_some_and(Result::is_err));
+        }
+        assert_eq!(decompression.run(|| 7).await, Some(7));
+    }
 }

@@ -13,7 +13,7 @@ pub struct GroupNow {
     pub name: GroupId,
     /// When it committed last.
     pub last_commit: Timestamp,
-    /// Records between what it committed and the end, of each topic, by name.
+    /// Records that it still has to read, of each topic, by name.
     pub lag: BTreeMap<TopicName, u64>,
     /// The most of them in one partition.
     pub lag_max: u64,
@@ -57,7 +57,9 @@ impl<S: LogStore> Broker<S> {
             let Some((topic, partition)) = self.partition_of(key) else {
                 continue;
             };
-            let behind = partition.log.bounds(durable).high_watermark.since(offset);
+            let bounds = partition.log.bounds(durable);
+            // Records that are gone do not count.
+            let behind = bounds.high_watermark.since(offset.max(bounds.log_start));
             *group.lag.entry(topic).or_default() += behind;
             group.lag_max = group.lag_max.max(behind);
         }

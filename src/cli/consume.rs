@@ -9,9 +9,10 @@ use tokio::task::JoinSet;
 use super::Context;
 use super::consume_group::Place;
 use super::failure::{Exit, Failure, Outcome, Stopped};
+use super::new_partitions::NewPartitions;
 use super::offset_range::OffsetRange;
 use super::output::Format;
-use super::ranges::{self, Range};
+use super::ranges::Range;
 use super::record_format::{Located, RecordFormat};
 use super::record_output::{write_json, write_readable};
 use super::session::connect;
@@ -37,6 +38,9 @@ there is nothing more to print, at least once a second, and at the end. So each 
 right before a kill is printed again. There -o says where to begin where nothing was committed, or where what comes next is gone;
 without it that is an error. Two commands with one group do not share the work: both print everything.
 
+Partitions that the topic gets meanwhile are read from their beginning, within some seconds; not with -p, with an end, or from an
+offset that is named.
+
 Offsets, of each partition: start, end, N, +N (N behind the start), -N (the last N), A:B (from A up to and without B; waits for B), :end (up to
 the high watermark that holds when the command starts), @TIME (from the first record that is not older), @T1:T2 (up to the first that is
 not older than T2). TIME: RFC 3339 (2026-11-25T09:30:00Z), a date (midnight UTC), 10-digit seconds, 13-digit milliseconds, or a
@@ -47,22 +51,22 @@ Format letters: %t topic, %p partition, %o offset, %k key, %v value, %K %V their
 Without -f: readable on a terminal, one JSON object per line in a pipe (value_base64 where a value is not UTF-8).")]
 pub(crate) struct ConsumeArgs {
     /// Topic to read.
-    topic: String,
+    pub(super) topic: String,
     /// What to read of each partition: start, end, N, +N, -N, A:B, :end, @TIME, @T1:T2 [default: start].
     #[arg(short, long, value_name = "OFFSETS", allow_hyphen_values = true)]
-    offset: Option<OffsetRange>,
+    pub(super) offset: Option<OffsetRange>,
     /// Go on where this group has committed, and commit what was printed.
     #[arg(short, long, value_name = "GROUP")]
     group: Option<String>,
     /// End at the high watermarks that hold when the command starts.
     #[arg(long)]
-    exit_at_end: bool,
+    pub(super) exit_at_end: bool,
     /// End after so many records.
     #[arg(short = 'n', long, value_name = "COUNT")]
     count: Option<u64>,
     /// Only these partitions.
     #[arg(short, long, value_name = "N", value_delimiter = ',')]
-    partitions: Vec<u32>,
+    pub(super) partitions: Vec<u32>,
     /// How a record is written.
     #[arg(short = 'f', long, value_name = "FORMAT", value_parser = |text: &str| RecordFormat::parse(text))]
     record_format: Option<RecordFormat>,
@@ -70,29 +74,40 @@ pub(crate) struct ConsumeArgs {
 
 pub(crate) async fn run(args: ConsumeArgs, context: &Context) -> Outcome {
     let client = connect(context).await?;
-    let (ranges, mut place) = plan(&client, &args).await?;
+    let Plan {
+        ranges,
+        mut place,
+        mut new_partitions,
+    } = plan(&client, &args).await?;
     let mut printer = Printer::new(&args, context);
     if args.count == Some(0) {
         return Ok(());
     }
-    let (sender, mut batches) = mpsc::channel(BATCHES_WAITING);
-    let mut readers = JoinSet::new();
-    for range in ranges {
-        let reader = client
-            .reader(&args.topic, range.partition.0, range.start)
-            .build()
-            .await?;
-        readers.spawn(read(reader, range, sender.clone()));
+    let mut reading = Reading::new(&client, &args.topic);
+    reading.add(ranges).await?;
+    if new_partitions.is_none() {
+        reading.adds_no_more();
     }
-    // The channel ends when the last reader has.
-    drop(sender);
     loop {
-        let received = match batches.try_recv() {
+        if let Some(new_partitions) = &mut new_partitions {
+            let more = new_partitions.look().await;
+            reading.add(begin(&more, place.as_mut()).await?).await?;
+        }
+        let received = match reading.batches.try_recv() {
             Ok(received) => Some(received),
             // Whoever reads the output sees everything while there is nothing more to come.
             Err(_) => {
                 settle(&mut printer, place.as_mut()).await?;
-                batches.recv().await
+                match &new_partitions {
+                    None => reading.batches.recv().await,
+                    Some(new_partitions) => {
+                        let next = reading.batches.recv();
+                        match tokio::time::timeout(new_partitions.wait(), next).await {
+                            Ok(received) => received,
+                            Err(_) => continue,
+                        }
+                    }
+                }
             }
         };
         let Some((partition, result)) = received else {
@@ -128,12 +143,100 @@ async fn settle(printer: &mut Printer<'_>, place: Option<&mut Place>) -> Outcome
     }
 }
 
-/// Finds out what there is to read, and where the group is if there is one. Partitions with nothing to read are left out.
-async fn plan(client: &Client, args: &ConsumeArgs) -> Result<(Vec<Range>, Option<Place>), Stopped> {
+/// Where reading partitions begins that the topic got while it was read.
+async fn begin(partitions: &[u32], place: Option<&mut Place>) -> Result<Vec<Range>, Stopped> {
+    let from = |partition, start| Range {
+        partition,
+        start,
+        end: None,
+    };
+    match place {
+        Some(place) if !partitions.is_empty() => {
+            let points = place.add(partitions).await?.into_iter();
+            let ranges = points.map(|point| from(point.partition, Start::Offset(point.offset)));
+            Ok(ranges.collect())
+        }
+        // What is in them is newer than the command.
+        _ => {
+            let partitions = partitions.iter().map(|partition| PartitionId(*partition));
+            Ok(partitions
+                .map(|partition| from(partition, Start::Earliest))
+                .collect())
+        }
+    }
+}
+
+/// The readers, and where what they read comes together.
+struct Reading<'a> {
+    client: &'a Client,
+    topic: &'a str,
+    /// `None`: no reader is added any more.
+    sender: Option<mpsc::Sender<Received>>,
+    batches: mpsc::Receiver<Received>,
+    readers: JoinSet<()>,
+}
+
+impl<'a> Reading<'a> {
+    fn new(client: &'a Client, topic: &'a str) -> Self {
+        let (sender, batches) = mpsc::channel(BATCHES_WAITING);
+        Self {
+            client,
+            topic,
+            sender: Some(sender),
+            batches,
+            readers: JoinSet::new(),
+        }
+    }
+
+    async fn add(&mut self, ranges: Vec<Range>) -> Outcome {
+        for range in ranges {
+            let reader = self
+                .client
+                .reader(self.topic, range.partition.0, range.start)
+                .build()
+                .await?;
+            if let Some(sender) = &self.sender {
+                self.readers.spawn(read(reader, range, sender.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// From now on the channel ends when the last reader has.
+    fn adds_no_more(&mut self) {
+        self.sender = None;
+    }
+}
+
+/// What there is to read, where the group is if there is one, and whether there may be more.
+struct Plan {
+    ranges: Vec<Range>,
+    place: Option<Place>,
+    new_partitions: Option<NewPartitions>,
+}
+
+async fn plan(client: &Client, args: &ConsumeArgs) -> Result<Plan, Stopped> {
     let (topic_id, partitions) = partitions_of(client, args).await?;
+    let known = u32::try_from(partitions.len()).unwrap_or(u32::MAX);
+    let new_partitions = NewPartitions::of(client, args, topic_id, known);
+    let (ranges, place) = ranges(client, args, (topic_id, partitions)).await?;
+    Ok(Plan {
+        ranges,
+        place,
+        new_partitions,
+    })
+}
+
+/// Partitions with nothing to read are left out.
+async fn ranges(
+    client: &Client,
+    args: &ConsumeArgs,
+    (topic_id, partitions): (TopicId, Vec<u32>),
+) -> Result<(Vec<Range>, Option<Place>), Stopped> {
     let Some(group) = &args.group else {
         let range = args.offset.unwrap_or(OffsetRange::FROM_START);
-        let ranges = ranges::resolve(client, &args.topic, &partitions, range, args.exit_at_end).await?;
+        let ranges =
+            super::ranges::resolve(client, &args.topic, &partitions, range, args.exit_at_end).await?;
         return Ok((ranges, None));
     };
     let topic = (args.topic.as_str(), topic_id);

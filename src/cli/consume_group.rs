@@ -64,6 +64,19 @@ impl Place {
         Ok((place, points))
     }
 
+    /// Where the group goes on in partitions that the topic got since. Nobody can have passed over what is in them, so where
+    /// nothing was committed that is their beginning, whatever was asked for.
+    pub(crate) async fn add(&mut self, partitions: &[u32]) -> Result<Vec<ResumePoint>, Stopped> {
+        let found = self
+            .client
+            .resume_points(&self.group, &self.topic, partitions, Reset::Earliest);
+        let points = found.await?;
+        for point in points.iter().filter(|point| !point.is_committed) {
+            self.printed(point.partition, point.offset);
+        }
+        Ok(points)
+    }
+
     /// Everything before `next` was written to the output.
     pub(crate) fn printed(&mut self, partition: PartitionId, next: Offset) {
         self.printed.insert(partition, next);

@@ -19,6 +19,7 @@ mod lines;
 mod log;
 mod log_dump;
 mod log_verify;
+mod new_partitions;
 mod offset_range;
 mod output;
 mod produce;

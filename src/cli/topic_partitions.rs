@@ -10,8 +10,8 @@ use super::session::connect;
 use crate::client::AlterTopicOptions;
 
 /// What to know before, and after.
-const WARNING: &str = "keys lead to other partitions from now on: older records of a key stay where they are, \
-                       so its order does not reach over this change";
+const WARNING: &str = "with another number of partitions, keys lead to other ones: older records of a key stay where they \
+                       are, so its order does not reach over this change";
 
 /// Flags of `topic add-partitions`.
 #[derive(Debug, Args)]
@@ -21,7 +21,7 @@ const WARNING: &str = "keys lead to other partitions from now on: older records 
 
 Partitions are never removed. Which partition a key leads to follows from their number, so it changes: older records of a key stay
 where they are, newer ones may go elsewhere, and a consumer may see the newer ones first. Running producers of the Rust client learn
-of new partitions within a minute; running consumers read the partitions that there were when they began.")]
+of new partitions within a minute, 'naru consume' within seconds.")]
 pub(crate) struct AddPartitionsArgs {
     /// Name of the topic.
     topic: String,

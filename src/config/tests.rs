@@ -127,7 +127,7 @@ fn flags_win_over_set_over_variables_over_the_file_over_defaults() {
         .push(("storage.data_dir", "--data-dir", "/flag".to_owned()));
     let configuration = sources.load().unwrap();
     for (key, value, source) in [
-        ("storage.apply_bytes", "64MiB", "default"),
+        ("storage.apply_bytes", "48MiB", "default"),
         ("storage.journal_files", "5", "naru.toml:2"),
         ("storage.reads_max", "7", "env NARU_STORAGE__READS_MAX"),
         ("storage.reserve_bytes", "4GiB", "--set"),

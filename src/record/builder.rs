@@ -88,6 +88,11 @@ impl BatchBuilder {
         }
     }
 
+    /// How the records will be compressed, if that makes them smaller.
+    pub fn codec(&self) -> Codec {
+        self.codec
+    }
+
     /// Records so far.
     pub fn count(&self) -> u32 {
         self.count

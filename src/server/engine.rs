@@ -37,6 +37,8 @@ pub(crate) struct Engine {
     pub(crate) service: Arc<dyn Service>,
     /// What is durable, and whether the engine was poisoned.
     pub(crate) durable: watch::Receiver<DurableState>,
+    /// Whether the engine was poisoned, for who waits for nothing else.
+    pub(crate) failed: watch::Receiver<bool>,
     /// How the engine stands; may be asked from anywhere.
     pub(crate) health: Arc<dyn Fn() -> EngineHealth + Send + Sync>,
     /// What it has counted; may be asked from anywhere, and takes a while with many partitions.
@@ -132,6 +134,7 @@ fn in_memory(pair: Pair<MemoryStore>) -> Engine {
             local: None,
         }),
         durable,
+        failed: pair.store.failed(),
         health: Arc::new(move || EngineHealth {
             poisoned: state.borrow().poisoned,
             ..EngineHealth::default()
@@ -267,6 +270,7 @@ fn local(pair: Pair<LocalStore>, lock: DirectoryLock, recovery_took: Duration) -
             local: Some(local_now(&counted, recovery_took)),
         }),
         durable: store.durable(),
+        failed: store.failed(),
         step_bytes_max: store.caps().step_bytes_max,
         cluster_id,
         health: Arc::new(move || {

@@ -567,7 +567,7 @@ fn groups(page: &mut Page, (groups, all): &(Vec<GroupNow>, usize)) {
     let lag = page.family(
         Kind::Gauge,
         "naru_group_lag_records",
-        "Records between what a group has committed and the end.",
+        "Records that a group still has to read.",
     );
     for group in groups {
         let rest: u64 = group.lag.values().skip(GROUP_TOPICS_MAX).sum();

@@ -54,6 +54,7 @@ pub struct MemoryStore {
     options: MemoryOptions,
     state: Mutex<State>,
     durable: watch::Sender<DurableState>,
+    failed: watch::Sender<bool>,
     admission: Arc<Admission>,
 }
 
@@ -141,6 +142,7 @@ impl MemoryStore {
             options,
             state: Mutex::default(),
             durable: watch::Sender::new(DurableState::default()),
+            failed: watch::Sender::new(false),
             admission: Arc::default(),
         }
     }
@@ -160,6 +162,7 @@ impl MemoryStore {
     pub fn poison(&self) {
         lock(&self.state).poisoned = true;
         self.durable.send_modify(|durable| durable.poisoned = true);
+        self.failed.send_replace(true);
     }
 
     fn publish(&self, state: &mut State, upto: Lsn) {
@@ -309,6 +312,10 @@ impl LogStore for MemoryStore {
 
     fn durable(&self) -> watch::Receiver<DurableState> {
         self.durable.subscribe()
+    }
+
+    fn failed(&self) -> watch::Receiver<bool> {
+        self.failed.subscribe()
     }
 
     fn open(&self, key: PartitionKey, _config: LogConfig) -> Arc<MemoryLog> {

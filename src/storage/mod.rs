@@ -356,8 +356,11 @@ pub trait LogStore: Send + Sync + 'static {
     /// How the engine is, for operators; takes no lock that a disk holds up.
     fn health(&self) -> StorageHealth;
 
-    /// What is durable.
+    /// What is durable. Changes with every group.
     fn durable(&self) -> watch::Receiver<DurableState>;
+
+    /// Whether the engine is poisoned. Changes once at most: whoever waits for nothing else is not woken by every group.
+    fn failed(&self) -> watch::Receiver<bool>;
 
     /// The log of a partition, made on first use. One that is open takes the configuration on.
     fn open(&self, key: PartitionKey, config: LogConfig) -> Arc<Self::Log>;

@@ -190,6 +190,30 @@ async fn what_only_looks_compressed_is_refused_and_nothing_is_written() {
             assert!(error.definite);
         }
     }
+    let lz4 = batch(Codec::Lz4, 200, 1_000);
+    for (what, codec, body) in [
+        (
+            "81 a size of 2 GiB that is a lie",
+            Codec::Snappy,
+            &[0xff, 0xff, 0xff, 0xff, 0x07, 0][..],
+        ),
+        (
+            "81 a window of 2 GiB",
+            Codec::Zstd,
+            &[0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xa8, 0x01, 0x00, 0x00],
+        ),
+        ("a frame without its end", Codec::Lz4, &lz4[61..lz4.len() - 4]),
+        ("two frames", Codec::Lz4, &[&lz4[61..], &lz4[61..]].concat()),
+    ] {
+        let like = if codec == Codec::Lz4 {
+            lz4.clone()
+        } else {
+            batch(codec, 5, 1_000)
+        };
+        let error = produced(&mut peer, with_body(&like, body)).await.error;
+        let error = error.unwrap_or_else(|| panic!("{codec}: {what} is taken"));
+        assert_eq!(error.name, ErrorCode::InvalidBatch.name(), "{what}: {error:?}");
+    }
     let error = produced(&mut peer, {
         let mut bytes = batch(Codec::Zstd, 5, 1_000).to_vec();
         bytes[22] = 6;

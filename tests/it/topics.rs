@@ -1,6 +1,10 @@
 //! Topics that are changed while the real binary serves them.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
 
 use naru::client::{AlterTopicOptions, Client, CreateTopicOptions, ProducerRecord};
 use naru::model::ErrorCode;
@@ -9,6 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::broker::{Broker, Setup};
 use crate::cli::{failed, stderr, succeeded};
+use crate::peer::PATIENCE;
 
 fn entry(broker: &Broker, name: &str) -> (String, String) {
     let shown = broker.ok_json(&["--format", "json", "topic", "config", "get", "orders", name]);
@@ -187,10 +192,7 @@ fn a_topic_gets_partitions_and_whoever_does_it_is_warned() {
     broker.ok(&["topic", "create", "orders", "-p", "2"]);
     broker.produce(&["produce", "orders", "-p", "1"], "old\n");
     let tried = broker.run(&["topic", "add-partitions", "orders", "--to", "5", "--dry-run"]);
-    assert!(
-        stderr(&tried).contains("keys lead to other partitions"),
-        "{tried:?}"
-    );
+    assert!(stderr(&tried).contains("keys lead to other ones"), "{tried:?}");
     let count = |broker: &Broker| {
         let topic = broker.ok_json(&["--format", "json", "topic", "describe", "orders"]);
         topic["partitions"].as_array().unwrap().len()
@@ -292,5 +294,69 @@ async fn check(client: &Client, partitions: u32, values: &[String], ends: &BTree
     for partition in topic.partitions {
         let end = ends.get(&partition.partition.0).copied().unwrap_or(0);
         assert_eq!(partition.high_watermark.get(), end, "{}", partition.partition);
+    }
+}
+
+/// A command that goes on for ever, and the lines that it prints.
+struct Endless {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Endless {
+    fn consume(broker: &Broker, args: &[&str]) -> Self {
+        let all = [&["consume", "orders", "-f", "%p %v\\n"], args].concat();
+        let mut command = broker.naru(&all);
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = channel();
+        // Ends with the child, at the latest.
+        thread::spawn(move || {
+            out.lines()
+                .map_while(Result::ok)
+                .try_for_each(|line| sender.send(line))
+        });
+        Self { child, lines }
+    }
+
+    fn next(&self, count: usize) -> Vec<String> {
+        let next = |_| self.lines.recv_timeout(PATIENCE).unwrap();
+        let mut lines: Vec<_> = (0..count).map(next).collect();
+        lines.sort_unstable();
+        lines
+    }
+}
+
+impl Drop for Endless {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn who_reads_a_whole_topic_reads_the_partitions_that_it_gets_meanwhile() {
+    let broker = Broker::start();
+    broker.ok(&["topic", "create", "orders"]);
+    broker.produce(&["produce", "orders"], "first\n");
+    let plain = Endless::consume(&broker, &["-o", "start"]);
+    assert_eq!(plain.next(1), ["0 first"]);
+    // It commits where it begins before it waits: from then on it passes over nothing.
+    let group = Endless::consume(&broker, &["-g", "billing", "-o", "end"]);
+    let offsets = ["group", "offsets", "billing"];
+    let mut looks = 0;
+    while broker.run(&offsets).status.code() != Some(0) {
+        looks += 1;
+        assert!(looks < 1000, "the group has committed nothing");
+    }
+    broker.ok(&["-q", "topic", "add-partitions", "orders", "--to", "3"]);
+    broker.produce(&["produce", "orders", "-p", "2"], "new\n");
+    broker.produce(&["produce", "orders", "-p", "0"], "old\n");
+    for consumer in [&plain, &group] {
+        assert_eq!(consumer.next(2), ["0 old", "2 new"]);
     }
 }

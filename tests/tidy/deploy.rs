@@ -283,6 +283,16 @@ fn unit_leaves_the_configuration_to_a_file_that_is_right() {
         unit_words(&unit, "Environment").is_empty(),
         "a variable would win over the file"
     );
+    let user = unit_words(&unit, "User");
+    let made = read("deploy/naru.sysusers");
+    assert!(
+        made.contains(&format!("\nu {} ", user[0])),
+        "deploy/naru.sysusers makes {user:?}"
+    );
+    assert!(
+        unit_words(&unit, "DynamicUser").is_empty(),
+        "its data directory would be a symbolic link"
+    );
     let sources = Sources {
         file: Some(repository().join(FILE)),
         ..Sources::default()

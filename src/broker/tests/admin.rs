@@ -241,6 +241,24 @@ async fn a_time_is_answered_with_the_record_that_begins_it_or_with_the_high_wate
     assert_eq!(ask(START.0 + 21).await, (4, None));
 }
 
+#[tokio::test]
+async fn a_lookup_by_time_in_a_topic_that_is_not_durable_yet_waits_for_it() {
+    let rig = Rig::manual();
+    waits(rig.broker.handle(create("t", 1))).1.unwrap();
+    let partitions = vec![ListOffsetsPartition {
+        partition: named("t", 0),
+        spec: OffsetSpec::AtTimestamp(Timestamp(0)),
+    }];
+    let asked = Request::ListOffsets(ListOffsets { partitions });
+    let Outcome::Later(mut reply) = rig.broker.handle(asked) else {
+        panic!("a lookup by time must not be answered on the caller's thread");
+    };
+    let look = std::future::poll_fn(|context| std::task::Poll::Ready(reply.as_mut().poll(context)));
+    assert!(look.await.is_pending());
+    rig.store.make_all_durable();
+    assert!(reply.await.is_ok());
+}
+
 #[test]
 fn refusals_say_what_and_what_instead() {
     let rig = Rig::new();

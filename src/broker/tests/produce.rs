@@ -437,6 +437,14 @@ async fn small_compressed_batches_are_validated_where_they_arrive_and_many_of_th
         };
         assert!(partitions.iter().all(Result::is_ok), "{batches}");
     }
+    // To be read as records it is decompressed elsewhere, too; as it is, it needs no thread.
+    let read = |form| rig.broker.handle(fetch(form, Duration::ZERO, &[("t", 0, 1)]));
+    assert!(matches!(read(FetchForm::Raw), Outcome::AfterLsn { .. }));
+    let Outcome::Later(records) = read(FetchForm::Structured) else {
+        panic!("records were decompressed on the caller's thread");
+    };
+    let records = fetched(records.await).remove(0).unwrap();
+    assert_eq!(values(&records)[0].0, 1);
     // One that holds more than a thread of connections should look at.
     let large = compressed("t", 1_000);
     assert!(large.payload.bytes() < 16 << 10);

@@ -39,7 +39,7 @@ const BUFFER_BYTES: u32 = 256 << 20;
 #[command(after_help = "Example:
   naru bench e2e --topic latency --rate 5000 --duration 10s --size 1024 --json
 
-Both times count from the moment at which a record was due. Exit code 8 if a record was lost, duplicated or reordered.")]
+All times count from the moment at which a record was due; `late_us` is how late the command itself handed it over. Exit code 8 if a record was lost, duplicated or reordered.")]
 pub(crate) struct E2eArgs {
     /// Topic to write to and read from; created with one partition if it is missing. Partition 0 is used.
     #[arg(long)]
@@ -161,13 +161,24 @@ impl Plan {
 }
 
 /// How the sending went.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Sent {
     took: Duration,
-    /// How much too late the latest record was handed over: the client's own share of the times.
-    late_max: Duration,
+    /// How much too late records were handed over: the client's own share of their times.
+    lateness: Latency,
     refused: u64,
     first_error: Option<Error>,
+}
+
+impl Sent {
+    fn new() -> Self {
+        Self {
+            took: Duration::ZERO,
+            lateness: Latency::new(),
+            refused: 0,
+            first_error: None,
+        }
+    }
 }
 
 /// A record on its way.
@@ -200,12 +211,12 @@ fn send_all(
     clock: &Arc<dyn Clock>,
     tickets: &mpsc::Sender<Sending>,
 ) -> Sent {
-    let mut sent = Sent::default();
+    let mut sent = Sent::new();
     for number in 0..plan.count {
         let due = plan.schedule.due(number);
         let value = plan.value(number);
         wait_until(clock, due);
-        sent.late_max = sent.late_max.max(clock.mono().saturating_sub(due));
+        sent.lateness.record(clock.mono().saturating_sub(due));
         let record = ProducerRecord::to(Arc::clone(&plan.topic))
             .partition(0)
             .value(value);
@@ -336,8 +347,7 @@ impl Summary {
             "records": self.records, "acknowledged": self.acknowledged.records, "received": arrivals.received,
             "errors": self.errors(), "lost": self.lost(), "duplicated": arrivals.duplicated, "reordered": arrivals.reordered,
             "records_per_s": per_second(self.records, self.sent.took),
-            "late_max_us": u64::try_from(self.sent.late_max.as_micros()).unwrap_or(u64::MAX),
-            "ack_us": self.acknowledged.latency.to_json(), "e2e_us": self.received.latency.to_json(),
+            "late_us": self.sent.lateness.to_json(), "ack_us": self.acknowledged.latency.to_json(), "e2e_us": self.received.latency.to_json(),
         })
     }
 
@@ -345,7 +355,7 @@ impl Summary {
         let arrivals = &self.received.arrivals;
         format!(
             "{} records due, {} acknowledged ({acks}), {} received\n{} errors, {} lost, {} duplicated, {} reordered\n\
-             {:.0} records/s, handed over at most {} us late\nacknowledged: {}\nend to end: {}",
+             {:.0} records/s\nhanded over late by: {}\nacknowledged: {}\nend to end: {}",
             self.records,
             self.acknowledged.records,
             arrivals.received,
@@ -354,7 +364,7 @@ impl Summary {
             arrivals.duplicated,
             arrivals.reordered,
             per_second(self.records, self.sent.took),
-            self.sent.late_max.as_micros(),
+            self.sent.lateness.text(),
             self.acknowledged.latency.text(),
             self.received.latency.text(),
         )
@@ -423,7 +433,7 @@ mod tests {
                 arrivals,
                 latency: Latency::new(),
             },
-            sent: Sent::default(),
+            sent: Sent::new(),
         }
     }
 

@@ -57,7 +57,10 @@ impl Topic {
     }
 }
 
-/// A batch that is closed.
+/// A batch of so many bytes is compressed where it is taken: a hop to another thread costs more than its work.
+const INLINE_COMPRESSION_BYTES_MAX: usize = 16 << 10;
+
+/// A batch to be sent.
 #[derive(Debug)]
 pub(super) struct Batch {
     pub(super) sealed: SealedBatch,
@@ -67,6 +70,50 @@ pub(super) struct Batch {
     pub(super) number: u64,
     pub(super) completion: Arc<Completion>,
     pub(super) since: Duration,
+}
+
+/// A batch that takes no more records. Encoding it is left to whoever takes it, outside of the lock.
+#[derive(Debug)]
+pub(super) struct Closed {
+    contents: Contents,
+    buffered: u32,
+    number: u64,
+    completion: Arc<Completion>,
+    since: Duration,
+}
+
+#[derive(Debug)]
+enum Contents {
+    Records(BatchBuilder),
+    Sealed(SealedBatch),
+}
+
+impl Closed {
+    /// Whether encoding it compresses much, which is no work for a thread that drives connections.
+    pub(super) fn is_much_work(&self) -> bool {
+        match &self.contents {
+            Contents::Records(builder) => {
+                builder.codec() != Codec::None && builder.encoded_bytes() > INLINE_COMPRESSION_BYTES_MAX
+            }
+            Contents::Sealed(_) => false,
+        }
+    }
+
+    /// Encodes it.
+    pub(super) fn seal(self) -> Batch {
+        let sealed = match self.contents {
+            Contents::Records(builder) => builder.seal(None),
+            Contents::Sealed(sealed) => sealed,
+        };
+        Batch {
+            records: sealed.header().count,
+            sealed,
+            buffered: self.buffered,
+            number: self.number,
+            completion: self.completion,
+            since: self.since,
+        }
+    }
 }
 
 /// A batch that takes more records.
@@ -80,10 +127,9 @@ struct OpenBatch {
 }
 
 impl OpenBatch {
-    fn close(self) -> Batch {
-        Batch {
-            records: self.builder.count(),
-            sealed: self.builder.seal(None),
+    fn close(self) -> Closed {
+        Closed {
+            contents: Contents::Records(self.builder),
             buffered: self.buffered,
             number: self.number,
             completion: self.completion,
@@ -98,7 +144,7 @@ struct Slot {
     topic: Arc<Topic>,
     partition: u32,
     open: Option<OpenBatch>,
-    closed: Vec<Batch>,
+    closed: Vec<Closed>,
 }
 
 /// All partitions that this producer has sent to.
@@ -261,9 +307,8 @@ impl Accumulator {
         self.close(at);
         let (number, completion) = self.new_completion();
         let ticket = BatchTicket::new(completion.clone());
-        self.slots[at].closed.push(Batch {
-            records: batch.sealed.header().count,
-            sealed: batch.sealed,
+        self.slots[at].closed.push(Closed {
+            contents: Contents::Sealed(batch.sealed),
             buffered,
             number,
             completion,
@@ -304,7 +349,7 @@ impl Accumulator {
         linger: Duration,
         idle: bool,
         wants: impl Fn(usize) -> bool,
-        mut take: impl FnMut(usize, Batch),
+        mut take: impl FnMut(usize, Closed),
     ) -> Option<Duration> {
         let mut wakes_at = None;
         for at in self.active.clone() {
@@ -404,9 +449,31 @@ mod tests {
             linger,
             idle,
             |_| true,
-            |at, batch| taken.push((at, batch.records)),
+            |at, closed| taken.push((at, closed.seal().records)),
         );
         taken
+    }
+
+    #[test]
+    fn only_what_compresses_much_is_work_for_another_thread() {
+        for (codec, bytes, much) in [
+            (Codec::None, 100_000, false),
+            (Codec::Zstd, 1_000, false),
+            (Codec::Zstd, 100_000, true),
+        ] {
+            let mut builder = BatchBuilder::new().compressed(codec);
+            builder.push(Timestamp(1), None, Some(&vec![7; bytes]), &[]);
+            let closed = OpenBatch {
+                builder,
+                buffered: 0,
+                number: 0,
+                completion: Arc::default(),
+                since: Duration::ZERO,
+            }
+            .close();
+            assert_eq!(closed.is_much_work(), much, "{codec}, {bytes} bytes");
+            assert_eq!(Codec::of(closed.seal().sealed.header()), Ok(codec));
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use tokio::sync::mpsc;
 
 use super::Shared;
-use super::accumulator::{Batch, Topic};
+use super::accumulator::{Batch, Closed, Topic};
 use super::queue::{BatchNo, Failure, Identity, IdentityNeed, PartitionQueue};
 use super::record::BatchMetadata;
 use crate::client::admin::{decode, unexpected};
@@ -63,6 +63,24 @@ struct Sent {
 struct Outstanding {
     request: Request,
     give_up_at: Duration,
+}
+
+/// Batches that are to be sent, by their slots.
+type Ready = SmallVec<[(usize, Closed); 8]>;
+
+/// Encodes batches. What compresses much is done on a thread that may be busy; others wait for it, in their order.
+async fn sealed(ready: Ready) -> SmallVec<[(usize, Batch); 8]> {
+    let seal = |ready: Ready| {
+        let sealed = ready.into_iter().map(|(slot, closed)| (slot, closed.seal()));
+        sealed.collect()
+    };
+    if !ready.iter().any(|(_, closed)| closed.is_much_work()) {
+        return seal(ready);
+    }
+    // Fails only if the runtime is ending, and everything on it.
+    tokio::task::spawn_blocking(move || seal(ready))
+        .await
+        .unwrap_or_default()
 }
 
 /// The state of the task.
@@ -123,7 +141,7 @@ impl Sender {
     pub(super) async fn run(mut self) {
         loop {
             let now = self.now();
-            let mut wakes_at = self.collect(now);
+            let mut wakes_at = self.collect(now).await;
             self.expire(now);
             if self.shared.lock().is_finished() {
                 return;
@@ -175,15 +193,25 @@ impl Sender {
         }
     }
 
-    /// Takes what is ready out of the accumulator.
-    fn collect(&mut self, now: Duration) -> Option<Duration> {
+    /// Takes what is ready out of the accumulator, and encodes it. Returns when to look again.
+    async fn collect(&mut self, now: Duration) -> Option<Duration> {
+        let (ready, wakes_at) = self.take_ready(now);
+        for (slot, batch) in sealed(ready).await {
+            let (records, deadline) = (batch.records, batch.since + self.shared.options.delivery_timeout);
+            self.queues[slot].push(batch, records, deadline);
+            self.busy.insert(slot);
+        }
+        wakes_at
+    }
+
+    fn take_ready(&mut self, now: Duration) -> (Ready, Option<Duration>) {
         let shared = self.shared.clone();
         let mut accumulator = shared.lock();
         let options = shared.options.queue();
         let slots = accumulator.slots();
         self.queues.resize_with(slots, || PartitionQueue::new(options));
         let idle = self.busy.is_empty();
-        let mut ready: SmallVec<[(usize, Batch); 8]> = SmallVec::new();
+        let mut ready = Ready::new();
         let wakes_at = accumulator.take_ready(
             now,
             shared.options.linger,
@@ -191,13 +219,7 @@ impl Sender {
             |slot| self.queues[slot].has_room(),
             |slot, batch| ready.push((slot, batch)),
         );
-        drop(accumulator);
-        for (slot, batch) in ready {
-            let (records, deadline) = (batch.records, batch.since + shared.options.delivery_timeout);
-            self.queues[slot].push(batch, records, deadline);
-            self.busy.insert(slot);
-        }
-        wakes_at
+        (ready, wakes_at)
     }
 
     fn expire(&mut self, now: Duration) {

@@ -475,7 +475,7 @@ impl Applier {
             || (self.changed && old)
             || self.trimmed
             || !self.deleted.is_empty()
-            // Files go one record later, which can wait unless space is what is short.
-            || (!self.retired.is_empty() && self.engine.budget.storage_full())
+            // Files go one record later, which can wait, but not for somebody to append, and not if space is what is short.
+            || (!self.retired.is_empty() && (old || self.engine.budget.storage_full()))
     }
 }

@@ -50,6 +50,7 @@ pub(super) struct Engine {
     pub(super) incarnation: u32,
     pub(super) queue: Queue,
     pub(super) durable: watch::Sender<DurableState>,
+    pub(super) failed: watch::Sender<bool>,
     pub(super) reads: Arc<ReadSide>,
     pub(super) files: JournalFiles,
     pub(super) budget: Arc<Budget>,
@@ -83,6 +84,7 @@ impl Engine {
                 lsn: begin.durable,
                 poisoned: false,
             }),
+            failed: watch::Sender::new(false),
             reads: begin.reads,
             files: begin.files,
             budget: Arc::new(budget),
@@ -141,6 +143,7 @@ impl Engine {
             .get_or_insert_with(|| format!("{what}: {error}"));
         self.queue.poison();
         self.durable.send_modify(|state| state.poisoned = true);
+        self.failed.send_replace(true);
         self.files.stop();
         self.changed.notify_all();
     }

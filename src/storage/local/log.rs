@@ -390,6 +390,12 @@ impl LogState {
         }
     }
 
+    /// Where the log begins once the trims that were taken in are applied.
+    fn start_taken_in(&self) -> Offset {
+        let trims = self.trims.iter().map(|(_, to)| *to);
+        trims.fold(self.log_start, Offset::max)
+    }
+
     /// Moves the log start, and forgets what was damaged below it.
     pub(super) fn start_at(&mut self, start: Offset) {
         if start <= self.log_start {
@@ -441,7 +447,7 @@ impl LogState {
             max_timestamp: s.max_timestamp,
             sealed: s.sealed || Some(s.base) != last || closed(s),
         };
-        let start = self.log_start;
+        let start = self.start_taken_in();
         let with_batches = self.segments.iter().filter(|s| s.bytes > 0 && s.end > start);
         with_batches.map(summary).collect()
     }
@@ -476,7 +482,7 @@ impl PartitionLog for LocalLog {
         let state = self.state();
         let unapplied_from = state.segments.last().map_or(state.log_start, |s| s.end);
         // Those below the log start only wait for a checkpoint to go.
-        let start = state.log_start;
+        let start = state.start_taken_in();
         let segments = || state.segments.iter().filter(|s| s.end > start || s.bytes == 0);
         let applied: u64 = segments().map(|s| s.bytes).sum();
         let unapplied: usize = state

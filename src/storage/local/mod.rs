@@ -266,6 +266,10 @@ impl LogStore for LocalStore {
         self.engine.durable.subscribe()
     }
 
+    fn failed(&self) -> watch::Receiver<bool> {
+        self.engine.failed.subscribe()
+    }
+
     fn open(&self, key: PartitionKey, config: LogConfig) -> Arc<LocalLog> {
         let mut logs = self.engine.logs();
         let reads = &self.engine.reads;

@@ -203,8 +203,11 @@ fn journal_goes_round_many_times() {
 #[test]
 fn failed_sync_poisons_for_ever() {
     let mut rig = Rig::new(&small());
+    let mut failed = rig.store.failed();
     rig.produce(key(1, 0), 1, 10, 1);
     let durable = rig.durable();
+    let woken = failed.has_changed().unwrap();
+    assert!(!woken, "a group wakes nobody who waits for the end");
     rig.disk.inject(Fault::next(FaultKind::SyncFails, "journal/"));
     let batch = rig.batch(key(1, 0), 1, 10, 2);
     rig.submit(vec![(key(1, 0), batch)], &[]);
@@ -212,6 +215,8 @@ fn failed_sync_poisons_for_ever() {
     let state = *rig.store.durable().borrow();
     assert!(state.poisoned);
     assert_eq!(state.lsn, durable, "what was not synced is never called durable");
+    assert!(failed.has_changed().unwrap());
+    assert!(*failed.borrow_and_update());
     let step = Step {
         appends: smallvec::SmallVec::new(),
         trims: smallvec::SmallVec::new(),

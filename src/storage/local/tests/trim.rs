@@ -135,6 +135,41 @@ fn damage_below_the_log_start_is_forgotten() {
     assert_eq!(again.read_from_start(), stored[9..].concat());
 }
 
+#[test]
+fn what_is_trimmed_counts_no_more_although_its_files_are_still_there() {
+    let (mut rig, _) = filled(20);
+    rig.apply();
+    let log = rig.store.open(KEY, CONFIG);
+    let (before, files) = (log.stats(), rig.segment_files());
+    rig.trim(KEY, offset(13));
+    while rig.inline.journal().unwrap() == Round::Worked {}
+    // Durable, and nothing is applied yet.
+    assert_eq!(rig.segment_files(), files);
+    assert!(log.segments().iter().all(|segment| segment.end > offset(13)));
+    assert!(log.stats().size_bytes < before.size_bytes / 2);
+    assert!(log.stats().segments < before.segments);
+    rig.trim(KEY, offset(20));
+    while rig.inline.journal().unwrap() == Round::Worked {}
+    assert_eq!(log.segments(), []);
+}
+
+#[test]
+fn files_go_also_where_nobody_appends_any_more() {
+    let (mut rig, stored) = filled(20);
+    rig.apply();
+    rig.inline.checkpoint().unwrap();
+    rig.trim(KEY, offset(17));
+    while rig.inline.journal().unwrap() == Round::Worked {}
+    let mut idle = Duration::ZERO;
+    while rig.segment_files().len() > 2 {
+        assert!(idle < Duration::from_secs(120), "{:?}", rig.segment_files());
+        rig.clock.advance(Duration::from_secs(1));
+        idle += Duration::from_secs(1);
+        rig.inline.applier_round(false).unwrap();
+    }
+    assert_eq!(rig.read_from_start(), stored[17..].concat());
+}
+
 /// What a run has done so far.
 #[derive(Clone, Debug, Default)]
 struct Done {
