@@ -29,3 +29,16 @@ pub enum Acks {
     /// Sequenced in memory; a crash may lose it. Visible to consumers only once it is durable.
     Memory,
 }
+
+impl Acks {
+    /// All levels.
+    pub const ALL: [Self; 2] = [Self::Fsync, Self::Memory];
+
+    /// Name for options and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fsync => "fsync",
+            Self::Memory => "memory",
+        }
+    }
+}

@@ -342,6 +342,10 @@ impl<'a, P: Protocol> Open<'a, P> {
                 self.shared.parts.counters.count_request();
                 let meter = Meter {
                     kind: request.kind(),
+                    acks: match &request {
+                        Request::Produce(produce) => Some(produce.acks),
+                        _ => None,
+                    },
                     since: now,
                     ending: Ending::Ok,
                 };
@@ -420,7 +424,7 @@ impl<'a, P: Protocol> Open<'a, P> {
         if let Some(meter) = self.in_flight.remove(id) {
             let took = now.saturating_sub(meter.since);
             let counters = &self.shared.parts.counters;
-            counters.count_answer(meter.kind, meter.ending, took);
+            counters.count_answer(&meter, took);
         }
     }
 

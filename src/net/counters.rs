@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::pending::Meter;
 use crate::api::{Ending, RequestKind};
-use crate::model::ErrorCode;
+use crate::model::{Acks, ErrorCode};
 use crate::telemetry::{Histogram, HistogramNow};
 
 /// Lowest and highest number of the codes for bad input.
@@ -62,6 +63,8 @@ pub struct Counters {
     hangups: [AtomicU64; Hangup::ALL.len()],
     /// One per kind of request, in the order of [`RequestKind::ALL`].
     answers: Box<[Answers]>,
+    /// Of produces that went well, one per level, in the order of [`Acks::ALL`].
+    acknowledged: [Histogram; Acks::ALL.len()],
 }
 
 /// How requests of one kind ended.
@@ -99,6 +102,7 @@ impl Default for Counters {
             bad_input: Default::default(),
             hangups: Default::default(),
             answers: answers.collect(),
+            acknowledged: Acks::ALL.map(|_| Histogram::of_latencies()),
         }
     }
 }
@@ -119,14 +123,26 @@ impl Counters {
             .collect()
     }
 
-    pub(super) fn count_answer(&self, kind: RequestKind, ending: Ending, took: Duration) {
-        let Some(answers) = self.answers.get(kind.index()) else {
+    /// From a produce being read to its acknowledgement, by the level that was asked for.
+    pub fn acknowledged(&self) -> [(Acks, HistogramNow); Acks::ALL.len()] {
+        let [fsync, memory] = &self.acknowledged;
+        [(Acks::Fsync, fsync.now()), (Acks::Memory, memory.now())]
+    }
+
+    pub(super) fn count_answer(&self, meter: &Meter, took: Duration) {
+        let Some(answers) = self.answers.get(meter.kind.index()) else {
             return;
         };
-        if let Some(counter) = answers.endings.get(ending.index()) {
+        if let Some(counter) = answers.endings.get(meter.ending.index()) {
             add(counter, 1);
         }
         answers.durations.observe(took);
+        let [fsync, memory] = &self.acknowledged;
+        match meter.acks.filter(|_| meter.ending == Ending::Ok) {
+            Some(Acks::Fsync) => fsync.observe(took),
+            Some(Acks::Memory) => memory.observe(took),
+            None => {}
+        }
     }
 
     /// Connections accepted.
@@ -248,6 +264,26 @@ mod tests {
             let expected = u64::from((20..=31).contains(&code.number()));
             assert_eq!(counters.bad_input(*code), expected, "{}", code.name());
         }
+    }
+
+    #[test]
+    fn acknowledgements_are_timed_by_their_level_and_refusals_not_among_them() {
+        let counters = Counters::default();
+        let produce = |acks, ending| {
+            let meter = Meter {
+                kind: RequestKind::Produce,
+                acks: Some(acks),
+                since: Duration::ZERO,
+                ending,
+            };
+            counters.count_answer(&meter, Duration::from_millis(1));
+        };
+        produce(Acks::Fsync, Ending::Ok);
+        produce(Acks::Fsync, Ending::Ok);
+        produce(Acks::Memory, Ending::Ok);
+        produce(Acks::Memory, Ending::ClientError);
+        let counted = counters.acknowledged().map(|(acks, now)| (acks, now.count()));
+        assert_eq!(counted, [(Acks::Fsync, 2), (Acks::Memory, 1)]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::frame::FrameOut;
 use crate::api::{Ending, Reply, Request, RequestKind};
-use crate::model::Lsn;
+use crate::model::{Acks, Lsn};
 use crate::rt::BoxFuture;
 
 /// What is counted about a request when its answer leaves.
@@ -16,6 +16,8 @@ use crate::rt::BoxFuture;
 pub(super) struct Meter {
     /// Which kind it is.
     pub(super) kind: RequestKind,
+    /// When a produce is to be answered.
+    pub(super) acks: Option<Acks>,
     /// When it was taken in, on the monotonic clock.
     pub(super) since: Duration,
     /// How its answer ends it; as yet unknown answers count as fine.
@@ -277,6 +279,7 @@ mod tests {
         let mut flight = InFlight::default();
         let meter = Meter {
             kind: RequestKind::Fetch,
+            acks: None,
             since: Duration::ZERO,
             ending: Ending::Ok,
         };

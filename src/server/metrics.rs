@@ -306,6 +306,14 @@ impl Metrics {
         for kind in seen() {
             durations.histogram([("api", kind.kind.name().into())], kind.durations.clone());
         }
+        let acknowledged = page.family(
+            Kind::Latency,
+            "naru_produce_ack_duration_seconds",
+            "From a produce being read to its acknowledgement, by the level asked for.",
+        );
+        for (acks, durations) in self.native.acknowledged() {
+            acknowledged.histogram([("acks", acks.name().into())], durations);
+        }
         let answered: u64 = answers.iter().map(|kind| kind.durations.count()).sum();
         let over = answered + self.native.abandoned();
         page.one(

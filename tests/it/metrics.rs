@@ -109,6 +109,7 @@ async fn what_was_done_is_counted() {
             "naru_request_errors_total{code=\"UNKNOWN_TOPIC_OR_PARTITION\"}",
             1.0,
         ),
+        ("naru_produce_ack_duration_seconds_count{acks=\"fsync\"}", 100.0),
         ("naru_groups", 1.0),
         ("naru_group_lag_records{group=\"billing\",topic=\"orders\"}", 40.0),
         ("naru_group_lag_max_records{group=\"billing\"}", 40.0),
