@@ -15,10 +15,13 @@ use super::record_format::{Located, RecordFormat};
 use super::record_output::{write_json, write_readable};
 use crate::disk::Disk;
 use crate::disk::real::RealDisk;
-use crate::model::{Offset, PartitionId, PartitionKey, Timestamp};
+use crate::model::{Offset, PartitionId, Timestamp};
 use crate::record::{BatchHeader, Codec, DECOMPRESSED_BYTES_MAX, Records, uncompressed};
 use crate::storage::local::FileKind;
-use crate::storage::local::format::checkpoint::PartitionCheckpoint;
+use crate::storage::local::format::checkpoint::{Checkpoint, PartitionCheckpoint};
+use crate::storage::local::format::index::IndexEntry;
+use crate::storage::local::format::journal::{AppendEntry, FileHeader, GroupHeader};
+use crate::storage::local::format::{DirectoryId, FormatError};
 use crate::storage::local::inspect::FORMAT_FILE;
 use crate::storage::local::inspect::dump::{DumpError, Item, dump};
 use crate::telemetry::rfc3339_millis;
@@ -430,118 +433,129 @@ fn time(at: Timestamp) -> String {
     rfc3339_millis(at)
 }
 
-fn range(key: PartitionKey, first: Offset, last: Offset) -> String {
-    format!("{key}  offsets {first} to {last}")
-}
-
 fn to_text(item: &Item) -> String {
     match item {
         Item::Batch {
             position,
-            header: h,
+            header,
             bytes,
             damage,
-        } => {
-            let (first, last, producer) = (h.base_offset, h.last_offset(), h.producer);
-            let producer = producer.map_or(String::new(), |(id, epoch, sequence)| {
-                format!("  producer {id}/{epoch} sequence {sequence}")
-            });
-            let state = damage
-                .as_ref()
-                .map_or(String::new(), |why| format!("  DAMAGED: {why}"));
-            format!(
-                "batch  at {position}  offsets {first} to {last}  {} records  {} bytes  {}  epoch {}  {}{producer}{state}",
-                h.count,
-                bytes.len(),
-                codec_name(h),
-                h.leader_epoch,
-                time(h.max_timestamp)
-            )
-        }
+        } => batch_text(*position, header, bytes.len(), damage.as_deref()),
         Item::Zeros { position, bytes } => {
             format!("zeros  at {position}  {bytes} bytes to the end, not written yet")
         }
         Item::Garbage { position, bytes, why } => {
             format!("garbage  at {position}  {bytes} bytes  DAMAGED: {why}")
         }
-        Item::Index { position, entry } => match entry {
-            Ok(e) => format!(
-                "entry  at {position}  offset {}  stands at {} of the segment  {}",
-                e.base,
-                e.position,
-                time(e.append_time)
-            ),
-            Err(e) => format!("entry  at {position}  DAMAGED: {e}"),
-        },
-        Item::JournalHeader { position, header } => match header {
-            Ok(h) => format!(
-                "header  at {position}  generation {}  from group {}  checkpoint {} (group {})  incarnation {}  {} bytes",
-                h.generation, h.first_lsn, h.checkpoint_seq, h.checkpoint_lsn, h.incarnation, h.file_bytes
-            ),
-            Err(e) => format!("header  at {position}  DAMAGED: {e}"),
-        },
-        Item::Group { position, header: h } => format!(
-            "group  at {position}  LSN {}  {} entries  {} bytes  incarnation {}  {}",
-            h.lsn,
-            h.entries,
-            h.total_bytes(),
-            h.incarnation,
-            time(h.written)
-        ),
+        Item::Index { position, entry } => index_text(*position, entry),
+        Item::JournalHeader { position, header } => header_text(*position, header),
+        Item::Group { position, header } => group_text(*position, header),
         Item::Append {
             position,
-            entry: e,
+            entry,
             whole,
             ..
-        } => {
-            let state = if *whole {
-                ""
-            } else {
-                "  DAMAGED: the checksum does not fit"
-            };
-            let starts = if e.starts_segment {
-                "  starts a segment"
-            } else {
-                ""
-            };
-            format!(
-                "  append  at {position}  {}  {} bytes{starts}{state}",
-                range(e.key, e.base, e.last),
-                e.length
-            )
-        }
+        } => append_text(*position, entry, *whole),
         Item::Deletion { topic, .. } => format!("  delete  topic {topic}"),
         Item::Trim { key, to, .. } => format!("  trim  {key}  to offset {to}"),
-        Item::Checkpoint { directory, record: r } => {
-            let end = r
-                .clean_end
-                .map_or(String::new(), |end| format!("  clean stop at group {end}"));
-            let mut text = format!(
-                "checkpoint  {}  up to group {}{end}  incarnation {}  directory {}",
-                r.seq,
-                r.lsn,
-                r.incarnation,
-                uuid::Uuid::from_bytes(*directory)
-            );
-            for p in &r.partitions {
-                text.push_str(&format!(
-                    "\n  partition  {}  offsets {} up to {}",
-                    p.key, p.log_start, p.end
-                ));
-                for s in &p.segments {
-                    let state = if s.sealed { "  sealed" } else { "" };
-                    text.push_str(&format!(
-                        "\n    segment  {} up to {}  {} bytes{state}",
-                        s.base, s.end, s.bytes
-                    ));
-                }
-                for (first, last) in &p.quarantined {
-                    text.push_str(&format!("\n    quarantined  {first} to {last}"));
-                }
-            }
-            text
+        Item::Checkpoint { directory, record } => checkpoint_text(*directory, record),
+    }
+}
+
+fn batch_text(position: u64, h: &BatchHeader, bytes: usize, damage: Option<&str>) -> String {
+    let producer = h.producer.map_or(String::new(), |(id, epoch, sequence)| {
+        format!("  producer {id}/{epoch} sequence {sequence}")
+    });
+    let state = damage.map_or(String::new(), |why| format!("  DAMAGED: {why}"));
+    format!(
+        "batch  at {position}  offsets {} to {}  {} records  {bytes} bytes  {}  epoch {}  {}{producer}{state}",
+        h.base_offset,
+        h.last_offset(),
+        h.count,
+        codec_name(h),
+        h.leader_epoch,
+        time(h.max_timestamp)
+    )
+}
+
+fn index_text(position: u64, entry: &Result<IndexEntry, FormatError>) -> String {
+    match entry {
+        Ok(e) => format!(
+            "entry  at {position}  offset {}  stands at {} of the segment  {}",
+            e.base,
+            e.position,
+            time(e.append_time)
+        ),
+        Err(e) => format!("entry  at {position}  DAMAGED: {e}"),
+    }
+}
+
+fn header_text(position: u64, header: &Result<FileHeader, FormatError>) -> String {
+    match header {
+        Ok(h) => format!(
+            "header  at {position}  generation {}  from group {}  checkpoint {} (group {})  incarnation {}  {} bytes",
+            h.generation, h.first_lsn, h.checkpoint_seq, h.checkpoint_lsn, h.incarnation, h.file_bytes
+        ),
+        Err(e) => format!("header  at {position}  DAMAGED: {e}"),
+    }
+}
+
+fn group_text(position: u64, h: &GroupHeader) -> String {
+    format!(
+        "group  at {position}  LSN {}  {} entries  {} bytes  incarnation {}  {}",
+        h.lsn,
+        h.entries,
+        h.total_bytes(),
+        h.incarnation,
+        time(h.written)
+    )
+}
+
+fn append_text(position: u64, e: &AppendEntry, whole: bool) -> String {
+    let state = if whole {
+        ""
+    } else {
+        "  DAMAGED: the checksum does not fit"
+    };
+    let starts = if e.starts_segment {
+        "  starts a segment"
+    } else {
+        ""
+    };
+    format!(
+        "  append  at {position}  {}  offsets {} to {}  {} bytes{starts}{state}",
+        e.key, e.base, e.last, e.length
+    )
+}
+
+fn checkpoint_text(directory: DirectoryId, r: &Checkpoint) -> String {
+    let end = r
+        .clean_end
+        .map_or(String::new(), |end| format!("  clean stop at group {end}"));
+    let mut text = format!(
+        "checkpoint  {}  up to group {}{end}  incarnation {}  directory {}",
+        r.seq,
+        r.lsn,
+        r.incarnation,
+        uuid::Uuid::from_bytes(directory)
+    );
+    for p in &r.partitions {
+        text.push_str(&format!(
+            "\n  partition  {}  offsets {} up to {}",
+            p.key, p.log_start, p.end
+        ));
+        for s in &p.segments {
+            let state = if s.sealed { "  sealed" } else { "" };
+            text.push_str(&format!(
+                "\n    segment  {} up to {}  {} bytes{state}",
+                s.base, s.end, s.bytes
+            ));
+        }
+        for (first, last) in &p.quarantined {
+            text.push_str(&format!("\n    quarantined  {first} to {last}"));
         }
     }
+    text
 }
 
 #[cfg(test)]
