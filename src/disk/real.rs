@@ -22,6 +22,8 @@ const DIR_MODE: u32 = 0o700;
 pub struct RealDisk {
     root: PathBuf,
     direct: bool,
+    /// Nothing below the root is changed, and files are opened for reading alone.
+    read_only: bool,
 }
 
 impl RealDisk {
@@ -30,16 +32,34 @@ impl RealDisk {
     /// # Errors
     /// `NotFound` or `NotADirectory` for a wrong `root`; whatever the system says about making a file in it.
     pub fn open(root: &Path) -> io::Result<Self> {
-        let shown = root.to_string_lossy();
-        let described = |e| failed("open data directory", &shown, None, e);
-        if !root.metadata().map_err(described)?.is_dir() {
-            return Err(described(io::ErrorKind::NotADirectory.into()));
-        }
+        check_root(root)?;
         let direct = probe_direct(&root.join(PROBE)).map_err(|e| failed("probe", PROBE, None, e))?;
         Ok(Self {
             root: root.to_owned(),
             direct,
+            read_only: false,
         })
+    }
+
+    /// Opens the data directory `root` to look at it: nothing in it is ever changed, every call that would is refused with
+    /// `ReadOnlyFilesystem`. Reads go through the page cache.
+    ///
+    /// # Errors
+    /// `NotFound` or `NotADirectory` for a wrong `root`.
+    pub fn open_read_only(root: &Path) -> io::Result<Self> {
+        check_root(root)?;
+        Ok(Self {
+            root: root.to_owned(),
+            direct: false,
+            read_only: true,
+        })
+    }
+
+    fn check_writable(&self) -> io::Result<()> {
+        if self.read_only {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
+        Ok(())
     }
 
     fn locate(&self, path: &str) -> io::Result<PathBuf> {
@@ -59,7 +79,7 @@ impl RealDisk {
         let flags = if direct { OFlags::DIRECT } else { OFlags::empty() };
         let file = options
             .read(true)
-            .write(true)
+            .write(!self.read_only)
             .mode(FILE_MODE)
             .custom_flags(open_flags(flags))
             .open(self.locate_entry(path)?)?;
@@ -73,7 +93,8 @@ impl RealDisk {
 
 impl Disk for RealDisk {
     fn create_new(&self, path: &str, mode: Mode) -> io::Result<Box<dyn DiskFile>> {
-        self.open_with(OpenOptions::new().create_new(true), path, mode)
+        self.check_writable()
+            .and_then(|()| self.open_with(OpenOptions::new().create_new(true), path, mode))
             .map_err(|e| failed("create", path, None, e))
     }
 
@@ -97,6 +118,7 @@ impl Disk for RealDisk {
 
     fn mkdir(&self, dir: &str) -> io::Result<()> {
         let make = || {
+            self.check_writable()?;
             let full = self.locate(dir)?;
             match DirBuilder::new().mode(DIR_MODE).create(&full) {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
@@ -111,22 +133,32 @@ impl Disk for RealDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let rename = || std::fs::rename(self.locate_entry(from)?, self.locate_entry(to)?);
+        let rename = || {
+            self.check_writable()?;
+            std::fs::rename(self.locate_entry(from)?, self.locate_entry(to)?)
+        };
         rename().map_err(|e| failed("rename", &format!("{from} -> {to}"), None, e))
     }
 
     fn unlink(&self, path: &str) -> io::Result<()> {
-        let unlink = || std::fs::remove_file(self.locate_entry(path)?);
+        let unlink = || {
+            self.check_writable()?;
+            std::fs::remove_file(self.locate_entry(path)?)
+        };
         unlink().map_err(|e| failed("unlink", path, None, e))
     }
 
     fn rmdir(&self, dir: &str) -> io::Result<()> {
-        let remove = || std::fs::remove_dir(self.locate_entry(dir)?);
+        let remove = || {
+            self.check_writable()?;
+            std::fs::remove_dir(self.locate_entry(dir)?)
+        };
         remove().map_err(|e| failed("remove directory", dir, None, e))
     }
 
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
         let sync = || {
+            self.check_writable()?;
             OpenOptions::new()
                 .read(true)
                 .custom_flags(open_flags(OFlags::DIRECTORY))
@@ -241,6 +273,15 @@ impl DiskFile for RealFile {
     }
 }
 
+fn check_root(root: &Path) -> io::Result<()> {
+    let shown = root.to_string_lossy();
+    let described = |e| failed("open data directory", &shown, None, e);
+    if !root.metadata().map_err(described)?.is_dir() {
+        return Err(described(io::ErrorKind::NotADirectory.into()));
+    }
+    Ok(())
+}
+
 fn open_flags(flags: OFlags) -> i32 {
     (flags | OFlags::NOFOLLOW | OFlags::CLOEXEC).bits().cast_signed()
 }
@@ -338,10 +379,40 @@ mod tests {
         let disk = RealDisk {
             root: dir.path().to_owned(),
             direct: false,
+            read_only: false,
         };
         let file = disk.create_new("f", Mode::Direct).unwrap();
         file.write_all_at(b"odd", 1).unwrap();
         assert_eq!(file.len().unwrap(), 4);
+    }
+
+    #[test]
+    fn a_disk_that_is_only_read_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("f"), "text").unwrap();
+        std::fs::create_dir(dir.path().join("d")).unwrap();
+        let disk = RealDisk::open_read_only(dir.path()).unwrap();
+        let file = disk.open("f", Mode::Direct).unwrap();
+        let mut text = [0; 4];
+        crate::disk::read_exact_at(&*file, &mut text, 0).unwrap();
+        assert_eq!(&text, b"text");
+        file.drop_cache(0, 4).unwrap();
+        for refused in [
+            disk.create_new("g", Mode::Buffered).map(drop),
+            disk.mkdir("e"),
+            disk.rename("f", "g"),
+            disk.unlink("f"),
+            disk.rmdir("d"),
+            disk.sync_dir("d"),
+        ] {
+            assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::ReadOnlyFilesystem);
+        }
+        assert!(file.write_all_at(b"x", 0).is_err());
+        assert!(file.set_len(0).is_err());
+        assert!(file.allocate(0, 1).is_err());
+        let names: Vec<_> = disk.list("").unwrap().into_iter().map(|e| e.name).collect();
+        assert_eq!(names, ["d", "f"]);
+        assert_eq!(std::fs::read(dir.path().join("f")).unwrap(), b"text");
     }
 
     #[test]

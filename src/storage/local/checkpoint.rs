@@ -214,6 +214,9 @@ impl Applier {
                 continue;
             };
             let mut state = log.state();
+            let gone = state.segments.iter().find(|segment| segment.base == *base);
+            // Where nothing is left the next record still has to know where the log ended.
+            state.log_start = gone.map_or(state.log_start, |gone| gone.end.max(state.log_start));
             state.segments.retain(|segment| segment.base != *base);
             let first = state.segments.first().map(|segment| segment.base);
             state.log_start = first.map_or(state.log_start, |first| first.max(state.log_start));

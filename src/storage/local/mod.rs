@@ -16,6 +16,7 @@ mod engine;
 pub mod format;
 mod group;
 mod inline;
+pub mod inspect;
 mod journal;
 mod journal_files;
 mod log;
@@ -30,6 +31,7 @@ mod scan;
 mod segment;
 mod settings;
 mod stats;
+mod survey;
 mod tail;
 #[cfg(test)]
 mod tests;

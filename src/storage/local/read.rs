@@ -186,7 +186,8 @@ fn first_good_entry(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<Optio
         match read_exact_at(file, &mut bytes, at * INDEX_ENTRY_BYTES as u64) {
             Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-            Err(e) => return Err(e),
+            // Without an index reading is slow, and never wrong.
+            Err(_) => continue,
         }
         if let Ok(entry) = IndexEntry::decode(&bytes) {
             return Ok(Some((at, entry)));

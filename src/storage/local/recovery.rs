@@ -10,7 +10,6 @@ use super::applier::{Applier, Segments};
 use super::checkpoint::{self, CheckpointFiles, Pair, Retired};
 use super::engine::{Beginning, Engine};
 use super::format::checkpoint::{Checkpoint, PartitionCheckpoint};
-use super::format::journal::GROUPS_START;
 use super::format::{DirectoryId, FormatError, identity};
 use super::journal::Journal;
 use super::journal_files::{JournalFiles, RingFile, RingState, make_file};
@@ -18,11 +17,12 @@ use super::log::{LocalLog, Recovered, SegmentMeta};
 use super::paths;
 use super::read::ReadSide;
 use super::redo::Redo;
-use super::scan::{self, FoundGroup, ScannedFile};
+use super::scan::{self, ScannedFile};
 use super::settings::Settings;
+use super::survey::Survey;
 use super::trash::Trash;
 use crate::disk::{Disk, Mode, SharedDisk, read_exact_at};
-use crate::model::{Lsn, PartitionKey, TopicId};
+use crate::model::{Lsn, PartitionKey};
 use crate::rt::{Clock, IdSource};
 use crate::storage::{LogConfig, Replay, Snapshot, SnapshotSource};
 
@@ -105,6 +105,12 @@ pub(super) fn open(
     };
     let files = scan::open_files(&*disk, directory)?;
     let found = Survey::make(&files, newest, directory)?;
+    if let Some(problem) = found.problems.first() {
+        return Err(OpenError::Refused(problem.to_string()));
+    }
+    for lsn in &found.chain_breaks {
+        tracing::error!(event = "journal_chain_broken", lsn = %lsn, "a journal group does not follow the one before");
+    }
     let incarnations = files.iter().filter_map(|f| f.header).map(|h| h.incarnation);
     let incarnation = incarnations.fold(newest.incarnation, u32::max) + 1;
     let reads = Arc::new(ReadSide::new(
@@ -118,7 +124,7 @@ pub(super) fn open(
         &found.deleted,
     );
     redo.begin(&*disk, newest, replay)?;
-    let mut report = found.report(newest);
+    let mut report = report_of(&found, newest);
     for group in &found.groups {
         redo.group(&files, group, replay)?;
     }
@@ -138,6 +144,18 @@ pub(super) fn open(
         retired,
     };
     opened.conclude(redo, reads, replay)
+}
+
+fn report_of(found: &Survey, newest: &Checkpoint) -> RecoveryReport {
+    RecoveryReport {
+        checkpoint: newest.lsn,
+        end: found.end,
+        clean: newest.clean_end.is_some() && found.groups.is_empty(),
+        groups: found.groups.len() as u64,
+        lost_groups: found.lost.iter().map(|(first, last)| last.0 - first.0 + 1).sum(),
+        unfinished: found.unfinished.is_some(),
+        bytes: 0,
+    }
 }
 
 /// Reads `FORMAT`, or makes a new directory.
@@ -202,201 +220,6 @@ fn create(disk: &dyn Disk, settings: &Settings, id: DirectoryId) -> Result<Direc
     disk.rename("FORMAT.new", paths::FORMAT)?;
     disk.sync_dir("")?;
     Ok(id)
-}
-
-/// What the first, read-only pass found.
-#[derive(Debug)]
-pub(super) struct Survey {
-    /// Groups above the checkpoint, in LSN order, whose header and table hold.
-    groups: Vec<FoundGroup>,
-    /// Topics deleted by these groups.
-    deleted: BTreeSet<TopicId>,
-    /// The last durable group.
-    end: Lsn,
-    /// [`super::format::journal::chain_hash`] of its header.
-    hash: u64,
-    /// Ranges of durable groups that cannot be read: first and last.
-    pub(super) lost: Vec<(Lsn, Lsn)>,
-    /// Bytes of the unfinished last group.
-    unfinished: Option<(Lsn, Vec<u8>)>,
-}
-
-impl Survey {
-    fn make(files: &[ScannedFile], newest: &Checkpoint, directory: DirectoryId) -> Result<Self, OpenError> {
-        check_headers(files, newest)?;
-        check_illegible(files, directory)?;
-        let needed = needed_files(files, newest)?;
-        let mut deletions = Vec::new();
-        let mut groups = Vec::new();
-        for index in needed {
-            let later = files.iter().filter_map(|f| f.header).filter(|h| {
-                files[index]
-                    .header
-                    .is_some_and(|own| h.generation > own.generation)
-            });
-            // A later file began where the groups that counted had ended: what stands behind that here was unfinished.
-            let before = later.map(|h| h.first_lsn).min().unwrap_or(Lsn(u64::MAX));
-            let found = scan::scan(files, index, directory, &mut deletions)?;
-            groups.extend(found.into_iter().filter(|g| g.lsn > newest.lsn && g.lsn < before));
-        }
-        groups.sort_by_key(|g| g.lsn);
-        let unfinished = drop_unfinished(files, &mut groups, newest)?;
-        let lost = gaps(&groups, newest);
-        let end = groups
-            .last()
-            .map_or(newest.lsn, |g| g.lsn)
-            .max(newest.clean_end.unwrap_or_default());
-        let dropped = |lsn: Lsn| groups.iter().any(|g| g.lsn == lsn);
-        let deleted = deletions
-            .into_iter()
-            .filter(|(lsn, _)| dropped(*lsn))
-            .map(|(_, topic)| topic)
-            .collect();
-        Ok(Self {
-            deleted,
-            end,
-            hash: groups.last().map_or(0, |g| g.hash),
-            lost,
-            unfinished,
-            groups,
-        })
-    }
-
-    fn report(&self, newest: &Checkpoint) -> RecoveryReport {
-        RecoveryReport {
-            checkpoint: newest.lsn,
-            end: self.end,
-            clean: newest.clean_end.is_some() && self.groups.is_empty(),
-            groups: self.groups.len() as u64,
-            lost_groups: self.lost.iter().map(|(first, last)| last.0 - first.0 + 1).sum(),
-            unfinished: self.unfinished.is_some(),
-            bytes: 0,
-        }
-    }
-}
-
-/// Refuses where a file of the journal says that checkpoints existed which cannot be read any more.
-fn check_headers(files: &[ScannedFile], newest: &Checkpoint) -> Result<(), OpenError> {
-    let named = files
-        .iter()
-        .filter_map(|f| f.header)
-        .map(|h| (h.checkpoint_seq, h.checkpoint_lsn))
-        .max();
-    // One record may be lost: files are used again only below the record before the newest.
-    if let Some((seq, lsn)) = named.filter(|(seq, _)| *seq > newest.seq + 1) {
-        return Err(OpenError::Refused(format!(
-            "the journal names checkpoint {seq} (LSN {lsn}), the newest that can be read is {} (LSN {}): the other checkpoint \
-             file is missing or damaged",
-            newest.seq, newest.lsn
-        )));
-    }
-    let cut = files
-        .iter()
-        .find(|f| f.header.is_some_and(|h| f.bytes < h.file_bytes));
-    if let Some(file) = cut {
-        return Err(OpenError::Refused(format!(
-            "{} has {} bytes, less than its header says: groups may be missing at its end",
-            paths::journal(file.number),
-            file.bytes
-        )));
-    }
-    // The first file had its full length before the directory was one; later ones may have been cut off while being made.
-    let stump = files.iter().find(|f| f.number == 0 && f.bytes < GROUPS_START);
-    if let Some(file) = stump {
-        return Err(OpenError::Refused(format!(
-            "{} has {} bytes, less than any journal file: it was cut",
-            paths::journal(file.number),
-            file.bytes
-        )));
-    }
-    // A directory without any checkpointed group may have been cut off while its first header was written.
-    if files.iter().all(|f| f.header.is_none()) && (newest.lsn > Lsn::ZERO || files.is_empty()) {
-        let problem = if files.iter().any(|f| f.illegible) {
-            "no journal file can be read"
-        } else {
-            "the journal files are missing"
-        };
-        return Err(OpenError::Refused(problem.to_owned()));
-    }
-    Ok(())
-}
-
-/// Refuses where the newest file has lost its header. A file whose header was only being rewritten holds no group under the
-/// generation that comes next; one that was in use does, and they were durable.
-fn check_illegible(files: &[ScannedFile], directory: DirectoryId) -> Result<(), OpenError> {
-    let generations = files.iter().filter_map(|f| f.header).map(|h| h.generation);
-    let next = generations.max().unwrap_or(0) + 1;
-    for file in files.iter().filter(|f| f.illegible) {
-        if let Some(lsn) = scan::first_group_of(file, directory, next)? {
-            return Err(OpenError::Refused(format!(
-                "{}: both copies of its header are damaged, but it holds group {lsn} and perhaps more: put a whole copy in its \
-                 place, or move it out of the directory to start without its groups",
-                paths::journal(file.number)
-            )));
-        }
-    }
-    Ok(())
-}
-
-/// Indexes of the files that may hold groups above the checkpoint, oldest first.
-fn needed_files(files: &[ScannedFile], newest: &Checkpoint) -> Result<Vec<usize>, OpenError> {
-    let mut order: Vec<_> = files
-        .iter()
-        .enumerate()
-        .filter_map(|(i, f)| f.header.map(|h| (h, i)))
-        .collect();
-    order.sort_by_key(|(h, _)| h.generation);
-    let next = newest.lsn.next();
-    let first_needed = order.iter().rposition(|(h, _)| h.first_lsn <= next);
-    match first_needed {
-        Some(at) => Ok(order[at..].iter().map(|(_, i)| *i).collect()),
-        None if order.is_empty() => Ok(Vec::new()),
-        None => Err(OpenError::Refused(format!(
-            "journal group {next} is needed, but the oldest journal file begins at {}: a journal file is missing or its header \
-             is damaged",
-            order[0].0.first_lsn
-        ))),
-    }
-}
-
-/// Takes the last group out if its payload is not whole and nothing proves that it was durable.
-fn drop_unfinished(
-    files: &[ScannedFile],
-    groups: &mut Vec<FoundGroup>,
-    newest: &Checkpoint,
-) -> Result<Option<(Lsn, Vec<u8>)>, OpenError> {
-    let Some(last) = groups.last().copied() else {
-        return Ok(None);
-    };
-    let bytes = scan::read_group(files, &last)?;
-    let proven = newest.clean_end.is_some_and(|end| end >= last.lsn);
-    if !proven && !scan::payload_holds(&bytes, &last.header) {
-        groups.pop();
-        return Ok(Some((last.lsn, bytes)));
-    }
-    Ok(scan::unfinished_behind(files, &last)?.map(|bytes| (last.lsn.next(), bytes)))
-}
-
-/// Numbers that are missing below a group that is there: group n+1 was written only after n was durable.
-fn gaps(groups: &[FoundGroup], newest: &Checkpoint) -> Vec<(Lsn, Lsn)> {
-    let mut lost = Vec::new();
-    let mut expected = newest.lsn.next();
-    let mut previous: Option<u64> = None;
-    for group in groups {
-        if group.lsn > expected {
-            lost.push((expected, Lsn(group.lsn.0 - 1)));
-            previous = None;
-        }
-        if previous.is_some_and(|hash| hash != group.header.previous) {
-            tracing::error!(event = "journal_chain_broken", lsn = %group.lsn, "a journal group does not follow the one before");
-        }
-        previous = Some(group.hash);
-        expected = group.lsn.next();
-    }
-    if let Some(end) = newest.clean_end.filter(|end| *end >= expected) {
-        lost.push((expected, end));
-    }
-    lost
 }
 
 /// Puts aside what nobody names: bytes of the unfinished group, segments and topics that neither the checkpoint nor the

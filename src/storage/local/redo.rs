@@ -8,15 +8,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::applier::Segments;
-use super::format::checkpoint::{Checkpoint, PartitionCheckpoint};
+use super::format::checkpoint::{Checkpoint, PartitionCheckpoint, SegmentCheckpoint};
 use super::format::journal::{AppendEntry, Entry};
 use super::log::{LocalLog, SegmentMeta};
 use super::paths;
 use super::read::ReadSide;
-use super::recovery::{DEFAULT_CONFIG, OpenError, RecoveryReport, Survey, log_of};
+use super::recovery::{DEFAULT_CONFIG, OpenError, RecoveryReport, log_of};
 use super::scan::{self, FoundGroup, ScannedFile};
 use super::segment::RunBatch;
-use crate::disk::{Disk, DiskFile, Mode, SharedDisk, read_exact_at};
+use super::survey::Survey;
+use crate::disk::{Disk, DiskFile, Mode, read_exact_at};
 use crate::model::{Offset, PartitionKey, Timestamp, TopicId};
 use crate::record::{BatchHeader, HEADER_BYTES, check_crc, crc32c};
 use crate::storage::{Replay, Snapshot};
@@ -118,15 +119,12 @@ impl Redo {
     ) -> Result<(), OpenError> {
         let key = partition.key;
         for segment in &partition.segments {
-            let path = paths::segment(key, segment.base);
-            let found = match disk.open(&path, Mode::Buffered) {
-                Ok(file) => file.len()?,
-                Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
-                Err(e) => return Err(e.into()),
+            let found = match front_state(disk, key, segment)? {
+                FrontState::Whole => continue,
+                FrontState::Short(found) => found,
+                FrontState::Missing => 0,
             };
-            if found >= segment.bytes {
-                continue;
-            }
+            let path = paths::segment(key, segment.base);
             if key.topic.is_internal() {
                 return Err(refused(format!(
                     "{path} has {found} bytes, {} were durable",
@@ -140,21 +138,14 @@ impl Redo {
             }
             self.broken.insert(key);
         }
-        let Some(active) = partition.segments.last().filter(|_| !self.broken.contains(&key)) else {
+        if self.broken.contains(&key) || partial_block_holds(disk, partition)? {
             return Ok(());
-        };
-        let partial = usize::try_from(active.bytes % 4096).unwrap_or_default();
-        let mut bytes = vec![0; partial];
-        let file = disk.open(&paths::segment(key, active.base), Mode::Buffered)?;
-        if read_exact_at(&*file, &mut bytes, active.bytes - partial as u64).is_err()
-            || crc32c(&bytes) != partition.partial_crc
-        {
-            if key.topic.is_internal() {
-                return Err(refused(format!("the last block of {key} is damaged")));
-            }
-            // The batches that it belongs to fail their own checksum when they are read.
-            tracing::error!(event = "partial_block_damaged", topic = %key.topic, partition = %key.partition, "the last block of a segment is damaged");
         }
+        if key.topic.is_internal() {
+            return Err(refused(format!("the last block of {key} is damaged")));
+        }
+        // The batches that it belongs to fail their own checksum when they are read.
+        tracing::error!(event = "partial_block_damaged", topic = %key.topic, partition = %key.partition, "the last block of a segment is damaged");
         Ok(())
     }
 
@@ -310,7 +301,7 @@ impl Redo {
             };
             let path = paths::segment(key, writer.base());
             let at = writer.bytes();
-            let Some((header, bytes)) = batch_at(&self.reads, &path, at)? else {
+            let Some((header, bytes)) = batch_at(&**self.reads.disk(), &path, at)? else {
                 break;
             };
             let fits = header.base_offset == next && to.is_none_or(|to| header.last_offset() < to);
@@ -348,7 +339,7 @@ impl Redo {
             },
             _ => (entry.base, 0),
         };
-        let found = batch_at(&self.reads, &paths::segment(entry.key, base), at)?;
+        let found = batch_at(&**self.reads.disk(), &paths::segment(entry.key, base), at)?;
         Ok(found
             .map(|(_, bytes)| bytes)
             .filter(|bytes| crc32c(bytes) == entry.crc))
@@ -447,9 +438,48 @@ impl std::fmt::Debug for Redo {
     }
 }
 
+/// Whether the bytes of a segment that were durable are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FrontState {
+    Whole,
+    /// Only so many bytes are.
+    Short(u64),
+    /// There is no file, or an empty one.
+    Missing,
+}
+
+/// Compares the length of a segment's file with what a checkpoint says.
+pub(super) fn front_state(
+    disk: &dyn Disk,
+    key: PartitionKey,
+    segment: &SegmentCheckpoint,
+) -> io::Result<FrontState> {
+    let found = match disk.open(&paths::segment(key, segment.base), Mode::Buffered) {
+        Ok(file) => file.len()?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
+        Err(e) => return Err(e),
+    };
+    Ok(match found {
+        found if found >= segment.bytes => FrontState::Whole,
+        0 => FrontState::Missing,
+        found => FrontState::Short(found),
+    })
+}
+
+/// Whether the last, partial block of a partition's newest segment has the checksum that the checkpoint names.
+pub(super) fn partial_block_holds(disk: &dyn Disk, partition: &PartitionCheckpoint) -> io::Result<bool> {
+    let Some(active) = partition.segments.last() else {
+        return Ok(true);
+    };
+    let partial = usize::try_from(active.bytes % 4096).unwrap_or_default();
+    let mut bytes = vec![0; partial];
+    let file = disk.open(&paths::segment(partition.key, active.base), Mode::Buffered)?;
+    let read = read_exact_at(&*file, &mut bytes, active.bytes - partial as u64);
+    Ok(read.is_ok() && crc32c(&bytes) == partition.partial_crc)
+}
+
 /// The batch at a position of a segment file, if there is a whole one.
-fn batch_at(reads: &ReadSide, path: &str, at: u64) -> io::Result<Option<(BatchHeader, Bytes)>> {
-    let disk: &SharedDisk = reads.disk();
+pub(super) fn batch_at(disk: &dyn Disk, path: &str, at: u64) -> io::Result<Option<(BatchHeader, Bytes)>> {
     let file = match disk.open(path, Mode::Buffered) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),

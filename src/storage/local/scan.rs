@@ -113,15 +113,16 @@ pub(super) fn scan(
     Ok(groups)
 }
 
-/// The first group that was written to a file under this generation, whatever its header says.
+/// The first group that was written to a file under this generation, whatever its header says; it begins before `upto`.
 pub(super) fn first_group_of(
     scanned: &ScannedFile,
     directory: DirectoryId,
     generation: u64,
+    upto: u64,
 ) -> io::Result<Option<Lsn>> {
     let mut window = Window::new(&*scanned.file, scanned.bytes);
     let mut position = GROUPS_START;
-    while position + BLOCK as u64 <= scanned.bytes {
+    while position < upto && position + BLOCK as u64 <= scanned.bytes {
         let place = Place {
             directory,
             generation,

@@ -256,7 +256,10 @@ fn trusted_index(index: &dyn DiskFile, segment: SegmentMeta) -> io::Result<(u64,
     let entries = index.len()? / INDEX_ENTRY_BYTES as u64;
     for count in (1..=entries).rev() {
         let mut bytes = [0; INDEX_ENTRY_BYTES];
-        read_exact_at(index, &mut bytes, (count - 1) * INDEX_ENTRY_BYTES as u64)?;
+        // An index is never a reason to refuse a start: what the disk does not give is damaged, and cut off if it can be.
+        if read_exact_at(index, &mut bytes, (count - 1) * INDEX_ENTRY_BYTES as u64).is_err() {
+            continue;
+        }
         if let Ok(entry) = IndexEntry::decode(&bytes)
             && entry.base < segment.end
             && u64::from(entry.position) < segment.bytes

@@ -89,6 +89,29 @@ fn either_checkpoint_alone_is_enough_to_recover_internal_partitions() {
     assert!(tries > 100, "{tries}");
 }
 
+#[test]
+fn an_internal_partition_whose_segments_all_went_goes_on_where_it_ended() {
+    let mut rig = Rig::new(&small());
+    for i in 0..4 {
+        rig.produce(META, 1, 100, i);
+    }
+    for _ in 0..4 {
+        // Old enough to be closed, and covered by its snapshot: the only segment goes.
+        rig.clock.advance(Duration::from_secs(20));
+        rig.inline.applier_round(true).unwrap();
+        rig.inline.checkpoint().unwrap();
+    }
+    assert_eq!(segments(&rig.disk, META), [""; 0]);
+    rig.produce(META, 1, 100, 9);
+    let expected = rig.above.lock().unwrap().clone();
+    let again = Rig::open(&rig.disk.after_kill(), &small()).unwrap();
+    assert_eq!(*again.above.lock().unwrap(), expected);
+    assert_eq!(
+        again.store.open(META, CONFIG).bounds(again.durable()).log_end,
+        offset(5)
+    );
+}
+
 fn cut_before_every_operation(profile: CutProfile) {
     let disk = new_disk();
     let mut rig = Rig::open(&disk, &small()).unwrap();

@@ -296,6 +296,44 @@ fn newest_journal_file_without_its_header_refuses_to_start() {
 }
 
 #[test]
+fn newest_journal_file_whose_header_reads_as_zeros_is_not_taken_for_unused() {
+    for batches in [5, 60] {
+        let (rig, stored) = journal_only(batches);
+        let disk = rig.disk.after_kill();
+        let path = journal_of(&disk, stored.last().unwrap());
+        for sector in 0..16 {
+            disk.zero_sector(&path, sector * 512).unwrap();
+        }
+        let before = disk.files();
+        let refused = Rig::open(&disk, &small()).err().unwrap();
+        assert!(
+            std::matches!(&refused, OpenError::Refused(why) if why.contains(&path)),
+            "{refused}"
+        );
+        assert_eq!(disk.files(), before, "nothing was touched");
+    }
+}
+
+#[test]
+fn unreadable_index_neither_refuses_a_start_nor_a_read() {
+    let mut rig = Rig::new(&small());
+    let stored: Vec<_> = (0..30).map(|i| rig.produce(key(1, 0), 2, 700, i)).collect();
+    rig.inline.stop().unwrap();
+    let disk = rig.disk.after_kill();
+    for (path, len) in disk.files().into_iter().filter(|(p, _)| p.ends_with(".index")) {
+        disk.make_unreadable(&path, 0, len).unwrap();
+    }
+    let mut again = Rig::open(&disk, &small()).unwrap();
+    assert_eq!(again.read(key(1, 0), offset(40), 1).unwrap().0, stored[20]);
+    let more = again.produce(key(1, 0), 1, 10, 9);
+    again.inline.apply().unwrap();
+    assert_eq!(
+        again.read_all(key(1, 0)),
+        [stored.concat(), more.to_vec()].concat()
+    );
+}
+
+#[test]
 fn header_that_was_only_being_rewritten_is_no_damage() {
     let (rig, stored) = journal_only(60);
     let disk = rig.disk.after_kill();

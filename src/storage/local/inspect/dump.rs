@@ -1,0 +1,1 @@
+//! What one file of a data directory holds.
