@@ -27,6 +27,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Keep everything in memory instead.
     pub in_memory: bool,
+    /// Most bytes of all records that are in memory alone.
+    pub memory_bytes_max: u64,
     /// Where the native protocol listens.
     pub listen: SocketAddr,
     /// Where to write the bound addresses once the broker is ready.
@@ -52,6 +54,7 @@ impl Default for Settings {
         Self {
             data_dir: PathBuf::from("naru-data"),
             in_memory: false,
+            memory_bytes_max: 256 << 20,
             listen: SocketAddr::from(([127, 0, 0, 1], 9640)),
             port_file: None,
             insecure_no_auth: false,

@@ -151,10 +151,11 @@ async fn serve(
         native: local_address(&native, settings.listen)?,
         http: local_address(&http, settings.http.listen)?,
     };
+    let data_dir = (!settings.in_memory).then(|| settings.data_dir.clone());
     let metrics = Arc::new(Metrics::new(metrics::Parts {
         clock: Arc::clone(&clock),
         status: Arc::clone(&status),
-        data_dir: (!settings.in_memory).then(|| settings.data_dir.clone()),
+        data_dir: data_dir.clone(),
         log: Arc::clone(log.counts()),
     }));
     let sources = http::Sources {
@@ -197,7 +198,7 @@ async fn serve(
         event = "ready",
         native = %addresses.native,
         http = %addresses.http,
-        data_dir = %settings.data_dir.display(),
+        data_dir = data_dir.as_ref().map(|dir| dir.display().to_string()),
         duration_ms = u64::try_from((clock.mono() - started).as_millis()).unwrap_or(u64::MAX),
         "the broker is ready"
     );
@@ -259,15 +260,22 @@ async fn drain(
             "connections were still open after the drain"
         );
     }
-    let closed = (engine.close)().await;
+    let (closed, kept) = ((engine.close)().await, engine.kept);
     if *failed.borrow() {
         return Err(ServeError::Poisoned);
     }
     closed.map_err(ServeError::Checkpoint)?;
-    info!(
-        event = "stopped",
-        "the broker has stopped with a clean checkpoint"
-    );
+    if kept {
+        info!(
+            event = "stopped",
+            "the broker has stopped with a clean checkpoint"
+        );
+    } else {
+        info!(
+            event = "stopped",
+            "the broker has stopped, and with it everything in its memory"
+        );
+    }
     Ok(())
 }
 

@@ -20,6 +20,7 @@ const CONFIG: LogConfig = LogConfig {
     index_interval_bytes: 512,
     segment_ms: u64::MAX,
     segment_jitter_ms: 0,
+    memory_bytes: None,
 };
 
 /// Two partitions are enough for steps that span them.

@@ -82,6 +82,7 @@ mod tests {
             journal_files: (1, 4),
             crc_errors: 0,
             disk: Some((100, 10)),
+            memory: None,
             recovery: Some(RecoverySummary {
                 clean: false,
                 groups: 7,

@@ -170,6 +170,7 @@ pub(super) fn submit(error: SubmitError) -> ApiError {
     match error {
         SubmitError::Poisoned => storage_failed(error.to_string()),
         SubmitError::NotOwner => deleted(),
+        SubmitError::Busy => ApiError::new(ErrorCode::Backpressure, error.to_string()).retry_after_ms(100),
     }
 }
 

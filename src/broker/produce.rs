@@ -10,7 +10,7 @@ use crate::api::{
     Request, Response, Validation,
 };
 use crate::metadata::PRODUCER_ID_FIRST;
-use crate::model::{Acks, Lsn, Offset, ProducerId, Timestamp, TimestampType};
+use crate::model::{Acks, Lsn, Offset, ProducerId, Timestamp, TimestampType, TopicStorage};
 use crate::partition::Decision;
 use crate::record::{BatchBuilder, ProducerFields, Record, SealedBatch, validate};
 use crate::storage::{Class, LogStore, PartitionLog, Permit, Placed, Step};
@@ -28,6 +28,25 @@ struct Place {
     append_time: Timestamp,
     lsn: Lsn,
     duplicate: bool,
+}
+
+/// What a batch is acknowledged with, and when.
+struct Given {
+    acks: Acks,
+    waits_for: Lsn,
+}
+
+impl Given {
+    fn of(asked: Acks, storage: TopicStorage, lsn: Lsn) -> Self {
+        let (acks, waits_for) = match (storage, asked) {
+            // Nothing makes it survive, whatever was asked for. It waits all the same: until it can be read, and until no
+            // later start gives its offset again.
+            (TopicStorage::Memory, _) => (Acks::Memory, lsn),
+            (TopicStorage::Disk, Acks::Fsync) => (Acks::Fsync, lsn),
+            (TopicStorage::Disk, Acks::Memory) => (Acks::Memory, Lsn::ZERO),
+        };
+        Self { acks, waits_for }
+    }
 }
 
 impl<S: LogStore> Broker<S> {
@@ -51,11 +70,11 @@ impl<S: LogStore> Broker<S> {
         for item in produce.partitions {
             let result = self.produce_one(&mut permit, item, acks);
             lsn = lsn.max(match &result {
-                Ok(produced) => produced.durable_through.unwrap_or(Lsn::ZERO),
+                Ok((_, waits_for)) => *waits_for,
                 // Refused perhaps because of a deletion that is not durable yet.
                 Err(_) => self.metadata_lsn(),
             });
-            results.push(result);
+            results.push(result.map(|(produced, _)| produced));
         }
         Outcome::AfterLsn {
             lsn,
@@ -63,12 +82,13 @@ impl<S: LogStore> Broker<S> {
         }
     }
 
+    /// The answer, and what it waits for.
     fn produce_one(
         &self,
         permit: &mut Permit,
         item: ProducePartition,
         acks: Acks,
-    ) -> Result<ProducedPartition, ApiError> {
+    ) -> Result<(ProducedPartition, Lsn), ApiError> {
         let (handle, partition) = self.resolve_with_topic(&item.partition)?;
         let config = handle.topic.config();
         let now = self.clock.wall();
@@ -95,21 +115,23 @@ impl<S: LogStore> Broker<S> {
             kind: config.timestamp_type,
         };
         let place = self.place(&partition, item.leader_epoch, times, batch, share)?;
-        let durable_through = match acks {
+        let given = Given::of(acks, config.storage, place.lsn);
+        let durable_through = match given.acks {
             // What was durable before the start is so now, whatever group it was in.
             Acks::Fsync if place.lsn == Lsn::ZERO => Some(self.durable_lsn()),
             Acks::Fsync => Some(place.lsn),
             Acks::Memory => None,
         };
-        Ok(ProducedPartition {
+        let produced = ProducedPartition {
             offsets: place.offsets,
             append_time: place.append_time,
             leader_epoch: self.store.leader_epoch(),
             duplicate: place.duplicate,
-            acks,
+            acks: given.acks,
             durable_through,
             log_start: partition.log.bounds(self.durable_lsn()).log_start,
-        })
+        };
+        Ok((produced, given.waits_for))
     }
 
     /// One critical section: the decision, the append and the book-keeping. Nothing in it waits.

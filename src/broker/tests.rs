@@ -4,6 +4,7 @@ mod admin;
 mod alter;
 mod fetch;
 mod groups;
+mod memory;
 mod power;
 mod produce;
 mod restart;

@@ -11,7 +11,7 @@ use super::failure::{Exit, Failure, Outcome, Stopped};
 use super::output::{bytes_text, duration_text, facts, line};
 use super::session::connect;
 use crate::client::{Client, ClusterDescription};
-use crate::model::{RecoverySummary, StorageState};
+use crate::model::{MemoryHealth, RecoverySummary, StorageHealth, StorageState};
 use crate::rt::{Clock as _, SystemClock};
 
 /// What to ask about the cluster.
@@ -135,7 +135,11 @@ fn info_text(c: &ClusterDescription) -> String {
         ("http", c.http_address.clone()),
         ("uptime", duration_text(c.uptime)),
         ("protocol", format!("{} to {}", c.protocol.0, c.protocol.1)),
-        ("engine", c.storage.engine.to_string()),
+        ("engine", engine_text(&c.storage)),
+        (
+            "records in memory",
+            c.storage.memory.as_ref().map_or("none".to_owned(), memory_text),
+        ),
         ("topics", c.topics.to_string()),
         ("partitions", c.partitions.to_string()),
         ("request at most", bytes_text(l.request_bytes_max.into())),
@@ -157,6 +161,36 @@ fn info_text(c: &ClusterDescription) -> String {
     ])
 }
 
+/// The engine, and what that means where it means loss.
+fn engine_text(storage: &StorageHealth) -> String {
+    if is_in_memory(storage) {
+        "memory: nothing survives the end of the process".to_owned()
+    } else {
+        storage.engine.to_string()
+    }
+}
+
+fn is_in_memory(storage: &StorageHealth) -> bool {
+    storage.engine == "memory"
+}
+
+fn memory_text(m: &MemoryHealth) -> String {
+    format!(
+        "{} of at most {}; {} records ({}) dropped for want of room since the start",
+        bytes_text(m.held_bytes),
+        bytes_text(m.bytes_max),
+        m.dropped_records,
+        bytes_text(m.dropped_bytes)
+    )
+}
+
+fn memory_json(m: &MemoryHealth) -> Value {
+    json!({
+        "held_bytes": m.held_bytes, "bytes_max": m.bytes_max,
+        "dropped_records": m.dropped_records, "dropped_bytes": m.dropped_bytes,
+    })
+}
+
 fn info_json(c: &ClusterDescription) -> Value {
     let l = &c.limits;
     json!({
@@ -164,7 +198,8 @@ fn info_json(c: &ClusterDescription) -> Value {
         "native_address": c.native_address, "http_address": c.http_address,
         "uptime_ms": u64::try_from(c.uptime.as_millis()).unwrap_or(u64::MAX),
         "protocol": {"lowest": c.protocol.0, "highest": c.protocol.1},
-        "engine": c.storage.engine, "topics": c.topics, "partitions": c.partitions,
+        "engine": c.storage.engine, "in_memory": is_in_memory(&c.storage), "topics": c.topics, "partitions": c.partitions,
+        "memory": c.storage.memory.as_ref().map(memory_json),
         "limits": {
             "request_bytes_max": l.request_bytes_max, "response_bytes_max": l.response_bytes_max,
             "batch_bytes_max": l.batch_bytes_max, "step_bytes_max": l.step_bytes_max,
@@ -183,6 +218,7 @@ fn health_text(c: &ClusterDescription) -> String {
         format!("free {}, reserve {}", bytes_text(free), bytes_text(reserve))
     });
     lines.push(("STORAGE", format!("{}, {disk}", state_name(&s.state))));
+    lines.extend(s.memory.iter().map(|memory| ("MEMORY", memory_text(memory))));
     lines.push((
         "JOURNAL",
         format!(
@@ -255,6 +291,7 @@ fn health_json(c: &ClusterDescription) -> Value {
             "free_bytes": s.disk.map(|(free, _)| free), "reserve_bytes": s.disk.map(|(_, reserve)| reserve),
             "durable_lsn": s.durable.0, "applied_lsn": s.applied.0, "admitted_bytes": s.admitted_bytes,
             "journal_files": s.journal_files.0, "journal_files_wanted": s.journal_files.1,
+            "memory": s.memory.as_ref().map(memory_json),
             "crc_errors": s.crc_errors, "quarantined_ranges": c.quarantined_ranges, "recovery": recovery,
         },
     })
@@ -276,7 +313,7 @@ fn millis(ms: u32) -> Duration {
 mod tests {
     use super::*;
     use crate::client::ClusterLimits;
-    use crate::model::{BrokerId, Lsn, StorageHealth};
+    use crate::model::{BrokerId, Lsn};
 
     fn described() -> ClusterDescription {
         ClusterDescription {
@@ -302,6 +339,7 @@ mod tests {
                 journal_files: (4, 4),
                 crc_errors: 0,
                 disk: Some((3 << 30, 1 << 30)),
+                memory: None,
                 recovery: None,
             },
         }

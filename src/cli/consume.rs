@@ -13,8 +13,9 @@ use super::new_partitions::NewPartitions;
 use super::offset_range::OffsetRange;
 use super::output::Format;
 use super::ranges::Range;
-use super::record_format::{Located, RecordFormat};
-use super::record_output::{write_json, write_readable};
+use super::record_format::{self, DoesNotFit, Located, RecordFormat};
+use super::record_json;
+use super::record_output::write_readable;
 use super::session::connect;
 use crate::client::{Client, ConsumedBatch, Error, OffsetSpec, PartitionReader, Start};
 use crate::model::{Offset, PartitionId, TopicId};
@@ -22,33 +23,56 @@ use crate::model::{Offset, PartitionId, TopicId};
 /// Batches that wait to be written; a slow output stops the readers, and they the broker.
 const BATCHES_WAITING: usize = 4;
 
-/// Flags of `consume`.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
+const EXAMPLES: &str = "Examples:
   naru consume orders -o start --exit-at-end -f '%v\\n'
   naru consume orders -o end
-  naru consume orders -p 0 -o 1200 -n 10 --format json
+  naru consume orders -p 0 -o 1200 -n 10 -f json
   naru consume orders -o -10
   naru consume orders -o @-15m
-  naru consume orders -o @2026-11-25:2026-11-26 -f '%d %v\\n'
+  naru consume orders -o @2026-11-25:2026-11-26 -f '%d{rfc3339} %v\\n'
   naru consume orders -g billing -o start
+  naru consume orders -o start --exit-at-end -f json | naru produce copy -f json";
 
-With -g the command goes on where the group has committed, and commits what it has printed: after the output was flushed, when
-there is nothing more to print, at least once a second, and at the end. So each record is printed at least once; what was printed
-right before a kill is printed again. There -o says where to begin where nothing was committed, or where what comes next is gone;
-without it that is an error. Two commands with one group do not share the work: both print everything.
+const OFFSETS: &str = "\
+With -g the command goes on where the group has committed, and commits what it has printed: after the output was flushed, when \
+there is nothing more to print, at least once a second, and at the end. So each record is printed at least once; what was \
+printed right before a kill is printed again. There -o says where to begin where nothing was committed, or where what comes \
+next is gone; without it that is an error. Two commands with one group do not share the work: both print everything.
 
-Partitions that the topic gets meanwhile are read from their beginning, within some seconds; not with -p, with an end, or from an
-offset that is named.
+Partitions that the topic gets meanwhile are read from their beginning, within some seconds; not with -p, with an end, or \
+from an offset that is named.
 
-Offsets, of each partition: start, end, N, +N (N behind the start), -N (the last N), A:B (from A up to and without B; waits for B), :end (up to
-the high watermark that holds when the command starts), @TIME (from the first record that is not older), @T1:T2 (up to the first that is
-not older than T2). TIME: RFC 3339 (2026-11-25T09:30:00Z), a date (midnight UTC), 10-digit seconds, 13-digit milliseconds, or a
-signed duration (-15m). Producers choose times and may go back with them: between two times there may be records of other times.
+Offsets, of each partition: start, end, N, +N (N behind the start), -N (the last N), A:B (from A up to and without B; waits \
+for B), :end (up to the high watermark that holds when the command starts), @TIME (from the first record that is not older), \
+@T1:T2 (up to the first that is not older than T2). TIME: RFC 3339 (2026-11-25T09:30:00Z), a date (midnight UTC), 10-digit \
+seconds, 13-digit milliseconds, or a signed duration (-15m). Producers choose times and may go back with them: between two \
+times there may be records of other times.";
 
-Format letters: %t topic, %p partition, %o offset, %k key, %v value, %K %V their lengths (-1: null), %H number of headers,
-%h{%k=%v, } each header, %d create time in ms, %i running number, %% percent; escapes \\t \\n \\r \\0 \\\\ \\xNN.
-Without -f: readable on a terminal, one JSON object per line in a pipe (value_base64 where a value is not UTF-8).")]
+/// Help in full.
+fn help() -> String {
+    format!(
+        "{EXAMPLES}
+
+{OFFSETS}
+
+Without -f: readable on a terminal, JSON lines in a pipe and with --format json.
+
+{}
+
+{}
+A format in which every field has an end, as in '%k\\t%v\\n' or '%K{{big32}}%k%V{{big32}}%v', is read again by 'naru produce -f' with \
+the same format; so are JSON lines.",
+        record_format::help(record_format::Reader::Consume),
+        record_json::HELP,
+    )
+}
+
+/// Flags of `consume`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = format!("{EXAMPLES}\n\nGroups, offsets and the record format language: naru consume --help"),
+    after_long_help = help()
+)]
 pub(crate) struct ConsumeArgs {
     /// Topic to read.
     pub(super) topic: String,
@@ -67,19 +91,20 @@ pub(crate) struct ConsumeArgs {
     /// Only these partitions.
     #[arg(short, long, value_name = "N", value_delimiter = ',')]
     pub(super) partitions: Vec<u32>,
-    /// How a record is written.
-    #[arg(short = 'f', long, value_name = "FORMAT", value_parser = |text: &str| RecordFormat::parse(text))]
-    record_format: Option<RecordFormat>,
+    /// How a record is written: a record format, or json for JSON lines.
+    #[arg(short = 'f', long, value_name = "FORMAT")]
+    record_format: Option<String>,
 }
 
 pub(crate) async fn run(args: ConsumeArgs, context: &Context) -> Outcome {
+    let style = Style::new(&args, context)?;
     let client = connect(context).await?;
     let Plan {
         ranges,
         mut place,
         mut new_partitions,
     } = plan(&client, &args).await?;
-    let mut printer = Printer::new(&args, context);
+    let mut printer = Printer::new(&args, style);
     if args.count == Some(0) {
         return Ok(());
     }
@@ -120,7 +145,13 @@ pub(crate) async fn run(args: ConsumeArgs, context: &Context) -> Outcome {
                 return Err(failed(&args.topic, partition, error));
             }
         };
-        let printed = printer.print(partition, &batch, end)?;
+        let printed = match printer.print(partition, &batch, end) {
+            Ok(printed) => printed,
+            Err(stopped) => {
+                printer.flush()?;
+                return Err(stopped);
+            }
+        };
         if let Some(place) = &mut place {
             place.printed(partition, printed.next);
             if place.is_due() {
@@ -317,11 +348,37 @@ fn failed(topic: &str, partition: PartitionId, error: Error) -> Stopped {
         .into()
 }
 
+fn does_not_fit(located: &Located<'_>, error: &DoesNotFit) -> Failure {
+    let place = format!("{}/{} @{}", located.topic, located.partition, located.offset);
+    Failure::new(Exit::Partial, "DOES_NOT_FIT", format!("{place}: {error}")).hint(format!(
+        "nothing of this record was written; take a greater width, and go on with -p {} -o {}",
+        located.partition, located.offset
+    ))
+}
+
 /// How records are written.
 enum Style {
     Custom(RecordFormat),
     Readable { colours: bool },
     Json,
+}
+
+impl Style {
+    fn new(args: &ConsumeArgs, context: &Context) -> Result<Self, Failure> {
+        match (args.record_format.as_deref(), context.output.format) {
+            (Some(record_format::JSON), _) | (None, Format::Json | Format::Ndjson) => Ok(Self::Json),
+            (Some(text), _) => RecordFormat::parse(text).map(Self::Custom),
+            (None, Format::Table) => Ok(Self::Readable {
+                colours: context.output.colours,
+            }),
+            (None, Format::Csv) => Err(Failure::usage(
+                "records are not printed as csv: keys, values and headers have no columns",
+            )
+            .hint(
+                "write the columns that you want, as in -f '%p\\t%o\\t%d{rfc3339}\\t%k{json}\\t%v{json}\\n'",
+            )),
+        }
+    }
 }
 
 /// How far the output is.
@@ -336,23 +393,19 @@ struct Printer<'a> {
     out: BufWriter<StdoutLock<'static>>,
     topic: &'a str,
     style: Style,
+    /// A record on its way out: what fails in the middle is not written at all.
+    scratch: Vec<u8>,
     written: u64,
     count: Option<u64>,
 }
 
 impl<'a> Printer<'a> {
-    fn new(args: &'a ConsumeArgs, context: &Context) -> Self {
-        let style = match (&args.record_format, context.output.format) {
-            (Some(format), _) => Style::Custom(format.clone()),
-            (None, Format::Table) => Style::Readable {
-                colours: context.output.colours,
-            },
-            (None, Format::Json | Format::Ndjson | Format::Csv) => Style::Json,
-        };
+    fn new(args: &'a ConsumeArgs, style: Style) -> Self {
         Self {
             out: BufWriter::with_capacity(64 << 10, io::stdout().lock()),
             topic: &args.topic,
             style,
+            scratch: Vec::new(),
             written: 0,
             count: args.count,
         }
@@ -383,9 +436,14 @@ impl<'a> Printer<'a> {
                 number: self.written,
             };
             match &self.style {
-                Style::Custom(format) => format.write(&mut self.out, &located)?,
+                Style::Custom(format) => {
+                    self.scratch.clear();
+                    let written = format.write(&mut self.scratch, &located);
+                    written.map_err(|error| does_not_fit(&located, &error))?;
+                    self.out.write_all(&self.scratch)?;
+                }
                 Style::Readable { colours } => write_readable(&mut self.out, &located, *colours)?,
-                Style::Json => write_json(&mut self.out, &located)?,
+                Style::Json => record_json::write(&mut self.out, &located)?,
             }
             if self.count.is_some_and(|count| self.written >= count) {
                 return Ok(Printed {

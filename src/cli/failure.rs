@@ -111,6 +111,8 @@ pub struct Failure {
     pub code: String,
     /// For people.
     pub message: String,
+    /// Lines that show the place, for people alone: the message names it, too.
+    pub shown: Option<String>,
     /// What to do about it.
     pub hint: Option<String>,
     /// Whether trying again may help.
@@ -124,6 +126,7 @@ impl Failure {
             exit,
             code: code.to_owned(),
             message: message.into(),
+            shown: None,
             hint: None,
             retriable: false,
         }
@@ -137,6 +140,13 @@ impl Failure {
     /// Something unexpected.
     pub fn unexpected(message: impl Into<String>) -> Self {
         Self::new(Exit::Unexpected, "UNEXPECTED", message)
+    }
+
+    /// The same with lines that show the place.
+    #[must_use]
+    pub fn shown(mut self, shown: impl Into<String>) -> Self {
+        self.shown = Some(shown.into());
+        self
     }
 
     /// The same with a hint.
@@ -158,6 +168,9 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "error: {}", self.message)?;
+        if let Some(shown) = &self.shown {
+            write!(f, "\n{shown}")?;
+        }
         if let Some(hint) = &self.hint {
             write!(f, "\nhint: {hint}")?;
         }

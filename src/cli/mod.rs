@@ -23,10 +23,13 @@ mod new_partitions;
 mod offset_range;
 mod output;
 mod produce;
+mod produce_input;
 mod progress;
 mod ranges;
 mod record_format;
+mod record_json;
 mod record_output;
+mod record_time;
 mod serve;
 mod session;
 mod topic;
@@ -236,7 +239,10 @@ fn complaint(text: &str) -> Failure {
     let on_one_line = |part: &str| part.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut parts = text.split("\n\n").map(on_one_line);
     let what = parts.next().unwrap_or_default();
-    let rest: Vec<_> = parts.filter(|part| !part.starts_with("For more")).collect();
+    let mut rest: Vec<_> = parts.filter(|part| !part.starts_with("For more")).collect();
+    if rest.is_empty() {
+        rest.push("--help shows what can be written".to_owned());
+    }
     Failure::usage(what.trim_start_matches("error: ")).hint(rest.join("; "))
 }
 

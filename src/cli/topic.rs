@@ -13,10 +13,10 @@ use super::topic_config::{self, TopicConfigCommand};
 use super::topic_offsets::{self, TopicOffsetsArgs};
 use super::topic_partitions::{self, AddPartitionsArgs};
 use crate::client::{
-    CreateTopicOptions, ListTopicsOptions, NextDeletion, PartitionDescription, TopicConfigEntry,
+    CreateTopicOptions, Error, ListTopicsOptions, NextDeletion, PartitionDescription, TopicConfigEntry,
     TopicDescription, TopicListing,
 };
-use crate::model::show_millis;
+use crate::model::{ErrorCode, show_millis};
 use crate::telemetry::rfc3339_millis;
 
 /// What to do with topics.
@@ -104,7 +104,10 @@ async fn create(args: CreateArgs, context: &Context) -> Outcome {
         configs: args.config,
         if_not_exists: args.if_not_exists,
     };
-    let topic = client.create_topic(&args.name, options).await?;
+    let topic = client
+        .create_topic(&args.name, options)
+        .await
+        .map_err(|error| not_created(&args.name, error))?;
     if context.output.is_table() {
         let what = if topic.created {
             "created"
@@ -125,6 +128,19 @@ async fn create(args: CreateArgs, context: &Context) -> Outcome {
         }))?;
     }
     Ok(())
+}
+
+/// A topic that is there already is told with the flag that makes it no mistake, and with how to look at it.
+fn not_created(name: &str, error: Error) -> Failure {
+    let exists = error.code() == Some(ErrorCode::TopicAlreadyExists);
+    let failure = Failure::from(error);
+    if exists {
+        failure.hint(format!(
+            "with --if-not-exists that is success where the number of partitions is the same; look at it: naru topic describe {name}"
+        ))
+    } else {
+        failure
+    }
 }
 
 async fn list(args: ListArgs, context: &Context) -> Outcome {

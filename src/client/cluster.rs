@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::admin::{decode, unexpected};
 use super::link::Repeat;
 use super::{Client, Error};
-use crate::model::{BrokerId, Lsn, RecoverySummary, StorageHealth, StorageState};
+use crate::model::{BrokerId, Lsn, MemoryHealth, RecoverySummary, StorageHealth, StorageState};
 use crate::pb::v1 as pb;
 use crate::pb::v1::{request::Body as RequestBody, response::Body as ResponseBody};
 
@@ -131,6 +131,12 @@ fn health(engine: String, storage: pb::StorageHealth) -> Result<StorageHealth, E
         journal_files: (storage.journal_files, storage.journal_files_wanted),
         crc_errors: storage.crc_errors,
         disk: storage.free_bytes.zip(storage.reserve_bytes),
+        memory: storage.memory.map(|memory| MemoryHealth {
+            held_bytes: memory.held_bytes,
+            bytes_max: memory.bytes_max,
+            dropped_records: memory.dropped_records,
+            dropped_bytes: memory.dropped_bytes,
+        }),
         recovery: storage.recovery.map(|recovery| RecoverySummary {
             clean: recovery.clean,
             groups: recovery.groups,

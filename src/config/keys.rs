@@ -191,6 +191,7 @@ pub(super) static KEYS: &[Key] = &[
         },
     },
     flag!("storage.in_memory", "Keeps everything in memory: nothing survives the end of the process.", in_memory),
+    number!("storage.memory_bytes_max", "Most bytes of all records that are in memory alone: of topics with storage=memory and, with storage.in_memory, of all topics. Beyond, the oldest records of the fullest partitions go.", bytes(16 * MIB, 1024 * GIB), memory_bytes_max),
     number!("storage.journal_file_bytes", "Size of a journal file; the first of a new directory is at most 16MiB.", bytes(local::Settings::JOURNAL_FILE_BYTES_MIN, 64 * GIB), storage.journal_file_bytes),
     number!("storage.journal_files", "Journal files in the ring.", count(3, 64), storage.journal_files),
     number!("storage.memory_tail_bytes", "Most bytes of new batches kept in memory, from where readers at the end are served.", bytes(8 * MIB, 64 * GIB), storage.memory_tail_bytes),

@@ -9,6 +9,9 @@ use std::fmt;
 use super::topic_keys::{KEYS, REFUSED, Spec};
 use crate::model::{TopicConfig, nearest, parse_bytes, parse_millis};
 
+/// What `storage` is called that is in memory alone.
+const IN_MEMORY: &str = "memory";
+
 /// How much of a bad entry a message repeats.
 const QUOTED_CHARS_MAX: usize = 64;
 
@@ -287,6 +290,29 @@ impl TopicDefaults {
         match entries.keys().find(|key| key.0.is_fixed()) {
             Some(key) => Err(ConfigError::NoDefault(key.name())),
             None => Ok(Self(entries)),
+        }
+    }
+
+    /// The same on a broker that keeps everything in memory: what its topics say about storage shall be true.
+    #[must_use]
+    pub fn in_memory(mut self) -> Self {
+        let storage = KEYS.iter().find(|spec| spec.is_fixed()).map(ConfigKey);
+        let memory = |key| (key, ConfigValue::Word(IN_MEMORY));
+        self.0.extend(storage.map(memory));
+        self
+    }
+
+    /// Checks that a topic does not ask for what a broker in memory has not.
+    pub(super) fn check_storage(&self, entries: &Entries) -> Result<(), ConfigError> {
+        let asked = |(key, _): &(&ConfigKey, _)| key.0.is_fixed() && self.0.contains_key(*key);
+        let other = |(_, value): &(_, &ConfigValue)| **value != ConfigValue::Word(IN_MEMORY);
+        match entries.iter().filter(asked).find(other) {
+            None => Ok(()),
+            Some((key, value)) => Err(ConfigError::Value {
+                name: key.name(),
+                value: value.to_string(),
+                expected: format!("{IN_MEMORY}: this broker keeps everything in memory (storage.in_memory)"),
+            }),
         }
     }
 }

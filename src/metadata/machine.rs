@@ -429,6 +429,7 @@ impl Machine {
     fn create(&self, now: Timestamp, command: CreateTopic) -> Result<Effects<MetaRecord, Reply>, MetaError> {
         let name = TopicName::for_user(&command.name)?;
         let entries = config::parse(command.configs.iter().map(|(k, v)| (k.as_str(), v.as_str())))?;
+        self.defaults.check_storage(&entries)?;
         if command.id_is_operation
             && let Some(reply) = self.earlier_try(&command, &entries)?
         {

@@ -111,7 +111,7 @@ fn show32(value: u32) -> ConfigValue {
 }
 
 /// All entries that are taken in, sorted by name.
-pub(super) static KEYS: [Spec; 21] = [
+pub(super) static KEYS: [Spec; 22] = [
     Spec::works(
         "cleanup.policy",
         Kind::Only(
@@ -170,6 +170,13 @@ pub(super) static KEYS: [Spec; 21] = [
         "largest record batch",
         |config| show32(config.max_message_bytes),
         |config, value| config.max_message_bytes = number32(value),
+    ),
+    Spec::works(
+        "memory.bytes",
+        bytes(64 << 10, 1 << 40),
+        "most bytes of a partition of a topic in memory; beyond, its oldest records go",
+        |config| ConfigValue::Number(config.memory_bytes),
+        |config, value| config.memory_bytes = number(value),
     ),
     Spec::works(
         "message.timestamp.after.max.ms",
@@ -271,8 +278,8 @@ pub(super) static KEYS: [Spec; 21] = [
     ),
     Spec::works(
         "storage",
-        Kind::Only("disk", "topics in memory are not there yet"),
-        "where records are kept; fixed when the topic is made",
+        Kind::Words(&["disk", "memory"]),
+        "where records are kept; in memory, no restart leaves any; fixed when the topic is made",
         |config| {
             ConfigValue::Word(match config.storage {
                 TopicStorage::Disk => "disk",

@@ -24,6 +24,8 @@ pub struct StorageHealth {
     pub crc_errors: u64,
     /// Free bytes of the disk when it was last looked at, and what is kept in reserve; `None`: not on disk.
     pub disk: Option<(u64, u64)>,
+    /// What logs in memory hold; `None`: the engine has none.
+    pub memory: Option<MemoryHealth>,
     /// What the last start came to; `None`: there was nothing to recover from.
     pub recovery: Option<RecoverySummary>,
 }
@@ -54,4 +56,17 @@ pub struct RecoverySummary {
     pub unfinished: bool,
     /// How long it took.
     pub took: Duration,
+}
+
+/// What logs that are in memory alone hold and may hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryHealth {
+    /// Bytes held, with what batches take beside theirs.
+    pub held_bytes: u64,
+    /// Most bytes of all such logs.
+    pub bytes_max: u64,
+    /// Records that went because there was no room for them any more, since the start.
+    pub dropped_records: u64,
+    /// Bytes of their batches.
+    pub dropped_bytes: u64,
 }

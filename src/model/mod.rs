@@ -11,7 +11,7 @@ mod units;
 
 pub use error_code::{ErrorClass, ErrorCode};
 pub use group::{GROUP_ID_BYTES_MAX, GroupId, InvalidGroupId};
-pub use health::{RecoverySummary, StorageHealth, StorageState};
+pub use health::{MemoryHealth, RecoverySummary, StorageHealth, StorageState};
 pub use ids::{
     BrokerId, LeaderEpoch, PartitionId, PartitionKey, ProducerEpoch, ProducerId, Sequence, TopicId,
 };

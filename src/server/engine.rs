@@ -20,12 +20,13 @@ use crate::api::Service;
 use crate::broker::{self, Broker, Recovered};
 use crate::config::Settings;
 use crate::disk::real::RealDisk;
+use crate::metadata::TopicDefaults;
 use crate::model::DurableState;
 use crate::net;
 use crate::rt::{BoxFuture, Clock, IdSource, RandomIds, Tasks};
 use crate::storage::LogStore;
 use crate::storage::local::{LocalStore, OpenError, RecoveryReport};
-use crate::storage::memory::{MemoryOptions, MemoryStore};
+use crate::storage::memory::{MemoryOptions, MemoryStore, WithMemory};
 use crate::wire::{Identity, NativeProtocol};
 
 /// How long to wait before a full disk is tried again at start.
@@ -47,6 +48,8 @@ pub(crate) struct Engine {
     pub(crate) retain: Arc<dyn Fn() + Send + Sync>,
     /// Ends the engine with a clean checkpoint.
     pub(crate) close: Box<dyn FnOnce() -> BoxFuture<'static, Result<(), String>> + Send>,
+    /// Whether anything survives the end.
+    pub(crate) kept: bool,
     step_bytes_max: u32,
     cluster_id: String,
 }
@@ -73,7 +76,9 @@ pub(crate) async fn open(
             "nothing survives the end of this process: records are kept in memory only"
         );
         broker.cluster_id = uuid_text(RandomIds.uuid());
-        return over(MemoryStore::new(MemoryOptions::default()), broker, clock).map(in_memory);
+        broker.topic_defaults = Arc::new(TopicDefaults::clone(&broker.topic_defaults).in_memory());
+        let options = MemoryOptions::bounded(settings.memory_bytes_max);
+        return over(MemoryStore::new(options), broker, clock).map(in_memory);
     }
     open_local(settings, broker, clock, status, meter).await
 }
@@ -120,7 +125,7 @@ fn over<S: LogStore>(
 fn in_memory(pair: Pair<MemoryStore>) -> Engine {
     let durable = pair.store.durable();
     let state = durable.clone();
-    let counting = Arc::clone(&pair.broker);
+    let (counted, counting) = (Arc::clone(&pair.store), Arc::clone(&pair.broker));
     let retaining = Arc::clone(&pair.broker);
     Engine {
         retain: Arc::new(move || {
@@ -132,6 +137,7 @@ fn in_memory(pair: Pair<MemoryStore>) -> Engine {
             topics: counting.topics_now(),
             groups: counting.groups_now(GROUPS_MAX),
             local: None,
+            memory: counted.health().memory,
         }),
         durable,
         failed: pair.store.failed(),
@@ -140,6 +146,7 @@ fn in_memory(pair: Pair<MemoryStore>) -> Engine {
             ..EngineHealth::default()
         }),
         close: Box::new(|| Box::pin(async { Ok(()) })),
+        kept: false,
         step_bytes_max: pair.store.caps().step_bytes_max,
         cluster_id: pair.cluster_id,
     }
@@ -176,9 +183,11 @@ async fn open_local(
         cluster_id: uuid_text(store.directory_id()),
         ..broker
     };
+    let store = WithMemory::new(store, settings.memory_bytes_max);
     let pair = broker_over(store, recovered, broker, clock)?;
     let snapshots = Arc::clone(&pair.broker);
     pair.store
+        .inner()
         .start(snapshots)
         .map_err(|error| ServeError::Storage(error.to_string()))?;
     Ok(local(pair, lock, recovery_took))
@@ -249,7 +258,7 @@ fn tell_recovery(report: &RecoveryReport) {
     }
 }
 
-fn local(pair: Pair<LocalStore>, lock: DirectoryLock, recovery_took: Duration) -> Engine {
+fn local(pair: Pair<WithMemory<LocalStore>>, lock: DirectoryLock, recovery_took: Duration) -> Engine {
     let Pair {
         store,
         broker,
@@ -267,14 +276,16 @@ fn local(pair: Pair<LocalStore>, lock: DirectoryLock, recovery_took: Duration) -
             counters: counting.counters().now(),
             topics: counting.topics_now(),
             groups: counting.groups_now(GROUPS_MAX),
-            local: Some(local_now(&counted, recovery_took)),
+            local: Some(local_now(counted.inner(), recovery_took)),
+            memory: Some(counted.memory()),
         }),
         durable: store.durable(),
+        kept: true,
         failed: store.failed(),
         step_bytes_max: store.caps().step_bytes_max,
         cluster_id,
         health: Arc::new(move || {
-            let status = asked.status();
+            let status = asked.inner().status();
             EngineHealth {
                 poisoned: status.failure.is_some(),
                 read_only: status
@@ -285,7 +296,7 @@ fn local(pair: Pair<LocalStore>, lock: DirectoryLock, recovery_took: Duration) -
         }),
         close: Box::new(move || {
             let closing = tokio::task::spawn_blocking(move || {
-                let closed = store.shutdown().map_err(|error| error.to_string());
+                let closed = store.inner().shutdown().map_err(|error| error.to_string());
                 // The directory is given free only when nothing of it is written any more.
                 drop(lock);
                 closed

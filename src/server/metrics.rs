@@ -2,6 +2,8 @@
 //!
 //! The one place that knows both the components and the names of metrics.
 
+mod memory;
+
 use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +16,7 @@ use super::status::Status;
 use crate::broker::{CountersNow, GroupNow, TopicNow};
 use crate::http::{self, BadQuery, CheckState, Probe};
 use crate::metadata::Glob;
-use crate::model::{ErrorCode, Timestamp};
+use crate::model::{ErrorCode, MemoryHealth, Timestamp};
 use crate::net::{Counters, Hangup};
 use crate::rt::Clock;
 use crate::storage::local::{RecoveryReport, StatsNow};
@@ -49,6 +51,8 @@ pub(crate) struct EngineNow {
     pub(crate) groups: (Vec<GroupNow>, usize),
     /// What only an engine on disk has.
     pub(crate) local: Option<LocalNow>,
+    /// What logs in memory hold.
+    pub(crate) memory: Option<MemoryHealth>,
 }
 
 /// An engine on disk.
@@ -150,6 +154,7 @@ impl Metrics {
                 journal(&mut page, local);
                 recovery(&mut page, local);
             }
+            memory::show(&mut page, engine.local.is_none(), engine.memory.as_ref());
         }
         disk(&mut page, &self.disk.now());
         self.space(&mut page);

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::model::{
     DurableState, LeaderEpoch, LogBounds, Lsn, Offset, PartitionKey, StorageHealth, Timestamp, TopicConfig,
-    TopicId,
+    TopicId, TopicStorage,
 };
 use crate::record::{
     BatchError, BatchHeader, Codec, DECOMPRESSED_BYTES_MAX, Records, SealedBatch, uncompressed,
@@ -63,6 +63,9 @@ pub enum SubmitError {
     /// The partition was deleted.
     #[error("the partition does not exist any more")]
     NotOwner,
+    /// The memory of a partition in memory is full of what is not durable yet: another try may succeed.
+    #[error("the memory of the partition is full of what nobody can read yet")]
+    Busy,
 }
 
 /// Limits of an engine.
@@ -179,6 +182,8 @@ pub struct Trim<L> {
     /// The partition.
     pub log: Arc<L>,
     /// Its first offset that stays: at most the high watermark. Below the log start it changes nothing.
+    ///
+    /// Of a log that never had a batch it may be any offset: the log then goes on there.
     pub to: Offset,
 }
 
@@ -193,6 +198,8 @@ pub struct LogConfig {
     pub segment_ms: u64,
     /// At most so much less, in ms, so that the segments of many partitions are not closed all at once.
     pub segment_jitter_ms: u64,
+    /// The log is in memory alone and holds at most so many bytes; `None`: it is kept as the engine keeps logs.
+    pub memory_bytes: Option<u64>,
 }
 
 impl From<&TopicConfig> for LogConfig {
@@ -202,6 +209,10 @@ impl From<&TopicConfig> for LogConfig {
             index_interval_bytes: topic.index_interval_bytes,
             segment_ms: topic.segment_ms,
             segment_jitter_ms: topic.segment_jitter_ms,
+            memory_bytes: match topic.storage {
+                TopicStorage::Disk => None,
+                TopicStorage::Memory => Some(topic.memory_bytes),
+            },
         }
     }
 }
@@ -334,7 +345,7 @@ pub trait LogStore: Send + Sync + 'static {
     fn leader_epoch(&self) -> LeaderEpoch;
 
     /// Admission for `bytes` of batches, taken before any state is looked at. With it, [`submit`](Self::submit) fails
-    /// only if the engine is poisoned or the partition is gone.
+    /// only if the engine is poisoned, the partition is gone, or it is in memory and full of what is not durable yet.
     ///
     /// # Errors
     /// Says what is short.

@@ -171,6 +171,12 @@ fn storage_health(health: &StorageHealth, quarantined_ranges: u64) -> v1::Storag
             unfinished: recovery.unfinished,
             duration_ms: millis(recovery.took),
         }),
+        memory: health.memory.map(|memory| v1::Memory {
+            held_bytes: memory.held_bytes,
+            bytes_max: memory.bytes_max,
+            dropped_records: memory.dropped_records,
+            dropped_bytes: memory.dropped_bytes,
+        }),
     }
 }
 

@@ -1,5 +1,7 @@
 //! The binary from outside: what it prints, where, and with which exit code.
 
+mod records;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -309,7 +311,35 @@ fn help_lists_the_exit_codes_and_mistakes_are_usage_errors() {
     let text = failed(&naru().arg("topci").output().unwrap(), 2);
     assert!(text.contains("topic"), "{text}");
     let text = failed(&naru().args(["consume", "x", "-f", "%q"]).output().unwrap(), 2);
-    assert!(text.contains("'%q' is not known"), "{text}");
+    assert!(
+        text.contains("column 1: '%q' is not known\n  %q\n  ^^\nhint: use"),
+        "{text}"
+    );
+    for words in [
+        &["consume", "x", "-f", "%q"][..],
+        &["consume", "x", "--nonsense"],
+        &["topci"],
+        &["produce", "x", "-f", "%v"],
+        &["produce", "x", "-p", "many"],
+    ] {
+        let output = naru().args(words).args(["--format", "json"]).output().unwrap();
+        let error: Value = serde_json::from_str(&failed(&output, 2)).unwrap();
+        let error = &error["error"];
+        assert_eq!(error["code"], "USAGE", "{error}");
+        assert!(
+            error["message"].is_string() && error["hint"].is_string(),
+            "{error}"
+        );
+    }
+    let output = naru().args(["consume", "x", "--format", "csv"]).output().unwrap();
+    assert!(failed(&output, 2).contains("hint: write the columns"));
+    for command in ["consume", "produce"] {
+        let text = succeeded(&naru().args([command, "--help"]).output().unwrap());
+        assert!(
+            text.contains("{base64}") && text.contains("value_base64"),
+            "{text}"
+        );
+    }
 }
 
 #[test]
@@ -354,7 +384,11 @@ fn topics_are_created_listed_described_and_deleted() {
         "max.message.bytes=2048",
     ];
     broker.ok(&create);
-    failed(&broker.run(&create), 4);
+    let text = failed(&broker.run(&create), 4);
+    assert!(
+        text.contains("--if-not-exists") && text.contains("topic describe orders"),
+        "{text}"
+    );
     broker.ok(&[&create[..], &["--if-not-exists"]].concat());
     failed(&broker.run(&["topic", "create", "a/b"]), 2);
 

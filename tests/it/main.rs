@@ -24,6 +24,8 @@ mod kill;
 mod load;
 mod log_tools;
 #[cfg(test)]
+mod memory;
+#[cfg(test)]
 mod metrics;
 #[cfg(test)]
 mod operations;

@@ -31,6 +31,7 @@ fn steps_over_several_partitions_are_seen_whole_or_not_at_all() {
         index_interval_bytes: 4096,
         segment_ms: u64::MAX,
         segment_jitter_ms: 0,
+        memory_bytes: None,
     };
     let place = |index| {
         let key = PartitionKey {

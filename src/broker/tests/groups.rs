@@ -98,6 +98,41 @@ fn a_commit_is_shown_with_its_words_and_where_the_partition_ends() {
 }
 
 #[test]
+fn a_group_lags_by_what_it_can_still_read() {
+    let rig = Rig::new();
+    filled(&rig, "a", 10);
+    filled(&rig, "b", 5);
+    commit(&rig, "g", &[("a", 0, 2), ("a", 1, 0), ("b", 0, 5)]).unwrap();
+    commit(&rig, "h", &[("b", 0, 1)]).unwrap();
+    let lag = |max| {
+        let (groups, all) = rig.broker.groups_now(max);
+        let shown = groups.into_iter().map(|group| {
+            let topics = group.lag.iter().map(|(topic, lag)| (topic.to_string(), *lag));
+            (group.name.to_string(), topics.collect::<Vec<_>>(), group.lag_max)
+        });
+        (shown.collect::<Vec<_>>(), all)
+    };
+    let g = |lag| {
+        (
+            "g".to_owned(),
+            vec![("a".to_owned(), lag), ("b".to_owned(), 0)],
+            lag,
+        )
+    };
+    let h = ("h".to_owned(), vec![("b".to_owned(), 4)], 4);
+    assert_eq!(lag(9), (vec![g(8), h], 2));
+    assert_eq!(lag(1), (vec![g(8)], 2), "the first by name");
+    // What is trimmed cannot be read any more.
+    let partitions = vec![crate::api::TrimPartition {
+        partition: named("a", 0),
+        to: 7,
+    }];
+    rig.ask(Request::TrimTopic(crate::api::TrimTopic { partitions }))
+        .unwrap();
+    assert_eq!(lag(1), (vec![g(3)], 2));
+}
+
+#[test]
 fn whoever_sees_a_commit_waits_until_it_is_durable() {
     let rig = Rig::manual();
     filled(&rig, "t", 9);

@@ -11,6 +11,7 @@ const CONFIG: LogConfig = LogConfig {
     index_interval_bytes: 4096,
     segment_ms: u64::MAX,
     segment_jitter_ms: 0,
+    memory_bytes: None,
 };
 
 /// Everything durable of a partition, as recovery would hand it over.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::model::{Acks, Lsn, Offset, PartitionId, Timestamp};
-use crate::record::{BatchBuilder, Header, SealedBatch};
+use crate::record::{BatchBuilder, Header, Record, SealedBatch};
 
 /// A record to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,18 @@ impl ProducerRecord {
             value: None,
             headers: Vec::new(),
             timestamp: None,
+        }
+    }
+
+    /// This record for this topic, with its nulls and its create time.
+    pub fn of(topic: impl Into<Arc<str>>, record: Record) -> Self {
+        Self {
+            topic: topic.into(),
+            partition: None,
+            key: record.key,
+            value: record.value,
+            headers: record.headers,
+            timestamp: record.timestamp,
         }
     }
 

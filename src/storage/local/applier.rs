@@ -355,8 +355,7 @@ impl Applier {
             self.apply_run(&run)?;
         }
         for (log, _) in groups.iter().flat_map(|group| &group.trims) {
-            log.apply_trims(last);
-            self.trimmed = true;
+            self.trimmed |= log.apply_trims(last);
         }
         for group in &groups {
             for topic in &group.deletions {

@@ -245,19 +245,25 @@ impl LocalLog {
     /// file can go.
     pub(super) fn trim_from(&self, lsn: Lsn, to: Offset) {
         let mut state = self.state();
-        assert!(to <= state.end, "a log begins at most where it ends");
+        if to > state.end {
+            let empty = state.tail.is_empty() && state.segments.is_empty();
+            assert!(empty, "a log with batches begins at most where it ends");
+            state.end = to;
+        }
         state.trims.push((lsn, to));
         if to == state.end {
             state.active = None;
         }
     }
 
-    /// The trims of groups up to this one are applied: what lies below is gone for good.
-    pub(super) fn apply_trims(&self, upto: Lsn) {
+    /// The trims of groups up to this one are applied: what lies below is gone for good. Whether segments may be waiting for
+    /// a checkpoint to go.
+    pub(super) fn apply_trims(&self, upto: Lsn) -> bool {
         let mut state = self.state();
         let start = state.bounds(upto).log_start;
         state.trims.retain(|(lsn, _)| *lsn > upto);
         state.start_at(start);
+        !state.segments.is_empty()
     }
 
     /// Forgets the batches of groups that left memory.

@@ -251,6 +251,7 @@ impl LogStore for LocalStore {
             journal_files: status.journal_files,
             crc_errors: status.crc_errors,
             disk: Some((self.engine.budget.disk_free(), self.engine.settings.reserve_bytes)),
+            memory: None,
             recovery: Some(RecoverySummary {
                 clean: report.in_order(),
                 groups: report.groups,

@@ -337,6 +337,7 @@ pub(super) const DEFAULT_CONFIG: LogConfig = LogConfig {
     index_interval_bytes: 4096,
     segment_ms: u64::MAX,
     segment_jitter_ms: 0,
+    memory_bytes: None,
 };
 
 /// Asks the replayed state for the snapshots of the checkpoint that ends recovery.

@@ -184,12 +184,21 @@ impl Redo {
     /// Moves a log start. What lies below was written like everything else: its files go by the checkpoints to come.
     fn trim(&mut self, key: PartitionKey, to: Offset, replay: &mut dyn Replay) -> Result<(), OpenError> {
         let next = self.next.get(&key).copied().unwrap_or(Offset::ZERO);
-        if to > next {
+        if to > next && self.is_empty(key) {
+            // Whether there never was a batch or they are lost: what is below is gone, and nothing is to be written before.
+            self.next.insert(key, to);
+        } else if to > next {
             // It was durable, so the records below it were.
             self.fill_gap(key, next, to, replay)?;
         }
         self.log(key).state().start_at(to);
         Ok(())
+    }
+
+    fn is_empty(&self, key: PartitionKey) -> bool {
+        let stored = self.logs.get(&key);
+        let stored = stored.is_some_and(|log| !log.state().segments.is_empty());
+        !stored && !self.gathered.contains_key(&key) && !self.broken.contains(&key)
     }
 
     fn log(&mut self, key: PartitionKey) -> Arc<LocalLog> {

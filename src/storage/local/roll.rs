@@ -124,6 +124,7 @@ mod tests {
         index_interval_bytes: 4096,
         segment_ms: 10_000,
         segment_jitter_ms: 4000,
+        memory_bytes: None,
     };
 
     fn key(partition: u32) -> PartitionKey {

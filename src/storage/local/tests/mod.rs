@@ -54,6 +54,7 @@ pub(super) const CONFIG: LogConfig = LogConfig {
     index_interval_bytes: 4096,
     segment_ms: 9000,
     segment_jitter_ms: 0,
+    memory_bytes: None,
 };
 
 struct FixedIds;
