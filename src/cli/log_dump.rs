@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::Context;
 use super::failure::{Exit, Failure, Outcome};
 use super::log::{cannot_read, hold};
 use super::offset_range::{Begin, OffsetRange, Until};
 use super::output::Format;
-use super::record_format::{Located, RecordFormat};
-use super::record_output::{write_json, write_readable};
+use super::record_format::{self, Located, RecordFormat};
+use super::record_output::write_readable;
+use super::{Context, record_json};
 use crate::disk::Disk;
 use crate::disk::real::RealDisk;
 use crate::model::{Offset, PartitionId, Timestamp};
@@ -52,8 +52,8 @@ pub(crate) struct DumpArgs {
     #[arg(short, long, value_name = "OFFSETS", value_parser = parse_offsets)]
     offset: Option<Wanted>,
     /// How a record is written; letters as in `naru consume`.
-    #[arg(short = 'f', long, value_name = "FORMAT", requires = "records", value_parser = |text: &str| RecordFormat::parse(text))]
-    record_format: Option<RecordFormat>,
+    #[arg(short = 'f', long, value_name = "FORMAT", requires = "records")]
+    record_format: Option<String>,
     /// Look at files that a running broker writes: their ends may be half written.
     #[arg(long)]
     live: bool,
@@ -93,7 +93,26 @@ fn parse_offsets(text: &str) -> Result<Wanted, String> {
     Ok(Wanted { from, end })
 }
 
+/// How records are written.
+enum Style {
+    Json,
+    Readable,
+    Format(RecordFormat),
+}
+
+impl Style {
+    fn new(args: &DumpArgs, context: &Context) -> Result<Self, Failure> {
+        match (args.record_format.as_deref(), context.output.format) {
+            (Some(record_format::JSON), _) => Ok(Self::Json),
+            (Some(format), _) => RecordFormat::parse(format).map(Self::Format),
+            (None, Format::Table) => Ok(Self::Readable),
+            (None, Format::Json | Format::Ndjson | Format::Csv) => Ok(Self::Json),
+        }
+    }
+}
+
 pub(super) fn run(args: &DumpArgs, context: &Context) -> Outcome {
+    let style = Style::new(args, context)?;
     let mut damaged = 0;
     for path in &args.paths {
         let meta = path.metadata().map_err(|e| cannot_read(path, &e))?;
@@ -102,7 +121,7 @@ pub(super) fn run(args: &DumpArgs, context: &Context) -> Outcome {
             Some(root) => hold(&root).map_err(|f| f.hint("stop the broker first, or say --live"))?,
             None => None,
         };
-        let mut printer = Printer::new(args, context, path);
+        let mut printer = Printer::new(args, &style, context, path);
         let shown = if meta.is_dir() {
             printer.directory(path)
         } else {
@@ -146,6 +165,8 @@ fn data_directory(path: &Path) -> Option<PathBuf> {
 
 struct Printer<'a> {
     args: &'a DumpArgs,
+    style: &'a Style,
+    scratch: Vec<u8>,
     readable: bool,
     colours: bool,
     out: BufWriter<io::StdoutLock<'static>>,
@@ -157,13 +178,15 @@ struct Printer<'a> {
 }
 
 impl<'a> Printer<'a> {
-    fn new(args: &'a DumpArgs, context: &Context, path: &Path) -> Self {
+    fn new(args: &'a DumpArgs, style: &'a Style, context: &Context, path: &Path) -> Self {
         let name_above = |levels: usize| {
             let above = path.ancestors().nth(levels).and_then(Path::file_name);
             above.map_or("-".to_owned(), |name| name.to_string_lossy().into_owned())
         };
         Self {
             args,
+            style,
+            scratch: Vec::new(),
             readable: context.output.format == Format::Table,
             colours: context.output.colours,
             out: BufWriter::new(io::stdout().lock()),
@@ -317,10 +340,18 @@ impl<'a> Printer<'a> {
             record,
             number: self.number,
         };
-        match &self.args.record_format {
-            Some(format) => format.write(&mut self.out, &located),
-            None if self.readable => write_readable(&mut self.out, &located, self.colours),
-            None => write_json(&mut self.out, &located),
+        match self.style {
+            Style::Json => record_json::write(&mut self.out, &located),
+            Style::Readable => write_readable(&mut self.out, &located, self.colours),
+            Style::Format(format) => {
+                self.scratch.clear();
+                let fits = format.write(&mut self.scratch, &located);
+                // What does not fit its width would be misread: better said than written.
+                fits.map_err(|e| {
+                    io::Error::new(io::ErrorKind::InvalidData, format!("offset {offset}: {e}"))
+                })?;
+                self.out.write_all(&self.scratch)
+            }
         }
     }
 }

@@ -22,6 +22,7 @@ mod groups;
 mod kill;
 #[cfg(test)]
 mod load;
+#[cfg(test)]
 mod log_tools;
 #[cfg(test)]
 mod memory;
