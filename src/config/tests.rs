@@ -268,6 +268,18 @@ fn defaults_of_topics_are_quoted_or_nested_and_checked_like_a_topic() {
         error.starts_with("naru.toml:2: ") && error.ends_with("did you mean topic.defaults.retention.ms?"),
         "{error}"
     );
+    for entry in ["storage.data_dir = \"x\"", "data_dir = \"x\""] {
+        let error = refused(&format!("[topic.defaults]\npartitions = 3\n{entry}"), &[], &[]);
+        assert!(
+            error.starts_with("naru.toml:3")
+                && error.ends_with(
+                    "did you mean storage.data_dir? Write it above [topic.defaults], as data_dir under [storage]"
+                ),
+            "{error}"
+        );
+    }
+    let set = refused("", &[], &["topic.defaults.log.level=info"]);
+    assert!(set.ends_with("did you mean log.level?"), "{set}");
     let twice = refused(
         "[topic.defaults]\nretention.ms = 1\n\"retention.ms\" = 2",
         &[],
