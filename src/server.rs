@@ -202,7 +202,7 @@ async fn serve(
         duration_ms = u64::try_from((clock.mono() - started).as_millis()).unwrap_or(u64::MAX),
         "the broker is ready"
     );
-    let mut reloading = Reloading::new(configuration, log, Arc::clone(&metrics.reload_successful));
+    let mut reloading = Reloading::new(configuration, log, Arc::clone(&metrics.last_reload));
     let ended = until_the_end(&mut reloading, engine, &mut signals, &status, &connections).await;
     pages.stop();
     pages.wait(FLUSH_GRACE).await;
@@ -367,7 +367,11 @@ mod tests {
         let status = Status::new();
         let configuration = Sources::default().load().unwrap();
         let log = telemetry::init(&settings.log, LogTime::new(|| crate::model::Timestamp(0))).unwrap();
-        let mut reloading = Reloading::new(configuration, log, Arc::default());
+        let mut reloading = Reloading::new(
+            configuration,
+            log,
+            Arc::new(reload::LastReload::new(Arc::new(SystemClock::new()))),
+        );
         let ended = until_the_end(&mut reloading, engine, &mut signals, &status, &connections).await;
         assert!(matches!(&ended, Err(ServeError::Poisoned)), "{ended:?}");
         assert_eq!(ended.unwrap_err().exit_code(), 74);

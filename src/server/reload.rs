@@ -1,28 +1,63 @@
 //! Reads the configuration again while the broker runs.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use tracing::{error, warn};
 
 use crate::config::{Configuration, Settings};
+use crate::model::Timestamp;
+use crate::rt::Clock;
 use crate::telemetry::LogControl;
+
+/// When the configuration was read the last time, and whether it could be.
+#[derive(Debug)]
+pub(super) struct LastReload {
+    clock: Arc<dyn Clock>,
+    successful: AtomicBool,
+    /// Milliseconds since 1970.
+    at: AtomicI64,
+}
+
+impl LastReload {
+    /// The start, which has read it.
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            at: AtomicI64::new(clock.wall().0),
+            successful: AtomicBool::new(true),
+            clock,
+        }
+    }
+
+    fn note(&self, successful: bool) {
+        self.at.store(self.clock.wall().0, Ordering::Relaxed);
+        self.successful.store(successful, Ordering::Relaxed);
+    }
+
+    pub(super) fn was_successful(&self) -> bool {
+        self.successful.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn at(&self) -> Timestamp {
+        Timestamp(self.at.load(Ordering::Relaxed))
+    }
+}
 
 /// The configuration in force, and what it takes to change it.
 #[derive(Debug)]
 pub(super) struct Reloading {
     configuration: Configuration,
     log: LogControl,
-    successful: Arc<AtomicBool>,
+    last: Arc<LastReload>,
 }
 
 impl Reloading {
-    /// Begins with what the broker was started with. `successful` becomes false when a reload fails.
-    pub(super) fn new(configuration: Configuration, log: LogControl, successful: Arc<AtomicBool>) -> Self {
+    /// Begins with what the broker was started with. `last` is told of every reload.
+    pub(super) fn new(configuration: Configuration, log: LogControl, last: Arc<LastReload>) -> Self {
         Self {
             configuration,
             log,
-            successful,
+            last,
         }
     }
 
@@ -34,7 +69,7 @@ impl Reloading {
     /// Reads all sources again, applies what can be, and says so in one line. On an error everything stays.
     pub(super) fn reload(&mut self) {
         let read = self.configuration.read_again();
-        self.successful.store(read.is_ok(), Ordering::Relaxed);
+        self.last.note(read.is_ok());
         let new = match read {
             Ok(new) => new,
             Err(failure) => {
@@ -59,5 +94,23 @@ impl Reloading {
         {
             error!(event = "config_reload_failed", error.message = %failure, "the log level stays");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::rt::ManualClock;
+
+    #[test]
+    fn a_reload_that_fails_has_its_time_too() {
+        let clock = Arc::new(ManualClock::at(Timestamp(5_000)));
+        let last = LastReload::new(clock.clone());
+        assert_eq!((last.was_successful(), last.at()), (true, Timestamp(5_000)));
+        clock.advance(Duration::from_secs(2));
+        last.note(false);
+        assert_eq!((last.was_successful(), last.at()), (false, Timestamp(7_000)));
     }
 }
