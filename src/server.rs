@@ -32,7 +32,7 @@ use crate::telemetry::{self, InvalidLevel, LogControl, LogTime};
 use engine::Engine;
 use metrics::Metrics;
 use port_file::Addresses;
-use reload::Reloading;
+use reload::{Reloading, Targets};
 use signals::Signals;
 use status::{Phase, Status};
 
@@ -173,16 +173,12 @@ async fn serve(
         }
         opened = engine::open(settings, addresses, &clock, &status, &metrics.disk) => opened?,
     };
-    let health = Arc::clone(&engine.health);
+    let (health, now) = (Arc::clone(&engine.health), Arc::clone(&engine.now));
     status.watch_engine(move || health());
-    let now = Arc::clone(&engine.now);
     metrics.watch_engine(Box::new(move || now()));
     let connections = Tasks::new();
-    retention::start(
-        settings.broker.retention_every,
-        Arc::clone(&engine.retain),
-        &connections,
-    );
+    let (retention_every, every) = watch::channel(settings.broker.retention_every);
+    retention::start(every, Arc::clone(&engine.retain), &connections);
     engine::start_native(
         native,
         &engine,
@@ -202,7 +198,13 @@ async fn serve(
         duration_ms = u64::try_from((clock.mono() - started).as_millis()).unwrap_or(u64::MAX),
         "the broker is ready"
     );
-    let mut reloading = Reloading::new(configuration, log, Arc::clone(&metrics.last_reload));
+    let targets = Targets {
+        log,
+        broker: Arc::clone(&engine.reconfigure),
+        retention_every,
+        last: Arc::clone(&metrics.last_reload),
+    };
+    let mut reloading = Reloading::new(configuration, targets);
     let ended = until_the_end(&mut reloading, engine, &mut signals, &status, &connections).await;
     pages.stop();
     pages.wait(FLUSH_GRACE).await;
@@ -224,7 +226,7 @@ async fn until_the_end(
             () = poisoned(&mut failed) => return Err(flush_and_fail(connections).await),
             signal = signals.next_or_reload() => match signal {
                 Some(signal) => break signal,
-                None => reloading.reload(),
+                None => reloading.reload().await,
             },
         }
     };
@@ -367,11 +369,13 @@ mod tests {
         let status = Status::new();
         let configuration = Sources::default().load().unwrap();
         let log = telemetry::init(&settings.log, LogTime::new(|| crate::model::Timestamp(0))).unwrap();
-        let mut reloading = Reloading::new(
-            configuration,
+        let targets = Targets {
             log,
-            Arc::new(reload::LastReload::new(Arc::new(SystemClock::new()))),
-        );
+            broker: Arc::clone(&engine.reconfigure),
+            retention_every: watch::channel(settings.broker.retention_every).0,
+            last: Arc::new(reload::LastReload::new(Arc::new(SystemClock::new()))),
+        };
+        let mut reloading = Reloading::new(configuration, targets);
         let ended = until_the_end(&mut reloading, engine, &mut signals, &status, &connections).await;
         assert!(matches!(&ended, Err(ServeError::Poisoned)), "{ended:?}");
         assert_eq!(ended.unwrap_err().exit_code(), 74);

@@ -1,10 +1,10 @@
-//! AlterTopic: configuration and number of partitions, of a topic that is in use.
+//! Changes while topics are in use: AlterTopic, of one of them; and what a new configuration changes for all.
 
 use std::sync::Arc;
 
 use super::admin::entries;
 use super::coordinator::{Coordinator, STEP_BYTES_MAX, not_admitted};
-use super::{Broker, Partition, TopicHandle, errors, open_partition};
+use super::{Broker, Partition, Settings, TopicHandle, errors, open_partition};
 use crate::api::{AlterTopic, AlteredTopic, ApiError, Outcome, Reply, Request, Response};
 use crate::machine::StateMachine;
 use crate::metadata::{self, Command, MetaRecord};
@@ -65,6 +65,27 @@ impl<S: LogStore> Broker<S> {
         self.registry.insert(self.in_new_form(&handle, topic));
         drop(locks);
         Ok(())
+    }
+
+    /// Takes over from a new configuration what can change while the broker runs: the defaults of topics, and how many
+    /// topics and groups there may be. Takes a while with many partitions.
+    pub fn reconfigure(&self, new: &Settings) {
+        let mut meta = self.lock_coordinator();
+        let machine = &mut meta.driver.machine;
+        machine.set_limits(new.limits);
+        if machine.set_defaults(&new.topic_defaults) {
+            for topic in machine.user_topics() {
+                // No topic comes or goes while the metadata is locked.
+                let Some(handle) = self.registry.with_id(topic.id) else {
+                    continue;
+                };
+                let locks: Vec<_> = handle.partitions.iter().map(|p| p.lock()).collect();
+                self.registry.insert(self.in_new_form(&handle, topic));
+                drop(locks);
+            }
+        }
+        drop(meta);
+        self.lock_groups().machine.set_limits(new.groups);
     }
 
     /// The partitions that there are, with the topic's configuration, and those that it has more.

@@ -17,7 +17,7 @@ use crate::config;
 pub(crate) enum ConfigCommand {
     /// Show every value in force and where it comes from; takes the flags of `serve`.
     Show(ShowArgs),
-    /// Check a configuration without starting anything: exit code 8 if something is wrong.
+    /// Check a configuration without starting anything: all mistakes at once, exit code 8 if there are any.
     Check(CheckArgs),
     /// Write a file with all defaults, commented out.
     Init(InitArgs),
@@ -83,11 +83,7 @@ fn show(args: ServeArgs, log_level: Option<(&'static str, String)>, output: Outp
 }
 
 fn check(args: CheckArgs, output: Output) -> Outcome {
-    let serve = ServeArgs {
-        config: args.file,
-        ..ServeArgs::default()
-    };
-    serve
+    ServeArgs::with_file(args.file)
         .sources(None)
         .load()
         .map_err(|error| refused(Exit::CheckFailed, &error))?;

@@ -32,7 +32,8 @@ const ORDERS: [(&str, &str); 5] = [
   naru dev --data-dir /tmp/play
 
 Listens on 9640 and 9641 where both are free, otherwise on any free ports; it says which. Ends on Ctrl-C with exit code 130.
-Records are synced as by any broker; without --data-dir they go with it all the same.")]
+Records are synced as by any broker; without --data-dir they go with it all the same. It has the default configuration: no
+file and no variable changes it; 'naru serve' runs a broker that is configured.")]
 pub(crate) struct DevArgs {
     /// Keep everything in this directory instead of a temporary one.
     #[arg(long, value_name = "DIR")]

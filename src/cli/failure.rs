@@ -117,6 +117,10 @@ pub struct Failure {
     pub hint: Option<String>,
     /// Whether trying again may help.
     pub retriable: bool,
+    /// For people instead of all that, where there is more than one thing to tell.
+    pub as_text: Option<String>,
+    /// More for programs: fields beside the others.
+    pub details: Option<serde_json::Value>,
 }
 
 impl Failure {
@@ -129,6 +133,8 @@ impl Failure {
             shown: None,
             hint: None,
             retriable: false,
+            as_text: None,
+            details: None,
         }
     }
 
@@ -158,15 +164,22 @@ impl Failure {
 
     /// The failure as one JSON object.
     pub fn to_json(&self) -> String {
-        serde_json::json!({"error": {
+        let mut error = serde_json::json!({
             "code": self.code, "message": self.message, "hint": self.hint, "retriable": self.retriable,
-        }})
-        .to_string()
+        });
+        if let (Some(fields), Some(serde_json::Value::Object(more))) = (error.as_object_mut(), &self.details)
+        {
+            fields.extend(more.clone());
+        }
+        serde_json::json!({ "error": error }).to_string()
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(text) = &self.as_text {
+            return f.write_str(text);
+        }
         write!(f, "error: {}", self.message)?;
         if let Some(shown) = &self.shown {
             write!(f, "\n{shown}")?;

@@ -16,6 +16,8 @@ use tokio::net::TcpStream;
 use super::Context;
 use super::failure::{Exit, Failure, Outcome};
 use super::output::line;
+use super::serve::{ServeArgs, refused};
+use crate::config::Sources;
 
 /// Longest answer that is read, in bytes; the checks of `/readyz` fill far less.
 const ANSWER_BYTES_MAX: u64 = 16 << 10;
@@ -27,31 +29,46 @@ const ANSWER_BYTES_MAX: u64 = 16 << 10;
   naru healthcheck --http 127.0.0.1:9641 --timeout 2s
   naru healthcheck --port-file /run/naru/ports.json
 
+Without --http and --port-file the address is that of the broker's configuration: NARU_SERVER__HTTP, the file that 'serve'
+reads, or 127.0.0.1:9641; where that says port 0, server.port_file tells which it became.
 Exit code 0 if the broker takes requests, 1 if it does not or nobody answers within --timeout.")]
 pub(crate) struct HealthcheckArgs {
     /// Where the broker's HTTP listens. An address that stands for all of the machine's is asked on loopback.
-    #[arg(
-        long,
-        env = "NARU_SERVER__HTTP",
-        value_name = "ADDRESS",
-        default_value = "127.0.0.1:9641"
-    )]
-    http: SocketAddr,
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["port_file", "config"])]
+    http: Option<SocketAddr>,
     /// Take the address from the file that 'serve --port-file' writes.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
     port_file: Option<PathBuf>,
+    /// The broker's configuration file, as for 'serve'.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 pub(crate) async fn run(args: HealthcheckArgs, context: &Context) -> Outcome {
-    let address = match &args.port_file {
-        Some(path) => http_address(path)?,
-        None => args.http,
-    };
-    let address = reachable(address);
+    let address = reachable(address(args)?);
     let answer = ask(address, context.timeout).await?;
     match answer.status {
         200 => ready(address, context),
         status => Err(not_ready(status, &answer.body).into()),
+    }
+}
+
+/// What the flags say, or the configuration that the broker was started with.
+fn address(args: HealthcheckArgs) -> Result<SocketAddr, Failure> {
+    match (args.http, &args.port_file) {
+        (Some(address), _) => Ok(address),
+        (None, Some(path)) => http_address(path),
+        (None, None) => configured(&ServeArgs::with_file(args.config).sources(None)),
+    }
+}
+
+fn configured(sources: &Sources) -> Result<SocketAddr, Failure> {
+    let settings = sources
+        .only(&["server.http", "server.port_file"])
+        .map_err(|errors| refused(Exit::Unexpected, &errors))?;
+    match settings.port_file {
+        Some(path) if settings.http.listen.port() == 0 => http_address(&path),
+        _ => Ok(settings.http.listen),
     }
 }
 
@@ -218,6 +235,32 @@ mod tests {
             std::fs::write(&path, bad).unwrap();
             assert!(http_address(&path).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_address_is_that_of_the_configuration_whatever_else_is_wrong_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, ports) = (dir.path().join("naru.toml"), dir.path().join("ports.json"));
+        let mut sources = Sources {
+            usual_files: vec![file.clone()],
+            ..Sources::default()
+        };
+        let is = |sources: &Sources, address: &str| {
+            assert_eq!(configured(sources), Ok(address.parse().unwrap()));
+        };
+        is(&sources, "127.0.0.1:9641");
+        std::fs::write(&file, "[server]\nhttp = \"127.0.0.1:7\"\nlistne = 1").unwrap();
+        is(&sources, "127.0.0.1:7");
+        std::fs::write(&ports, r#"{"native": "127.0.0.1:1", "http": "127.0.0.1:2"}"#).unwrap();
+        let text = format!("[server]\nhttp = \"127.0.0.1:0\"\nport_file = {ports:?}");
+        std::fs::write(&file, text).unwrap();
+        is(&sources, "127.0.0.1:2");
+        std::fs::write(&file, "no toml").unwrap();
+        let failure = configured(&sources).unwrap_err();
+        assert_eq!(failure.exit.code(), 1);
+        assert!(failure.message.contains("this is no TOML"), "{}", failure.message);
+        sources.environment = vec![("NARU_SERVER__HTTP".into(), "127.0.0.1:8".into())];
+        is(&sources, "127.0.0.1:8");
     }
 
     #[tokio::test(start_paused = true)]

@@ -15,10 +15,13 @@ mod errors;
 mod failure;
 mod group;
 mod healthcheck;
+mod help;
 mod lines;
 mod new_partitions;
 mod offset_range;
 mod output;
+#[cfg(test)]
+mod page_tests;
 mod produce;
 mod produce_input;
 mod progress;
@@ -173,7 +176,7 @@ pub struct CommandLine {
 /// Reads the command line.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Invocation {
     let words: Vec<OsString> = args.into_iter().collect();
-    let cli = match Cli::try_parse_from(&words) {
+    let cli = match help::read(&words) {
         Ok(cli) => cli,
         Err(error) => return Invocation::Done(misread(&error, &words)),
     };

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use serde_json::json;
 
 use super::failure::{Exit, Failure};
-use crate::config::{Configuration, LoadError, Sources, USUAL_FILES};
+use crate::config::{Configuration, LoadError, LoadErrors, Sources, USUAL_FILES};
 
 /// Text below `naru serve --help`.
 pub(crate) const HELP: &str = "Examples:
@@ -53,6 +54,14 @@ pub(crate) struct ServeArgs {
 }
 
 impl ServeArgs {
+    /// No flags but perhaps this file.
+    pub(crate) fn with_file(config: Option<PathBuf>) -> Self {
+        Self {
+            config,
+            ..Self::default()
+        }
+    }
+
     /// What the flags, the environment and the file say. `log_level` is that of the global flags, with the flag's name.
     pub(crate) fn sources(self, log_level: Option<(&'static str, String)>) -> Sources {
         let yes = |given: bool| given.then(|| "true".to_owned());
@@ -101,7 +110,26 @@ impl ServeArgs {
     }
 }
 
-/// An error of the configuration.
-pub(crate) fn refused(exit: Exit, error: &LoadError) -> Failure {
-    Failure::new(exit, "INVALID_CONFIGURATION", error.to_string()).hint(error.hint())
+/// All that is wrong with a configuration: for people with the lines of the file, for programs as a list.
+pub(crate) fn refused(exit: Exit, errors: &LoadErrors) -> Failure {
+    let problems: Vec<_> = errors
+        .iter()
+        .map(|error| json!({"message": error.to_string(), "hint": error.hint()}))
+        .collect();
+    let text: Vec<String> = errors.iter().map(shown).collect();
+    let mut failure = Failure::new(exit, "INVALID_CONFIGURATION", errors.to_string()).hint(errors.hint());
+    failure.as_text = Some(text.join("\n"));
+    failure.details = Some(json!({ "problems": problems }));
+    failure
+}
+
+fn shown(error: &LoadError) -> String {
+    let mut text = format!("error: {error}");
+    if let Some(excerpt) = error.excerpt() {
+        text.push_str(&format!("\n{excerpt}"));
+    }
+    if !error.hint().is_empty() {
+        text.push_str(&format!("\nhint: {}", error.hint()));
+    }
+    text
 }

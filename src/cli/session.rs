@@ -67,6 +67,7 @@ fn hint_of(refusal: &crate::client::BrokerError) -> String {
         (Some(ErrorCode::OffsetOutOfRange), (Some(start), Some(end))) if refusal.hint.is_empty() => {
             format!("offsets {start} to {end} can be read; -o start begins at the first")
         }
+        (Some(ErrorCode::TopicAlreadyExists), _) => refusal.hint.replace("if_not_exists", "--if-not-exists"),
         _ => refusal.hint.clone(),
     }
 }

@@ -16,7 +16,7 @@ use crate::client::{
     CreateTopicOptions, Error, ListTopicsOptions, NextDeletion, PartitionDescription, TopicConfigEntry,
     TopicDescription, TopicListing,
 };
-use crate::model::{ErrorCode, show_millis};
+use crate::model::{ErrorCode, show_bytes, show_millis};
 use crate::telemetry::rfc3339_millis;
 
 /// What to do with topics.
@@ -286,10 +286,11 @@ fn next_deletion_json(next: NextDeletion) -> Value {
     })
 }
 
-/// A value for people: durations with their unit.
+/// A value for people: durations and sizes with their unit.
 pub(super) fn value_text(entry: &TopicConfigEntry) -> String {
     match entry.value.parse() {
         Ok(ms) if entry.name.ends_with(".ms") => show_millis(ms),
+        Ok(bytes) if entry.name.ends_with(".bytes") => show_bytes(bytes),
         _ if entry.value == "-1" => "unlimited".to_owned(),
         _ => entry.value.clone(),
     }
@@ -363,7 +364,7 @@ async fn delete(args: NameArgs, context: &Context) -> Outcome {
     }
     let client = connect(context).await?;
     if !context.yes {
-        let topic = client.describe_topic(&args.name).await?;
+        let topic = client.describe_topic(&args.name).await.map_err(not_there)?;
         let records: u64 = topic.partitions.iter().map(records_of).sum();
         confirm(&format!(
             "delete topic '{}' with {records} records? [y/N] ",
@@ -371,7 +372,7 @@ async fn delete(args: NameArgs, context: &Context) -> Outcome {
         ))
         .await?;
     }
-    let id = client.delete_topic(&args.name).await?;
+    let id = client.delete_topic(&args.name).await.map_err(not_there)?;
     if context.output.is_table() {
         line(&format!("topic '{}' deleted", args.name))?;
     } else {
@@ -380,6 +381,15 @@ async fn delete(args: NameArgs, context: &Context) -> Outcome {
             .json(&json!({"name": args.name, "id": id.to_string(), "deleted": true}))?;
     }
     Ok(())
+}
+
+/// Who wants to delete a topic does not want to hear how to create it.
+fn not_there(error: Error) -> Failure {
+    let failure = Failure::from(error);
+    match &failure.hint {
+        Some(hint) if hint.starts_with("create it") => failure.hint("'naru topic list' shows what there is"),
+        _ => failure,
+    }
 }
 
 /// Asks on the terminal. Anything but yes ends the command.
@@ -443,7 +453,7 @@ mod tests {
         let mut topic = topic();
         let text = description_text(&topic);
         assert!(text.contains("DAMAGED") && text.contains("4-9"), "{text}");
-        assert!(text.contains("max.message.bytes  100 (topic)"), "{text}");
+        assert!(text.contains("max.message.bytes  100B (topic)"), "{text}");
         topic.partitions[0].quarantined.clear();
         assert!(!description_text(&topic).contains("DAMAGED"));
     }
@@ -460,7 +470,7 @@ mod tests {
         };
         assert_eq!(shown("retention.ms", "604800000", false), "7d (broker)");
         assert_eq!(shown("retention.ms", "-1", false), "unlimited (broker)");
-        assert_eq!(shown("segment.bytes", "65536", false), "65536 (broker)");
+        assert_eq!(shown("segment.bytes", "65536", false), "64KiB (broker)");
         assert_eq!(
             shown("preallocate", "true", true),
             "true (broker, without effect)"

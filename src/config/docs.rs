@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::Settings;
-use super::keys::{KEYS, Key};
+use super::keys::{KEYS, Key, Reload};
 use super::source::topic_entries;
 
 const HEAD: &str = "\
@@ -18,7 +18,9 @@ The broker needs no configuration. What is to be different can be said in four p
 3. a file in TOML: `--config FILE`, otherwise `/etc/naru/naru.toml` or, if that is not there, `naru.toml` in the current directory;
 4. the defaults.
 
-What is misspelt is refused, with its place and the nearest name. Variables without two underscores (`NARU_SERVER`, `NARU_TIMEOUT`) belong to the command line.
+What is misspelt is refused, with its place and the nearest name; so are settings that do not fit each other, with the names of both. All mistakes are told at once. Variables without two
+underscores (`NARU_SERVER`, `NARU_TIMEOUT`) belong to the command line. `--config /dev/null` reads no file at all; `naru dev` and `naru demo` start their brokers so, and without the
+variables: what they show does not depend on where they run.
 
 ```toml
 [server]
@@ -38,24 +40,27 @@ Durations have a unit, `500ms`, `10s`, `30m`, `12h`, `7d`, `1w`; a plain number 
 | command | what it does |
 |---|---|
 | `naru config show` | every value in force, and where it comes from; takes the flags of `serve` |
-| `naru config check [FILE]` | checks without starting anything; exit code 8 if something is wrong |
+| `naru config check [FILE]` | checks without starting anything: all mistakes, each with its line; exit code 8 if there are any |
 | `naru config init [FILE]` | writes a file with all defaults, commented out |
 | `naru config docs` | prints this page |
 
-**SIGHUP** makes a running broker read everything again. What is marked *hot* below takes effect at once; the log says what does (`config_reloaded`), and what waits for a restart. If anything is wrong
-nothing changes: the log says what (`config_reload_failed`), and the metric `naru_config_last_reload_successful` is 0 until a reload succeeds. Flags and variables of a process never change: what they set,
-the file cannot change while it runs. `NARU_LOG` and `--log-level` set `log.level`.
-";
+**SIGHUP** makes a running broker read everything again. What is marked *hot* below takes effect at once; the log says what does (`config_reloaded`), and what waits for a restart, at every
+`log.level`. If anything is wrong nothing changes: the log says what (`config_reload_failed`), and the metric `naru_config_last_reload_successful` is 0 until a reload succeeds. The file is the one that the
+start has found: if it is gone, the reload fails. Flags and variables of a process never change: what they set, the file cannot change while it runs. `NARU_LOG` and `--log-level` set `log.level`.
+
+Hot: ";
 
 const TOPICS: &str = "
 Every entry that a topic can have, under Kafka's name, may have a default here; a topic's own value wins. Names with dots can be quoted or not. They come from the file or from `--set`, never from a
-variable, and change with a restart. What they mean: [Topics](topics.md).
+variable, and change with SIGHUP, also for topics that exist. What they mean: [Topics](topics.md).
 ";
 
 /// The reference: `docs/configuration.md`.
 pub fn reference() -> String {
     let defaults = Settings::default();
-    let mut text = HEAD.to_owned();
+    let hot = KEYS.iter().filter(|key| key.reload == Reload::Hot);
+    let hot: Vec<String> = hot.map(|key| format!("`{}`", key.name)).collect();
+    let mut text = format!("{HEAD}{}, and every other default of topics.\n", hot.join(", "));
     for (section, keys) in sections() {
         let _ = write!(
             text,

@@ -148,6 +148,14 @@ macro_rules! address {
     };
 }
 
+/// The same, in effect with the next SIGHUP.
+const fn hot(key: Key) -> Key {
+    Key {
+        reload: Reload::Hot,
+        ..key
+    }
+}
+
 /// All of them, by section, in the order of the reference.
 #[rustfmt::skip]
 pub(super) static KEYS: &[Key] = &[
@@ -192,7 +200,7 @@ pub(super) static KEYS: &[Key] = &[
     },
     flag!("storage.in_memory", "Keeps everything in memory: nothing survives the end of the process.", in_memory),
     number!("storage.memory_bytes_max", "Most bytes of all records that are in memory alone: of topics with storage=memory and, with storage.in_memory, of all topics. Beyond, the oldest records of the fullest partitions go.", bytes(16 * MIB, 1024 * GIB), memory_bytes_max),
-    number!("storage.journal_file_bytes", "Size of a journal file; the first of a new directory is at most 16MiB.", bytes(local::Settings::JOURNAL_FILE_BYTES_MIN, 64 * GIB), storage.journal_file_bytes),
+    number!("storage.journal_file_bytes", "Size of a journal file; the first of a new directory is at most 16MiB, or what the longest request needs.", bytes(local::Settings::JOURNAL_FILE_BYTES_MIN, 64 * GIB), storage.journal_file_bytes),
     number!("storage.journal_files", "Journal files in the ring.", count(3, 64), storage.journal_files),
     number!("storage.memory_tail_bytes", "Most bytes of new batches kept in memory, from where readers at the end are served.", bytes(8 * MIB, 64 * GIB), storage.memory_tail_bytes),
     number!("storage.apply_bytes", "Durable batches are written to their segments when they have so many bytes; at most a third of the memory tail.", bytes(64 * KIB, 16 * GIB), storage.apply_bytes),
@@ -200,9 +208,24 @@ pub(super) static KEYS: &[Key] = &[
     duration!("storage.checkpoint_every", "A checkpoint is written after so long if anything changed.", millis(SECOND, DAY), storage.checkpoint_every),
     number!("storage.reserve_bytes", "Disk space that produce never uses: for the broker's own partitions, deletions and checkpoints.", bytes(MIB, 1024 * GIB), storage.reserve_bytes),
     number!("storage.reads_max", "Most reads from disk at once.", count(1, 256), storage.reads_max),
-    duration!("storage.retention_every", "How often segments that are too old or too many are looked for.", millis(SECOND, DAY), broker.retention_every),
+    hot(duration!("storage.retention_every", "How often segments that are too old or too many are looked for.", millis(SECOND, DAY), broker.retention_every)),
     number!("limits.connections_max", "Connections at once; at most 60 % of the descriptors that the process may have.", count(1, 1_000_000), net.connections_max),
-    number!("limits.request_bytes_max", "Longest request frame.", bytes(64 * KIB, 64 * MIB), net.request_bytes_max),
+    Key {
+        name: "limits.request_bytes_max",
+        about: "Longest request frame; a journal file must hold twice as much, and the memory tail four times.",
+        kind: bytes(16 * KIB, 64 * MIB),
+        reload: Reload::Restart,
+        get: |s| Value::Number(s.net.request_bytes_max.into()),
+        set: |s, value| {
+            if let Value::Number(number) = value
+                && let Ok(number) = u32::try_from(number)
+            {
+                s.net.request_bytes_max = number;
+                // What is taken in goes to the journal in one piece.
+                s.storage.step_bytes_max = number.max(local::Settings::default().step_bytes_max);
+            }
+        },
+    },
     number!("limits.response_bytes_max", "Longest response frame; at least twice what a fetch may answer with.", bytes(16 * MIB, 64 * MIB), net.response_bytes_max),
     number!("limits.requests_running_max", "Requests of one connection that are read and not answered, without those that wait for records or the disk.", count(1, 65_536), net.requests_running_max),
     number!("limits.requests_parked_max", "Requests of one connection that wait for records or the disk; more are answered with BACKPRESSURE.", count(1, 65_536), net.requests_parked_max),
@@ -228,12 +251,12 @@ pub(super) static KEYS: &[Key] = &[
         },
     },
     number!("limits.fetch_bytes_max", "Most bytes of batches in one answer to a fetch; one batch comes even if it is larger.", bytes(KIB, 32 * MIB), broker.fetch_bytes_max),
-    number!("limits.topics_max", "Topics.", count(1, 1_000_000), broker.limits.topics_max),
-    number!("limits.partitions_per_topic_max", "Partitions of one topic.", count(1, 1_024), broker.limits.partitions_per_topic_max),
-    number!("limits.partitions_max", "Partitions of all topics.", count(1, 1_000_000), broker.limits.partitions_max),
-    number!("limits.groups_max", "Groups.", count(1, 1_000_000), broker.groups.groups_max),
-    number!("limits.offsets_per_group_max", "Committed offsets of one group.", count(1, 1_000_000), broker.groups.offsets_per_group_max),
-    number!("limits.group_state_bytes_max", "Committed offsets of all groups; all of it is written with every checkpoint.", bytes(MIB, 4 * GIB), broker.groups.state_bytes_max),
+    hot(number!("limits.topics_max", "Topics.", count(1, 1_000_000), broker.limits.topics_max)),
+    hot(number!("limits.partitions_per_topic_max", "Partitions of one topic.", count(1, 1_024), broker.limits.partitions_per_topic_max)),
+    hot(number!("limits.partitions_max", "Partitions of all topics.", count(1, 1_000_000), broker.limits.partitions_max)),
+    hot(number!("limits.groups_max", "Groups.", count(1, 1_000_000), broker.groups.groups_max)),
+    hot(number!("limits.offsets_per_group_max", "Committed offsets of one group.", count(1, 1_000_000), broker.groups.offsets_per_group_max)),
+    hot(number!("limits.group_state_bytes_max", "Committed offsets of all groups; all of it is written with every checkpoint.", bytes(MIB, 4 * GIB), broker.groups.state_bytes_max)),
     number!("limits.producers_per_partition_max", "Idempotent producers remembered per partition.", count(1, 100_000), broker.producers.count_max),
     number!("http.connections_max", "Connections to the HTTP port at once; more wait.", count(1, 65_536), http.connections_max),
     duration!("http.head_timeout", "How long the head of a request may take, and how long an idle connection is kept.", millis(100, HOUR), http.head_timeout),
@@ -262,5 +285,5 @@ pub(super) static KEYS: &[Key] = &[
             }
         },
     },
-    number!("topic.defaults.partitions", "Partitions of a topic that does not say.", count(1, 1_024), broker.limits.partitions_default),
+    hot(number!("topic.defaults.partitions", "Partitions of a topic that does not say.", count(1, 1_024), broker.limits.partitions_default)),
 ];

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::Settings;
+use super::error::{LoadError, LoadErrors, Problems};
 use super::file;
 use super::keys::{KEYS, Key, Reload};
-use super::value::Raw;
-use super::{ConfigError, Settings};
+use super::place::{FileText, Source, Spot};
+use super::value::{Raw, cut};
 use crate::metadata::{self, ConfigKey, TopicDefaults};
 use crate::model::nearest;
 
@@ -24,87 +25,48 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// What the names of entries of topics begin with.
 const TOPIC_DEFAULTS: &str = "topic.defaults.";
 
-/// Where a value comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// Built in.
-    Default,
-    /// A line of a file, from 1.
-    File(PathBuf, usize),
-    /// A variable of the environment.
-    Env(String),
-    /// `--set`.
-    Set,
-    /// A flag, with its dashes.
-    Flag(&'static str),
-}
-
-impl Source {
-    /// The place itself, as an error begins.
-    fn place(&self) -> String {
-        match self {
-            Self::Default => "default".to_owned(),
-            Self::File(path, line) => format!("{}:{line}", path.display()),
-            Self::Env(name) => name.clone(),
-            Self::Set => "--set".to_owned(),
-            Self::Flag(name) => (*name).to_owned(),
-        }
-    }
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self {
-            Self::Default | Self::Set => "",
-            Self::File(..) => "file ",
-            Self::Env(_) => "env ",
-            Self::Flag(_) => "flag ",
-        };
-        write!(f, "{kind}{}", self.place())
-    }
-}
-
 /// One value for one setting.
 #[derive(Clone, Debug)]
 pub(super) struct Assignment {
     pub(super) name: String,
     pub(super) value: Raw,
     pub(super) source: Source,
+    /// Where it stands, if that is a file.
+    pub(super) spot: Option<Spot>,
 }
 
-/// Why there is no configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// The file cannot be read.
-    #[error("cannot read the configuration {}: {why}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        why: io::Error,
-    },
-    /// One entry is wrong.
-    #[error("{}: {what}", at.place())]
-    Entry {
-        /// Where it stands.
-        at: Source,
-        /// What is wrong.
-        what: String,
-        /// What to do about it.
-        hint: String,
-    },
-    /// The settings do not fit together.
-    #[error(transparent)]
-    Check(#[from] ConfigError),
-}
+impl Assignment {
+    /// What comes from no file.
+    fn new(name: String, value: String, source: Source) -> Self {
+        Self {
+            name,
+            value: Raw::Plain(value),
+            source,
+            spot: None,
+        }
+    }
 
-impl LoadError {
-    /// What to do about it.
-    pub fn hint(&self) -> &str {
-        match self {
-            Self::Unreadable { .. } => "`naru config init FILE` writes a file with all defaults",
-            Self::Entry { hint, .. } => hint,
-            Self::Check(error) => error.hint(),
+    /// There is something wrong with its name.
+    fn bad_name(&self, what: String, hint: String) -> LoadError {
+        LoadError::Entry {
+            at: self.source.clone(),
+            what,
+            hint,
+            excerpt: self.spot.as_ref().map(Spot::of_name),
+        }
+    }
+
+    /// There is something wrong with its value.
+    fn bad_value(&self, what: String, hint: String) -> LoadError {
+        let Some(spot) = &self.spot else {
+            return self.bad_name(what, hint);
+        };
+        LoadError::Entry {
+            // A value may begin on another line than its name.
+            at: spot.file.source(spot.value.start),
+            what,
+            hint,
+            excerpt: Some(spot.of_value()),
         }
     }
 }
@@ -151,38 +113,72 @@ impl Sources {
     /// Reads everything and checks it.
     ///
     /// # Errors
-    /// The first thing that is wrong, with its place.
-    pub fn load(&self) -> Result<Configuration, LoadError> {
-        let mut assignments = Vec::new();
-        if let Some((path, text)) = self.read_file()? {
-            assignments.extend(file::assignments(&path, &text)?);
+    /// All that is wrong, with its place.
+    pub fn load(&self) -> Result<Configuration, LoadErrors> {
+        let mut problems = Problems::default();
+        let (assignments, file) = self.collect(&mut problems);
+        // The file of the start is the file from now on: one that vanishes is a mistake, and none that appears elsewhere wins.
+        let read_from = Self { file, ..self.clone() };
+        let configuration = assemble(assignments, read_from, &mut problems);
+        if problems.is_empty() {
+            configuration.check(&mut problems);
         }
-        for (name, value) in &self.environment {
-            assignments.extend(from_variable(name, value)?);
-        }
-        for set in &self.sets {
-            assignments.push(from_set(set)?);
-        }
-        assignments.extend(self.flags.iter().map(|(name, flag, value)| Assignment {
-            name: (*name).to_owned(),
-            value: Raw::Plain(value.clone()),
-            source: Source::Flag(flag),
-        }));
-        let configuration = assemble(assignments, self)?;
-        configuration.settings.check()?;
-        Ok(configuration)
+        problems.or(configuration)
     }
 
-    fn read_file(&self) -> Result<Option<(PathBuf, String)>, LoadError> {
-        let usual = || self.usual_files.iter().find(|path| path.exists());
-        let Some(path) = self.file.as_ref().or_else(usual) else {
-            return Ok(None);
+    /// These settings alone, the others at their defaults: for who asks about a broker that runs, and whose file may have been
+    /// broken since. What cannot be read matters only if nothing else says anything.
+    ///
+    /// # Errors
+    /// What is wrong with these, or the file.
+    pub fn only(&self, keys: &[&str]) -> Result<Settings, LoadErrors> {
+        let (mut unread, mut problems) = (Problems::default(), Problems::default());
+        let (mut assignments, _) = self.collect(&mut unread);
+        assignments.retain(|assignment| keys.contains(&assignment.name.as_str()));
+        if assignments.is_empty() {
+            unread.or(())?;
+        }
+        let configuration = assemble(assignments, self.clone(), &mut problems);
+        problems.or(configuration.settings)
+    }
+
+    /// All values, the later ones over the earlier ones, and the file that was read.
+    fn collect(&self, problems: &mut Problems) -> (Vec<Assignment>, Option<PathBuf>) {
+        let mut assignments = Vec::new();
+        let path = self.find_file();
+        if let Some(path) = &path {
+            match read(path) {
+                Ok(text) => {
+                    let file = Arc::new(FileText::new(path.clone(), text));
+                    assignments.extend(file::assignments(&file, problems));
+                }
+                Err(why) => problems.add(|| LoadError::Unreadable {
+                    path: path.clone(),
+                    why,
+                }),
+            }
+        }
+        for (name, value) in &self.environment {
+            assignments.extend(from_variable(name, value, problems));
+        }
+        for set in &self.sets {
+            assignments.extend(from_set(set, problems));
+        }
+        let flags = self.flags.iter();
+        assignments.extend(flags.map(|(name, flag, value)| {
+            Assignment::new((*name).to_owned(), value.clone(), Source::Flag(flag))
+        }));
+        (assignments, path)
+    }
+
+    /// The file that is named, or the first usual one that is there. One that is there and cannot be looked at is there.
+    fn find_file(&self) -> Option<PathBuf> {
+        let usual = || {
+            self.usual_files
+                .iter()
+                .find(|path| path.try_exists().unwrap_or(true))
         };
-        let text = read(path).map_err(|why| LoadError::Unreadable {
-            path: path.clone(),
-            why,
-        })?;
-        Ok(Some((path.clone(), text)))
+        self.file.as_ref().or_else(usual).cloned()
     }
 }
 
@@ -203,8 +199,8 @@ impl Configuration {
     /// Reads the same sources again.
     ///
     /// # Errors
-    /// As for [`Sources::load`].
-    pub fn read_again(&self) -> Result<Self, LoadError> {
+    /// As for [`Sources::load`]. The file that was read the last time must still be there.
+    pub fn read_again(&self) -> Result<Self, LoadErrors> {
         self.read_from.load()
     }
 
@@ -220,14 +216,15 @@ impl Configuration {
             key: format!("{TOPIC_DEFAULTS}{name}"),
             value: value.clone(),
             source: source.clone(),
-            reload: Reload::Restart,
+            reload: Reload::Hot,
         });
         keys.chain(topics).collect()
     }
 
     /// Takes over from `new` what can change while the broker runs; the keys that were, and those that need a restart.
-    pub fn apply(&mut self, new: &Self) -> (Vec<&'static str>, Vec<&'static str>) {
+    pub fn apply(&mut self, new: &Self) -> (Vec<String>, Vec<String>) {
         let (mut applied, mut waiting) = (Vec::new(), Vec::new());
+        self.read_from = new.read_from.clone();
         for key in KEYS {
             let value = (key.get)(&new.settings);
             if value == (key.get)(&self.settings) {
@@ -236,93 +233,123 @@ impl Configuration {
             match key.reload {
                 Reload::Hot => {
                     (key.set)(&mut self.settings, value);
-                    applied.push(key.name);
+                    applied.push(key.name.to_owned());
                 }
-                Reload::Restart => waiting.push(key.name),
+                Reload::Restart => waiting.push(key.name.to_owned()),
             }
         }
-        if new.settings.broker.topic_defaults != self.settings.broker.topic_defaults {
-            waiting.push("topic.defaults");
-        }
+        let (old, new) = (
+            &mut self.settings.broker.topic_defaults,
+            &new.settings.broker.topic_defaults,
+        );
+        applied.extend(old.changes(new).map(|name| format!("{TOPIC_DEFAULTS}{name}")));
+        *old = Arc::clone(new);
         (applied, waiting)
     }
 }
 
 /// Puts values over the defaults, the later over the earlier.
-fn assemble(assignments: Vec<Assignment>, read_from: &Sources) -> Result<Configuration, LoadError> {
+fn assemble(assignments: Vec<Assignment>, read_from: Sources, problems: &mut Problems) -> Configuration {
     let mut configuration = Configuration {
         settings: Settings::default(),
         sources: BTreeMap::new(),
         topics: BTreeMap::new(),
-        read_from: read_from.clone(),
+        read_from,
     };
+    let mut defaults = TopicDefaults::default();
     for assignment in assignments {
         let key = KEYS.iter().find(|key| key.name == assignment.name);
         match (key, assignment.name.strip_prefix(TOPIC_DEFAULTS)) {
-            (Some(key), _) => configuration.set(key, assignment)?,
+            (Some(key), _) => configuration.set(key, assignment, problems),
             (None, Some(entry)) if !matches!(assignment.source, Source::Env(_)) => {
-                configuration.set_topic_default(entry, &assignment)?;
+                match set_topic_default(&mut defaults, entry, &assignment) {
+                    Ok(value) => {
+                        let of = (value, assignment.source.clone());
+                        configuration.topics.insert(entry.to_owned(), of);
+                    }
+                    Err(error) => problems.add(|| *error),
+                }
             }
-            (None, _) => return Err(unknown(assignment)),
+            (None, _) => problems.add(|| unknown(&assignment)),
         }
     }
-    let entries = configuration.topics.iter();
-    let entries = entries.map(|(name, (value, _))| (name.as_str(), value.as_str()));
-    // Each was checked with its place, and a map has none twice.
-    if let Ok(defaults) = TopicDefaults::parse(entries) {
-        configuration.settings.broker.topic_defaults = Arc::new(defaults);
-    }
+    configuration.settings.broker.topic_defaults = Arc::new(defaults);
     configuration.settings.log.node = configuration.settings.broker.broker_id.0;
-    Ok(configuration)
+    configuration
+}
+
+impl Key {
+    fn refusal(&self, assignment: &Assignment) -> LoadError {
+        let what = format!("{} = {} is not {}", self.name, assignment.value, self.kind);
+        assignment.bad_value(what, format!("{}: {}", self.name, self.about))
+    }
 }
 
 impl Configuration {
-    fn set(&mut self, key: &Key, assignment: Assignment) -> Result<(), LoadError> {
+    fn set(&mut self, key: &Key, assignment: Assignment, problems: &mut Problems) {
         let Some(value) = key.kind.parse(&assignment.value) else {
-            return Err(LoadError::Entry {
-                what: format!("{} = {} is not {}", key.name, assignment.value, key.kind),
-                hint: key.about.to_owned(),
-                at: assignment.source,
-            });
+            return problems.add(|| key.refusal(&assignment));
         };
         (key.set)(&mut self.settings, value);
         self.sources.insert(key.name, assignment.source);
-        Ok(())
     }
 
-    fn set_topic_default(&mut self, name: &str, assignment: &Assignment) -> Result<(), LoadError> {
-        let entry = |what: String, hint: String| LoadError::Entry {
-            at: assignment.source.clone(),
-            what,
-            hint,
-        };
-        let value = match &assignment.value {
-            Raw::Plain(text) | Raw::Text(text) | Raw::Integer(text) => text.clone(),
-            Raw::Flag(flag) => flag.to_string(),
-            Raw::Other(_) => {
-                let what = format!(
-                    "{} = {} is no text and no whole number",
-                    assignment.name, assignment.value
-                );
-                return Err(entry(what, "write it as for `naru topic create -c`".to_owned()));
-            }
-        };
-        TopicDefaults::parse([(name, value.as_str())]).map_err(|error| {
-            let hint = match &error {
-                metadata::ConfigError::Unknown {
-                    nearest: Some(near), ..
-                } => {
-                    format!("did you mean {TOPIC_DEFAULTS}{near}?")
-                }
-                metadata::ConfigError::Unknown { .. } => elsewhere(name, &assignment.source),
-                _ => "docs/topics.md lists what topics can be configured with".to_owned(),
-            };
-            entry(format!("{TOPIC_DEFAULTS}*: {error}"), hint)
-        })?;
-        self.topics
-            .insert(name.to_owned(), (value, assignment.source.clone()));
-        Ok(())
+    /// Checks that the settings fit together.
+    fn check(&self, problems: &mut Problems) {
+        for error in self.settings.problems() {
+            let origins = error.keys().into_iter();
+            let origins = origins.map(|key| (key, self.source_of(key)));
+            problems.add(|| LoadError::Check {
+                origins: origins.collect(),
+                error,
+            });
+        }
     }
+
+    fn source_of(&self, key: &str) -> Source {
+        let topic = || {
+            let (_, source) = self.topics.get(key.strip_prefix(TOPIC_DEFAULTS)?)?;
+            Some(source)
+        };
+        let source = self.sources.get(key).or_else(topic);
+        source.cloned().unwrap_or(Source::Default)
+    }
+}
+
+/// Takes an entry in; returns its value as it was written.
+fn set_topic_default(
+    defaults: &mut TopicDefaults,
+    name: &str,
+    assignment: &Assignment,
+) -> Result<String, Box<LoadError>> {
+    let value = match &assignment.value {
+        Raw::Plain(text) | Raw::Text(text) | Raw::Integer(text) => text.clone(),
+        Raw::Flag(flag) => flag.to_string(),
+        Raw::Other(_) => {
+            let (name, value) = (cut(&assignment.name), &assignment.value);
+            let what = format!("{name} = {value} is no text and no whole number");
+            let hint = "write it as for `naru topic create -c`".to_owned();
+            return Err(Box::new(assignment.bad_value(what, hint)));
+        }
+    };
+    let set = defaults.set(name, &value);
+    set.map_err(|error| {
+        let what = format!("{TOPIC_DEFAULTS}*: {error}");
+        let hint = match &error {
+            metadata::ConfigError::Unknown {
+                nearest: Some(near), ..
+            } => {
+                format!("did you mean {TOPIC_DEFAULTS}{near}?")
+            }
+            metadata::ConfigError::Unknown { .. } => elsewhere(name, &assignment.source),
+            _ => "docs/topics.md lists what topics can be configured with".to_owned(),
+        };
+        Box::new(match error {
+            metadata::ConfigError::Value { .. } => assignment.bad_value(what, hint),
+            _ => assignment.bad_name(what, hint),
+        })
+    })?;
+    Ok(value)
 }
 
 /// What is no entry of topics may be a setting that came to stand below their section, which is the last of the file.
@@ -340,16 +367,15 @@ fn elsewhere(name: &str, source: &Source) -> String {
     }
 }
 
-fn unknown(assignment: Assignment) -> LoadError {
-    let name: String = assignment.name.chars().take(64).collect();
+fn unknown(assignment: &Assignment) -> LoadError {
+    let name = cut(&assignment.name);
     let meant = meant(&assignment.name);
     let (what, meant) = match &assignment.source {
         Source::Env(_) if name.starts_with(TOPIC_DEFAULTS) => {
-            return LoadError::Entry {
-                at: assignment.source,
-                what: "a variable cannot hold the defaults of topics".to_owned(),
-                hint: "put them into the file under [topic.defaults], or use --set".to_owned(),
-            };
+            return assignment.bad_name(
+                "a variable cannot hold the defaults of topics".to_owned(),
+                "put them into the file under [topic.defaults], or use --set".to_owned(),
+            );
         }
         Source::Env(_) => (
             "no setting has this variable".to_owned(),
@@ -364,11 +390,7 @@ fn unknown(assignment: Assignment) -> LoadError {
         Some(meant) => format!("did you mean {meant}?"),
         None => "`naru config docs` lists all settings".to_owned(),
     };
-    LoadError::Entry {
-        at: assignment.source,
-        what,
-        hint,
-    }
+    assignment.bad_name(what, hint)
 }
 
 /// The key that was probably meant: one spelt alike, or of the same name in another section.
@@ -385,39 +407,35 @@ fn meant(name: &str) -> Option<&'static Key> {
 }
 
 /// A variable that is meant for the broker, as a value.
-fn from_variable(name: &OsString, value: &OsString) -> Result<Option<Assignment>, LoadError> {
+fn from_variable(name: &OsString, value: &OsString, problems: &mut Problems) -> Option<Assignment> {
     let name = name.to_string_lossy();
-    let Some(key) = name.strip_prefix("NARU_").filter(|rest| rest.contains("__")) else {
-        return Ok(None);
-    };
+    let key = name.strip_prefix("NARU_").filter(|rest| rest.contains("__"))?;
+    let key = key.replace("__", ".").to_lowercase();
     let source = Source::Env(name.clone().into_owned());
     let Some(value) = value.to_str() else {
-        return Err(LoadError::Entry {
+        problems.add(|| LoadError::Entry {
             at: source,
             what: "the value is not UTF-8".to_owned(),
             hint: "values are text in UTF-8".to_owned(),
+            excerpt: None,
         });
+        return None;
     };
-    Ok(Some(Assignment {
-        name: key.replace("__", ".").to_lowercase(),
-        value: Raw::Plain(value.to_owned()),
-        source,
-    }))
+    Some(Assignment::new(key, value.to_owned(), source))
 }
 
-fn from_set(set: &str) -> Result<Assignment, LoadError> {
+fn from_set(set: &str, problems: &mut Problems) -> Option<Assignment> {
     let Some((name, value)) = set.split_once('=') else {
-        return Err(LoadError::Entry {
+        problems.add(|| LoadError::Entry {
             at: Source::Set,
-            what: format!("{:?} has no =", set.chars().take(64).collect::<String>()),
+            what: format!("{:?} has no =", cut(set)),
             hint: "write --set section.key=value".to_owned(),
+            excerpt: None,
         });
+        return None;
     };
-    Ok(Assignment {
-        name: name.trim().to_owned(),
-        value: Raw::Plain(value.trim().to_owned()),
-        source: Source::Set,
-    })
+    let (name, value) = (name.trim().to_owned(), value.trim().to_owned());
+    Some(Assignment::new(name, value, Source::Set))
 }
 
 /// Names of all entries that `[topic.defaults]` takes.

@@ -26,10 +26,10 @@ fn the_defaults_are_on_loopback_and_fine() {
 #[test]
 fn addresses_that_others_can_reach_need_consent() {
     for (native, http, setting) in [
-        ("0.0.0.0:9640", "127.0.0.1:9641", "--listen"),
-        ("127.0.0.1:9640", "[::]:9641", "--http"),
-        ("192.168.1.7:0", "[::1]:0", "--listen"),
-        ("[::ffff:10.0.0.1]:0", "[::1]:0", "--listen"),
+        ("0.0.0.0:9640", "127.0.0.1:9641", "server.listen"),
+        ("127.0.0.1:9640", "[::]:9641", "server.http"),
+        ("192.168.1.7:0", "[::1]:0", "server.listen"),
+        ("[::ffff:10.0.0.1]:0", "[::1]:0", "server.listen"),
     ] {
         let mut settings = listening(native, http);
         let error = settings.check().unwrap_err();
@@ -127,7 +127,7 @@ fn flags_win_over_set_over_variables_over_the_file_over_defaults() {
         .push(("storage.data_dir", "--data-dir", "/flag".to_owned()));
     let configuration = sources.load().unwrap();
     for (key, value, source) in [
-        ("storage.apply_bytes", "48MiB", "default"),
+        ("storage.apply_bytes", "40MiB", "default"),
         ("storage.journal_files", "5", "naru.toml:2"),
         ("storage.reads_max", "7", "env NARU_STORAGE__READS_MAX"),
         ("storage.reserve_bytes", "4GiB", "--set"),
@@ -145,11 +145,11 @@ fn an_unknown_name_is_refused_with_its_place_and_the_nearest() {
     let unknown = |name, near| format!("there is no setting {name}; did you mean {near}?");
     assert_eq!(
         refused("# x\n[server]\nlistne = \"127.0.0.1:1\"", &[], &[]),
-        format!("naru.toml:3: {}", unknown("server.listne", "server.listen"))
+        format!("naru.toml:3:1: {}", unknown("server.listne", "server.listen"))
     );
     assert_eq!(
         refused("[server]\nlevel = \"info\"", &[], &[]),
-        format!("naru.toml:2: {}", unknown("server.level", "log.level"))
+        format!("naru.toml:2:1: {}", unknown("server.level", "log.level"))
     );
     assert_eq!(
         refused("", &[], &["storage.data_dri=x"]),
@@ -159,9 +159,9 @@ fn an_unknown_name_is_refused_with_its_place_and_the_nearest() {
         refused("", &[("NARU_STORAGE__DATA_DRI", "x")], &[]),
         "NARU_STORAGE__DATA_DRI: no setting has this variable; did you mean NARU_STORAGE__DATA_DIR?"
     );
-    assert!(refused("[sevrer]", &[], &[]).starts_with("naru.toml:1: there is no setting sevrer;"));
+    assert!(refused("[sevrer]", &[], &[]).starts_with("naru.toml:1:2: there is no setting sevrer;"));
     assert!(refused("", &[], &["server.listen"]).contains("has no ="));
-    assert!(refused("a = = 1", &[], &[]).starts_with("naru.toml:1: this is no TOML"));
+    assert!(refused("a = = 1", &[], &[]).starts_with("naru.toml:1:5: this is no TOML"));
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn values_of_a_wrong_type_unit_or_range_are_refused() {
         ("topic.defaults.partitions", "0"),
     ] {
         let error = refused(&format!("{key} = {bad}"), &[], &[]);
-        let start = format!("naru.toml:1: {key} = ");
+        let start = format!("naru.toml:1:{}: {key} = ", key.len() + 4);
         assert!(
             error.starts_with(&start) || error.contains("this is no TOML"),
             "{key} {bad}: {error}"
@@ -199,19 +199,19 @@ fn values_of_a_wrong_type_unit_or_range_are_refused() {
     let text = refused("", &[], &["storage.journal_files=many"]);
     assert_eq!(
         text,
-        "--set: storage.journal_files = \"many\" is not a whole number from 3 to 64; Journal files in the ring."
+        "--set: storage.journal_files = \"many\" is not a whole number from 3 to 64; storage.journal_files: Journal files in the ring."
     );
 }
 
 #[test]
 fn durations_and_sizes_have_units_and_plain_numbers_are_ms_and_bytes() {
-    let file = "[server]\nshutdown_grace = 1500\n[storage]\ncheckpoint_every = \"2m\"\nreserve_bytes = 2097152\nmemory_tail_bytes = \"64 MB\"";
+    let file = "[server]\nshutdown_grace = 1500\n[storage]\ncheckpoint_every = \"2m\"\nreserve_bytes = 2097152\nmemory_tail_bytes = \"256 MB\"";
     let (_dir, sources) = sources(file, &[], &[]);
     let settings = sources.load().unwrap().settings;
     assert_eq!(settings.drain, Duration::from_millis(1500));
     assert_eq!(settings.storage.checkpoint_every, Duration::from_secs(120));
     assert_eq!(settings.storage.reserve_bytes, 2 << 20);
-    assert_eq!(settings.storage.memory_tail_bytes, 64_000_000);
+    assert_eq!(settings.storage.memory_tail_bytes, 256_000_000);
 }
 
 #[test]
@@ -240,6 +240,26 @@ fn limits_that_do_not_fit_each_other_are_refused() {
             "limits.response_bytes_max",
             ["limits.fetch_bytes_max=9MiB", "log.level=info"],
         ),
+        (
+            "limits.request_bytes_max",
+            "storage.journal_file_bytes",
+            ["storage.journal_file_bytes=1MiB", "log.level=info"],
+        ),
+        (
+            "limits.request_bytes_max",
+            "storage.memory_tail_bytes",
+            ["storage.memory_tail_bytes=16MiB", "storage.apply_bytes=1MiB"],
+        ),
+        (
+            "storage.apply_bytes",
+            "storage.memory_tail_bytes",
+            ["storage.memory_tail_bytes=64MiB", "log.level=info"],
+        ),
+        (
+            "topic.defaults.max.message.bytes",
+            "limits.request_bytes_max",
+            ["topic.defaults.max.message.bytes=8MiB", "log.level=info"],
+        ),
     ] {
         let error = refused("", &[], &sets);
         assert!(
@@ -247,6 +267,105 @@ fn limits_that_do_not_fit_each_other_are_refused() {
             "{error}"
         );
     }
+    let error = refused("[storage]\nmemory_tail_bytes = \"64MiB\"", &[], &[]);
+    assert_eq!(
+        error,
+        "storage.apply_bytes is 48MiB, which is more than a third of storage.memory_tail_bytes, 64MiB \
+         (storage.apply_bytes: default, storage.memory_tail_bytes: file naru.toml:2); lower the first or raise the second"
+    );
+    let error = refused("", &[], &["storage.journal_file_bytes=1MiB"]);
+    let expected = "limits.request_bytes_max is 8MiB, and a file of storage.journal_file_bytes, 1MiB, holds requests of 523KiB at most";
+    assert!(error.starts_with(expected), "{error}");
+}
+
+#[test]
+fn what_the_engine_would_make_smaller_is_refused_before() {
+    // Any of these sets, as far as it is not refused, is what the engine works with.
+    for sets in [
+        [
+            "limits.request_bytes_max=64MiB",
+            "storage.memory_tail_bytes=256MiB",
+        ],
+        [
+            "limits.request_bytes_max=512KiB",
+            "storage.journal_file_bytes=1MiB",
+        ],
+        [
+            "limits.request_bytes_max=16KiB",
+            "storage.journal_file_bytes=64KiB",
+        ],
+    ] {
+        let (_dir, sources) = sources("", &[], &sets);
+        let settings = sources.load().unwrap().settings;
+        let fitted = settings.storage.clone().fitted();
+        assert!(
+            fitted.step_bytes_max >= settings.net.request_bytes_max,
+            "{sets:?}"
+        );
+        assert_eq!(fitted.apply_bytes, settings.storage.apply_bytes, "{sets:?}");
+        assert_eq!(fitted.journal_file_bytes, settings.storage.journal_file_bytes);
+    }
+    let (_dir, in_memory) = sources(
+        "",
+        &[],
+        &["storage.in_memory=true", "storage.journal_file_bytes=64KiB"],
+    );
+    assert!(in_memory.load().is_ok(), "there is no journal");
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_with_a_mark_under_each() {
+    let file = "[server]\n\tlistne = \"x\"\n[storage]\nreads_max =  0 # none\n";
+    let (_dir, sources_of_file) = sources(file, &[("NARU_LOG__LEVLE", "x")], &["storage.journal_files=2"]);
+    let errors = sources_of_file.load().unwrap_err();
+    let places: Vec<String> = errors.iter().map(|error| error.to_string()).collect();
+    let ends = [
+        "naru.toml:2:2: there is no setting server.listne",
+        "naru.toml:4:14: storage.reads_max = 0 is not a whole number from 1 to 256",
+        "NARU_LOG__LEVLE: no setting has this variable",
+        "--set: storage.journal_files = \"2\" is not a whole number from 3 to 64",
+    ];
+    assert_eq!(places.len(), ends.len(), "{places:?}");
+    for (place, end) in places.iter().zip(ends) {
+        assert!(place.ends_with(end), "{place}");
+    }
+    let shown: Vec<String> = errors
+        .iter()
+        .filter_map(|error| Some(error.excerpt()?.to_string()))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            "  |\n2 |  listne = \"x\"\n  |  ^^^^^^",
+            "  |\n4 | reads_max =  0 # none\n  |              ^"
+        ]
+    );
+    let syntax = "a = = 1\n[server]\nb = \n";
+    let (_dir, sources_of_syntax) = sources(syntax, &[], &[]);
+    let errors = sources_of_syntax.load().unwrap_err();
+    assert_eq!(errors.iter().count(), 2, "one per line: {errors}");
+}
+
+#[test]
+fn a_broken_file_is_told_about_in_bounded_time_and_length() {
+    use std::fmt::Write as _;
+    // As many unknown names as fit, on one line.
+    let mut line = "x = { ".to_owned();
+    for number in 0..60_000 {
+        let _ = write!(line, "k{number} = {number}, ");
+    }
+    line.push_str("z = 1 }");
+    let (_dir, one_line) = sources(&line, &[], &[]);
+    let errors = one_line.load().unwrap_err();
+    assert_eq!(errors.iter().count(), 21);
+    assert!(errors.to_string().ends_with("; and 59981 more"));
+    for error in errors.iter() {
+        let excerpt = error.excerpt().map(ToString::to_string).unwrap_or_default();
+        assert!(excerpt.lines().all(|line| line.len() < 120), "{excerpt}");
+    }
+    let lines: String = (0..100_000).map(|number| format!("k{number}=1\n")).collect();
+    let (_dir, many_lines) = sources(&lines, &[], &[]);
+    assert!(many_lines.load().is_err());
 }
 
 #[test]
@@ -265,7 +384,7 @@ fn defaults_of_topics_are_quoted_or_nested_and_checked_like_a_topic() {
 
     let error = refused("[topic.defaults]\nretention.m = 1", &[], &[]);
     assert!(
-        error.starts_with("naru.toml:2: ") && error.ends_with("did you mean topic.defaults.retention.ms?"),
+        error.starts_with("naru.toml:2:11: ") && error.ends_with("did you mean topic.defaults.retention.ms?"),
         "{error}"
     );
     for entry in ["storage.data_dir = \"x\"", "data_dir = \"x\""] {
@@ -286,7 +405,7 @@ fn defaults_of_topics_are_quoted_or_nested_and_checked_like_a_topic() {
         &[],
     );
     assert!(
-        twice.starts_with("naru.toml:3: topic.defaults.retention.ms is given twice; line 2"),
+        twice.starts_with("naru.toml:3:1: topic.defaults.retention.ms is given twice; line 2"),
         "{twice}"
     );
     assert!(refused("[topic.defaults]\n\"retention.ms\" = [1]", &[], &[]).contains("an array"));
@@ -381,18 +500,37 @@ fn a_reload_applies_what_is_hot_and_names_what_waits() {
         "log.level=debug",
         "server.shutdown_grace=3s",
         "limits.topics_max=7",
+        "limits.connections_max=7",
         "topic.defaults.retention.ms=1d",
     ];
     let (_other_dir, new) = sources("", &[], &sets);
     let (mut running, new) = (old.load().unwrap(), new.load().unwrap());
-    for _ in 0..2 {
-        let (applied, waiting) = running.apply(&new);
+    let hot = [
+        "server.shutdown_grace",
+        "limits.topics_max",
+        "log.level",
+        "topic.defaults.retention.ms",
+    ];
+    for hot in [&hot[..], &[]] {
         // The second time nothing is left that is hot; the rest goes on waiting.
-        assert!(applied.is_empty() || applied == ["server.shutdown_grace", "log.level"]);
-        assert_eq!(waiting, ["limits.topics_max", "topic.defaults"]);
+        assert_eq!(
+            running.apply(&new),
+            (
+                hot.iter().map(|key| (*key).to_owned()).collect(),
+                vec!["limits.connections_max".to_owned()]
+            )
+        );
         assert_eq!(running.settings.drain, Duration::from_secs(3));
         assert_eq!(running.settings.log.level, "debug");
-        assert_eq!(running.settings.broker.limits.topics_max, 10_000);
+        assert_eq!(running.settings.broker.limits.topics_max, 7);
+        assert_eq!(
+            running.settings.broker.topic_defaults.number("retention.ms"),
+            Some(86_400_000)
+        );
+        assert_eq!(
+            running.settings.net.connections_max,
+            net::Settings::default().connections_max
+        );
     }
 }
 
@@ -420,4 +558,30 @@ fn a_file_that_is_named_must_be_there_and_be_small() {
         ..Sources::default()
     };
     assert!(usual.load().is_ok());
+}
+
+#[test]
+fn the_file_of_the_start_is_the_one_that_is_read_again() {
+    let (_dir, sources) = sources("[log]\nlevel = \"debug\"", &[], &[]);
+    let file = sources.file.clone().unwrap();
+    let earlier = file.with_file_name("earlier.toml");
+    let usual = Sources {
+        file: None,
+        usual_files: vec![earlier.clone(), file.clone()],
+        ..sources
+    };
+    let running = usual.load().unwrap();
+    std::fs::write(&earlier, "[log]\nlevel = \"trace\"").unwrap();
+    assert_eq!(running.read_again().unwrap().settings.log.level, "debug");
+    std::fs::remove_file(&file).unwrap();
+    let error = running.read_again().unwrap_err().to_string();
+    assert!(error.starts_with("cannot read the configuration"), "{error}");
+    // One that appears where none was is read, and stays.
+    std::fs::remove_file(&earlier).unwrap();
+    let mut without = usual.load().unwrap();
+    std::fs::write(&file, "[log]\nlevel = \"warn\"").unwrap();
+    let new = without.read_again().unwrap();
+    assert_eq!(without.apply(&new).0, ["log.level"]);
+    std::fs::remove_file(&file).unwrap();
+    assert!(without.read_again().is_err());
 }

@@ -138,10 +138,14 @@ impl fmt::Display for Kind {
     }
 }
 
+/// As much of a text as a message repeats.
+pub(super) fn cut(text: &str) -> String {
+    text.chars().take(QUOTED_CHARS_MAX).collect()
+}
+
 /// As a message repeats it.
 impl fmt::Display for Raw {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cut = |text: &str| text.chars().take(QUOTED_CHARS_MAX).collect::<String>();
         match self {
             Self::Plain(text) | Self::Text(text) => write!(f, "{:?}", cut(text)),
             Self::Integer(text) => f.write_str(&cut(text)),

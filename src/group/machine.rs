@@ -147,6 +147,11 @@ impl Machine {
         }
     }
 
+    /// From now on there may be so much. What there is more than that stays.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
     /// How far a group is in a partition; `None`: it never committed there.
     pub fn offset(&self, group: &str, key: PartitionKey) -> Option<&CommittedOffset> {
         self.groups.get(group)?.get(&key)

@@ -293,6 +293,32 @@ impl TopicDefaults {
         }
     }
 
+    /// Sets one entry, also over one that is there already.
+    ///
+    /// # Errors
+    /// As for [`parse`](Self::parse); then nothing has changed.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
+        let Self(entry) = Self::parse([(name, value)])?;
+        self.0.extend(entry);
+        Ok(())
+    }
+
+    /// Names of the entries that are not the same in `other`.
+    pub fn changes<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'static str> + 'a {
+        ConfigKey::all()
+            .filter(|key| self.0.get(key) != other.0.get(key))
+            .map(ConfigKey::name)
+    }
+
+    /// The number that an entry is set to, if it is set and is one.
+    pub fn number(&self, name: &str) -> Option<u64> {
+        let key = ConfigKey::named(name).ok()?;
+        match self.0.get(&key)? {
+            ConfigValue::Number(number) => Some(*number),
+            ConfigValue::Unlimited | ConfigValue::Word(_) => None,
+        }
+    }
+
     /// The same on a broker that keeps everything in memory: what its topics say about storage shall be true.
     #[must_use]
     pub fn in_memory(mut self) -> Self {

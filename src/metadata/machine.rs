@@ -328,12 +328,26 @@ impl Machine {
     /// With these defaults for topics, those that exist included.
     #[must_use]
     pub fn with_defaults(mut self, defaults: &Arc<TopicDefaults>) -> Self {
+        self.set_defaults(defaults);
+        self
+    }
+
+    /// From now on topics have these defaults, those that exist included. Returns whether they are others than before.
+    pub fn set_defaults(&mut self, defaults: &Arc<TopicDefaults>) -> bool {
+        if self.defaults == *defaults {
+            return false;
+        }
         self.defaults = Arc::clone(defaults);
         let users: Vec<Arc<Topic>> = self.user_topics().cloned().collect();
         for topic in users {
             self.replace(Topic::clone(&topic).with_defaults(defaults));
         }
-        self
+        true
+    }
+
+    /// From now on there may be so much. What there is more than that stays.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
     }
 
     pub(super) fn with(

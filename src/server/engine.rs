@@ -46,6 +46,8 @@ pub(crate) struct Engine {
     pub(crate) now: Arc<dyn Fn() -> EngineNow + Send + Sync>,
     /// Removes what retention does not keep; takes a while with many partitions.
     pub(crate) retain: Arc<dyn Fn() + Send + Sync>,
+    /// Takes over from new settings what can change; takes a while with many partitions.
+    pub(crate) reconfigure: Arc<dyn Fn(&broker::Settings) + Send + Sync>,
     /// Ends the engine with a clean checkpoint.
     pub(crate) close: Box<dyn FnOnce() -> BoxFuture<'static, Result<(), String>> + Send>,
     /// Whether anything survives the end.
@@ -76,7 +78,7 @@ pub(crate) async fn open(
             "nothing survives the end of this process: records are kept in memory only"
         );
         broker.cluster_id = uuid_text(RandomIds.uuid());
-        broker.topic_defaults = Arc::new(TopicDefaults::clone(&broker.topic_defaults).in_memory());
+        broker.topic_defaults = for_memory(&broker.topic_defaults);
         let options = MemoryOptions::bounded(settings.memory_bytes_max);
         return over(MemoryStore::new(options), broker, clock).map(in_memory);
     }
@@ -127,9 +129,15 @@ fn in_memory(pair: Pair<MemoryStore>) -> Engine {
     let state = durable.clone();
     let (counted, counting) = (Arc::clone(&pair.store), Arc::clone(&pair.broker));
     let retaining = Arc::clone(&pair.broker);
+    let reconfiguring = Arc::clone(&pair.broker);
     Engine {
         retain: Arc::new(move || {
             retaining.retain();
+        }),
+        reconfigure: Arc::new(move |settings| {
+            let mut settings = settings.clone();
+            settings.topic_defaults = for_memory(&settings.topic_defaults);
+            reconfiguring.reconfigure(&settings);
         }),
         service: pair.broker,
         now: Arc::new(move || EngineNow {
@@ -150,6 +158,10 @@ fn in_memory(pair: Pair<MemoryStore>) -> Engine {
         step_bytes_max: pair.store.caps().step_bytes_max,
         cluster_id: pair.cluster_id,
     }
+}
+
+fn for_memory(defaults: &TopicDefaults) -> Arc<TopicDefaults> {
+    Arc::new(defaults.clone().in_memory())
 }
 
 async fn open_local(
@@ -268,10 +280,12 @@ fn local(pair: Pair<WithMemory<LocalStore>>, lock: DirectoryLock, recovery_took:
     let asked = Arc::clone(&store);
     let (counted, counting) = (Arc::clone(&store), Arc::clone(&broker));
     let retaining = Arc::clone(&broker);
+    let reconfiguring = Arc::clone(&broker);
     Engine {
         retain: Arc::new(move || {
             retaining.retain();
         }),
+        reconfigure: Arc::new(move |settings| reconfiguring.reconfigure(settings)),
         service: broker,
         now: Arc::new(move || EngineNow {
             counters: counting.counters().now(),
@@ -341,7 +355,8 @@ pub(crate) fn start_native(
         broker_id: settings.broker.broker_id,
         server_version: env!("CARGO_PKG_VERSION").to_owned(),
         features: Vec::new(),
-        batch_bytes_max: engine.step_bytes_max,
+        // A batch that fits no request would be sent again and again.
+        batch_bytes_max: engine.step_bytes_max.min(settings.batch_bytes_max()),
         step_bytes_max: engine.step_bytes_max,
     };
     let parts = net::Parts {

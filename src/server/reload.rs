@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
 
-use tracing::{error, warn};
+use tokio::sync::watch;
+use tracing::{error, info};
 
+use crate::broker;
 use crate::config::{Configuration, Settings};
 use crate::model::Timestamp;
 use crate::rt::Clock;
-use crate::telemetry::LogControl;
+use crate::telemetry::{ANSWER_TARGET, LogControl};
 
 /// When the configuration was read the last time, and whether it could be.
 #[derive(Debug)]
@@ -44,20 +47,29 @@ impl LastReload {
 }
 
 /// The configuration in force, and what it takes to change it.
-#[derive(Debug)]
 pub(super) struct Reloading {
     configuration: Configuration,
-    log: LogControl,
-    last: Arc<LastReload>,
+    targets: Targets,
+}
+
+/// What a new configuration is told to.
+pub(super) struct Targets {
+    /// The log.
+    pub(super) log: LogControl,
+    /// The broker; takes a while with many partitions.
+    pub(super) broker: Arc<dyn Fn(&broker::Settings) + Send + Sync>,
+    /// How often retention looks.
+    pub(super) retention_every: watch::Sender<Duration>,
+    /// Is told of every reload.
+    pub(super) last: Arc<LastReload>,
 }
 
 impl Reloading {
-    /// Begins with what the broker was started with. `last` is told of every reload.
-    pub(super) fn new(configuration: Configuration, log: LogControl, last: Arc<LastReload>) -> Self {
+    /// Begins with what the broker was started with.
+    pub(super) fn new(configuration: Configuration, targets: Targets) -> Self {
         Self {
             configuration,
-            log,
-            last,
+            targets,
         }
     }
 
@@ -67,13 +79,14 @@ impl Reloading {
     }
 
     /// Reads all sources again, applies what can be, and says so in one line. On an error everything stays.
-    pub(super) fn reload(&mut self) {
+    pub(super) async fn reload(&mut self) {
         let read = self.configuration.read_again();
-        self.last.note(read.is_ok());
+        self.targets.last.note(read.is_ok());
         let new = match read {
             Ok(new) => new,
             Err(failure) => {
                 return error!(
+                    target: ANSWER_TARGET,
                     event = "config_reload_failed",
                     error.message = %failure,
                     hint = failure.hint(),
@@ -82,25 +95,39 @@ impl Reloading {
             }
         };
         let (applied, needs_restart) = self.configuration.apply(&new);
-        // Not at info, which is often not written: whoever sent the signal looks for this line.
-        warn!(
+        if let Err(failure) = self.put_in_force().await {
+            // Nothing of the sort can happen but by a defect; the operator sees it all the same.
+            return error!(target: ANSWER_TARGET, event = "config_reload_failed", error.message = %failure, "changes are not in force");
+        }
+        // Whoever sent the signal looks for this line, whatever the level is.
+        info!(
+            target: ANSWER_TARGET,
             event = "config_reloaded",
             applied = applied.join(" "),
             needs_restart = needs_restart.join(" "),
             "the configuration was read again"
         );
-        if applied.contains(&"log.level")
-            && let Err(failure) = self.log.set_level(&self.settings().log)
-        {
-            error!(event = "config_reload_failed", error.message = %failure, "the log level stays");
-        }
+    }
+
+    async fn put_in_force(&self) -> Result<(), String> {
+        let settings = self.settings();
+        let (tell, new) = (Arc::clone(&self.targets.broker), settings.broker.clone());
+        tokio::task::spawn_blocking(move || tell(&new))
+            .await
+            .map_err(|ended| ended.to_string())?;
+        self.targets.retention_every.send_if_modified(|every| {
+            let before = std::mem::replace(every, settings.broker.retention_every);
+            before != *every
+        });
+        self.targets
+            .log
+            .set_level(&settings.log)
+            .map_err(|error| error.to_string())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::rt::ManualClock;
 

@@ -13,7 +13,8 @@ use std::fmt;
 use std::io::IsTerminal;
 use std::sync::Arc;
 
-use tracing_subscriber::filter::EnvFilter;
+use tracing::Level;
+use tracing_subscriber::filter::{Directive, EnvFilter};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
@@ -24,6 +25,9 @@ pub use json::JsonLines;
 pub use metrics::{CONTENT_TYPE, Family, Kind, Page};
 
 use crate::model::Timestamp;
+
+/// Target of lines that answer an operator: written whatever the level is. More specific than any directive for a module.
+pub const ANSWER_TARGET: &str = "naru::server::answer";
 
 /// What log lines look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -96,12 +100,17 @@ impl Settings {
     }
 
     fn filter(&self) -> Result<EnvFilter, InvalidLevel> {
-        EnvFilter::builder()
+        let invalid = |why: &dyn fmt::Display| InvalidLevel {
+            level: self.level.clone(),
+            why: why.to_string(),
+        };
+        let wanted = EnvFilter::builder()
             .parse(&self.level)
-            .map_err(|why| InvalidLevel {
-                level: self.level.clone(),
-                why: why.to_string(),
-            })
+            .map_err(|why| invalid(&why))?;
+        let always: Directive = format!("{ANSWER_TARGET}={}", Level::INFO)
+            .parse()
+            .map_err(|why| invalid(&why))?;
+        Ok(wanted.add_directive(always))
     }
 }
 
@@ -230,5 +239,29 @@ mod tests {
         let error = settings.check().unwrap_err();
         assert_eq!(error.level, "naru=loud");
         assert!(Settings::default().check().is_ok());
+    }
+
+    #[test]
+    fn answers_to_the_operator_are_written_at_every_level() {
+        for level in [
+            "error",
+            "off",
+            "naru=error",
+            "naru::server=off",
+            "naru::disk=trace",
+        ] {
+            let settings = Settings {
+                level: level.to_owned(),
+                ..Settings::default()
+            };
+            let subscriber = tracing_subscriber::fmt()
+                .with_env_filter(settings.filter().unwrap())
+                .with_writer(std::io::sink)
+                .finish();
+            tracing::subscriber::with_default(subscriber, || {
+                assert!(tracing::enabled!(target: ANSWER_TARGET, Level::INFO), "{level}");
+                assert!(!tracing::enabled!(target: "naru::server", Level::INFO), "{level}");
+            });
+        }
     }
 }

@@ -43,6 +43,8 @@ pub(crate) fn serve(data_dir: &Path) -> Command {
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
     pub(crate) journal_file_bytes: &'static str,
+    /// What fits such a file.
+    pub(crate) request_bytes_max: &'static str,
     pub(crate) listen: String,
     pub(crate) http: String,
     /// A program that runs the broker, with its arguments; it must leave the process id to the broker.
@@ -53,6 +55,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             journal_file_bytes: "1MiB",
+            request_bytes_max: "512KiB",
             listen: "127.0.0.1:0".to_owned(),
             http: "127.0.0.1:0".to_owned(),
             under: Vec::new(),
@@ -65,6 +68,7 @@ impl Setup {
     pub(crate) fn small_journal() -> Self {
         Self {
             journal_file_bytes: "64KiB",
+            request_bytes_max: "16KiB",
             ..Self::default()
         }
     }
@@ -74,6 +78,10 @@ impl Setup {
             .args(["serve", "--log-level", "info", "--log-format", "json"])
             .args(["--listen", &self.listen, "--http", &self.http])
             .args(["--journal-file-bytes", self.journal_file_bytes])
+            .args([
+                "--set",
+                &format!("limits.request_bytes_max={}", self.request_bytes_max),
+            ])
             .arg("--data-dir")
             .arg(data_dir)
             .stdin(Stdio::null());
@@ -240,13 +248,22 @@ impl Log {
 
     /// The first line of this event, now or later.
     pub(crate) fn wait_for(&self, event: &str) -> Value {
-        let has_it = |lines: &Lines| lines.lines.iter().find(|line| line["event"] == event).cloned();
+        self.wait(event, |line| line["event"] == event)
+    }
+
+    /// The first line like this, now or later.
+    pub(crate) fn wait_where(&self, is_it: impl Fn(&Value) -> bool) -> Value {
+        self.wait("as expected", is_it)
+    }
+
+    fn wait(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+        let has_it = |lines: &Lines| lines.lines.iter().find(|line| is_it(line)).cloned();
         let (lines, _) = self
             .0
             .1
             .wait_timeout_while(self.lock(), PATIENCE, |l| !l.ended && has_it(l).is_none())
             .unwrap();
-        has_it(&lines).unwrap_or_else(|| panic!("no event {event} in the broker's log:\n{:#?}", lines.lines))
+        has_it(&lines).unwrap_or_else(|| panic!("no event {what} in the broker's log:\n{:#?}", lines.lines))
     }
 
     /// Waits until there will be no more lines.

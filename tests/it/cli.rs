@@ -125,7 +125,8 @@ fn the_cluster_says_who_and_how_it_is() {
         (&info["engine"], &info["partitions"]),
         (&"local".into(), &3.into())
     );
-    assert_eq!(info["limits"]["request_bytes_max"], 8 << 20);
+    assert_eq!(info["limits"]["request_bytes_max"], 512 << 10);
+    assert_eq!(info["limits"]["batch_bytes_max"], 508 << 10, "it fits a request");
     assert!(
         broker
             .ok(&["cluster", "info", "--format", "table"])
@@ -408,8 +409,12 @@ fn topics_are_created_listed_described_and_deleted() {
 
     let text = failed(&broker.run(&["topic", "delete", "orders"]), 2);
     assert!(text.contains("-y"), "{text}");
+    let text = failed(&broker.run(&["topic", "create", "orders"]), 4);
+    assert!(text.contains("hint: --if-not-exists"), "{text}");
     broker.ok(&["topic", "delete", "orders", "-y"]);
     assert_eq!(broker.ok(&["topic", "list"]), "");
+    let text = failed(&broker.run(&["topic", "delete", "orders", "-y"]), 3);
+    assert!(text.contains("hint: 'naru topic list'"), "{text}");
     failed(&broker.run(&["topic", "describe", "orders"]), 3);
 }
 
@@ -658,7 +663,10 @@ fn bench_e2e_sees_every_acknowledged_record_once_and_in_order() {
 fn the_demo_agrees_on_a_file_and_leaves_nothing_behind() {
     let dir = tempfile::tempdir().unwrap();
     let (tmp, file) = (dir.path().join("tmp"), dir.path().join("text"));
+    let surroundings = dir.path().join("surroundings");
     fs::create_dir(&tmp).unwrap();
+    fs::create_dir(&surroundings).unwrap();
+    fs::write(surroundings.join("naru.toml"), "[storage]\nreads_max = 0").unwrap();
     let text: String = (0..20_000).map(|n| format!("line {n} of the text\n")).collect();
     let tail: &[u8] = b"\n\xff\xfe no text\nno newline";
     fs::write(&file, [text.as_bytes(), tail].concat()).unwrap();
@@ -666,6 +674,9 @@ fn the_demo_agrees_on_a_file_and_leaves_nothing_behind() {
         .args(["demo", "--format", "json"])
         .arg(&file)
         .env("TMPDIR", &tmp)
+        // Neither variables nor a file of the surroundings concern it.
+        .env("NARU_STORAGE__READS_MAX", "0")
+        .current_dir(&surroundings)
         .output()
         .unwrap();
     let report: Value = serde_json::from_str(&succeeded(&output)).unwrap();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::broker::{Log, http_get, naru, signal};
 use crate::peer::until;
@@ -75,7 +76,7 @@ fn file(dir: &Path) -> PathBuf {
 fn write(dir: &Path, more: &str) {
     let data = dir.join("data");
     let text = format!(
-        "[server]\nlisten = \"127.0.0.1:0\"\nhttp = \"127.0.0.1:0\"\n[storage]\ndata_dir = {data:?}\njournal_file_bytes = \"1MiB\"\n[log]\nformat = \"json\"\n{more}"
+        "[server]\nlisten = \"127.0.0.1:0\"\nhttp = \"127.0.0.1:0\"\n[storage]\ndata_dir = {data:?}\njournal_file_bytes = \"16MiB\"\n[log]\nformat = \"json\"\n{more}"
     );
     fs::write(file(dir), text).unwrap();
 }
@@ -93,10 +94,17 @@ async fn hangup_changes_the_log_level_and_says_what_waits_for_a_restart() {
     let mut broker = Configured::start("level = \"info\"");
     assert!(broker.dir.path().join("data").is_dir());
     broker.until_metric_is(1).await;
-    broker.reload("level = \"error\"\n[limits]\ntopics_max = 5");
+    broker.reload("level = \"error\"\n[limits]\nconnections_max = 4");
     let line = broker.log.wait_for("config_reloaded");
     assert_eq!(line["applied"], "log.level", "{line}");
-    assert_eq!(line["needs_restart"], "limits.topics_max", "{line}");
+    assert_eq!(line["needs_restart"], "limits.connections_max", "{line}");
+    // The answer is written although lines of its level are not, any more.
+    broker.reload("level = \"error\"\n[server]\nlistne = 1");
+    broker.log.wait_for("config_reload_failed");
+    broker.reload("level = \"error\"\n[http]\nconnections_max = 5");
+    broker
+        .log
+        .wait_where(|line| line["needs_restart"] == "http.connections_max");
     broker.stop().await;
     assert_eq!(broker.log.event("draining"), None, "that line is of level info");
 }
@@ -108,11 +116,23 @@ async fn a_broken_file_changes_nothing_until_it_is_mended() {
     let line = broker.log.wait_for("config_reload_failed");
     let message = line["error.message"].as_str().unwrap();
     assert!(
-        message.ends_with("naru.toml:10: there is no setting log.levle"),
+        message.ends_with("naru.toml:10:1: there is no setting log.levle"),
         "{line}"
     );
     assert_eq!(line["hint"], "did you mean log.level?", "{line}");
     broker.until_metric_is(0).await;
+    broker.reload("level = \"info\"");
+    broker.until_metric_is(1).await;
+    // A file that is gone says nothing, and is not taken for one that says "all defaults".
+    fs::remove_file(file(broker.dir.path())).unwrap();
+    signal(&broker.child, Signal::HUP);
+    broker.until_metric_is(0).await;
+    let gone = |line: &Value| {
+        line["error.message"]
+            .as_str()
+            .is_some_and(|m| m.contains("No such file"))
+    };
+    assert_eq!(broker.log.wait_where(gone)["event"], "config_reload_failed");
     broker.reload("level = \"info\"");
     broker.until_metric_is(1).await;
     assert_eq!(broker.log.wait_for("config_reloaded")["applied"], "");
@@ -121,7 +141,7 @@ async fn a_broken_file_changes_nothing_until_it_is_mended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn topics_have_the_defaults_of_the_file() {
+async fn topics_have_the_defaults_of_the_file_and_new_ones_after_a_hangup() {
     let mut broker = Configured::start("[topic.defaults]\npartitions = 3\nretention.ms = \"1d\"");
     let server = format!(
         "naru://{}",
@@ -132,24 +152,29 @@ async fn topics_have_the_defaults_of_the_file() {
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
         String::from_utf8(output.stdout).unwrap()
     };
+    let is = |topic: &str, partitions: usize, retention: &str| {
+        let described: Value =
+            serde_json::from_str(&naru_with(&["topic", "describe", topic, "--format", "json"])).unwrap();
+        let number = described["partitions"].as_array().unwrap().len();
+        assert_eq!(number, partitions, "{described:#}");
+        let mut entries = described["configs"].as_array().unwrap().iter();
+        let entry = entries.find(|entry| entry["name"] == "retention.ms").unwrap();
+        assert_eq!(
+            (&entry["value"], &entry["source"]),
+            (&retention.into(), &"broker".into())
+        );
+    };
     naru_with(&["topic", "create", "t"]);
-    let described: serde_json::Value =
-        serde_json::from_str(&naru_with(&["topic", "describe", "t", "--format", "json"])).unwrap();
+    is("t", 3, "86400000");
+    broker.reload("[topic.defaults]\npartitions = 2\nretention.ms = \"2d\"");
+    let line = broker.log.wait_for("config_reloaded");
     assert_eq!(
-        described["partitions"].as_array().unwrap().len(),
-        3,
-        "{described:#}"
+        line["applied"], "topic.defaults.partitions topic.defaults.retention.ms",
+        "{line}"
     );
-    let retention = described["configs"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|entry| entry["name"] == "retention.ms");
-    let retention = retention.unwrap();
-    assert_eq!(
-        (&retention["value"], &retention["source"]),
-        (&"86400000".into(), &"broker".into())
-    );
+    naru_with(&["topic", "create", "u"]);
+    is("t", 3, "172800000");
+    is("u", 2, "172800000");
     broker.stop().await;
 }
 
@@ -161,10 +186,9 @@ fn an_unknown_setting_ends_the_start_with_its_place() {
     assert_eq!(output.status.code(), Some(2));
     let text = stderr(&output);
     assert!(
-        text.contains("naru.toml:9: there is no setting log.levle"),
+        text.contains("naru.toml:9:1: there is no setting log.levle\n  |\n9 | levle = \"info\"\n  | ^^^^^\nhint: did you mean log.level?\n"),
         "{text}"
     );
-    assert!(text.contains("did you mean log.level?"), "{text}");
 
     let output = run(naru()
         .arg("serve")
@@ -172,8 +196,9 @@ fn an_unknown_setting_ends_the_start_with_its_place() {
         .current_dir(&dir));
     assert_eq!(output.status.code(), Some(2));
     assert!(
-        stderr(&output).contains("naru.toml:9"),
-        "the file of the directory is read first"
+        stderr(&output).contains("naru.toml:9")
+            && stderr(&output).contains("did you mean NARU_SERVER__LISTEN?"),
+        "the file of the directory is read, and all mistakes are told"
     );
     fs::remove_file(file(dir.path())).unwrap();
     let output = run(naru()
@@ -204,8 +229,15 @@ fn check_says_ok_or_ends_with_8_and_init_overwrites_nothing() {
     let bad = in_dir(&["config", "check", "bad.toml"]);
     assert_eq!(bad.status.code(), Some(8));
     let text = stderr(&bad);
-    let expected = "bad.toml:2: storage.reads_max = 0 is not a whole number from 1 to 256";
+    let expected = "bad.toml:2:13: storage.reads_max = 0 is not a whole number from 1 to 256";
     assert!(text.contains(expected), "{text}");
+    let bad = in_dir(&["config", "check", "bad.toml", "--format", "json"]);
+    let error: Value = serde_json::from_slice(&bad.stderr).unwrap();
+    let problems = &error["error"]["problems"];
+    assert!(
+        problems[0]["message"].as_str().unwrap().starts_with(expected),
+        "{error:#}"
+    );
     assert_eq!(in_dir(&["config", "check", "none.toml"]).status.code(), Some(8));
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use naru::cli::Exit;
-use naru::config::{Configuration, LoadError, Settings, Sources};
+use naru::config::{Configuration, LoadErrors, Settings, Sources};
 use naru::server::ServeError;
 
 use super::scan::{read, repository};
@@ -97,7 +97,7 @@ fn seconds(text: &str) -> Duration {
     Duration::from_secs(number.unwrap_or_else(|| panic!("{text} is not a number of seconds")))
 }
 
-fn loaded(environment: &[(String, String)]) -> Result<Configuration, LoadError> {
+fn loaded(environment: &[(String, String)]) -> Result<Configuration, LoadErrors> {
     Sources {
         environment: environment
             .iter()

@@ -18,6 +18,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 const LOOK_AFTER_END_EVERY: Duration = Duration::from_millis(200);
 /// A temporary directory need not hold the gigabyte of a busy broker's journal.
 const JOURNAL_FILE: &str = "64MiB";
+/// A configuration without entries: with it `serve` reads no other file.
+const NO_CONFIGURATION: &str = "/dev/null";
 /// Lines of the broker's log that are shown when it fails.
 const LOG_LINES_SHOWN: usize = 5;
 
@@ -65,8 +67,8 @@ impl BrokerProcess {
             .open(dir.join("broker.log"))
             .map_err(|e| cannot(&e))?;
         let program = std::env::current_exe().map_err(|e| cannot(&e))?;
-        let child = Command::new(program)
-            .arg("serve")
+        let child = alone(Command::new(program))
+            .args(["serve", "--config", NO_CONFIGURATION])
             .arg("--data-dir")
             .arg(dir.join("data"))
             .args(["--listen", &ports.native.to_string()])
@@ -155,6 +157,16 @@ impl Drop for BrokerProcess {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Without any variable that configures a broker: what is shown must not depend on where it is shown.
+fn alone(mut command: Command) -> Command {
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"NARU_") {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 fn cannot(error: &std::io::Error) -> Failure {

@@ -375,8 +375,9 @@ impl Conclusion<'_> {
             .max()
             .unwrap_or(0);
         let seq = self.newest.seq.max(named);
-        let ring = ring_state(&*self.disk, self.files, self.newest, self.found.end)?;
         let file_bytes = self.settings.journal_file_bytes;
+        let bytes_min = Settings::file_bytes_for(self.settings.step_bytes_max.into()).min(file_bytes);
+        let (ring, too_short) = ring_state(&*self.disk, self.files, self.newest, self.found.end, bytes_min)?;
         let files = JournalFiles::new(
             Arc::clone(&self.disk),
             self.directory,
@@ -416,7 +417,14 @@ impl Conclusion<'_> {
         applier.checkpoint(&Replayed(replay), false, &mut |_| true)?;
         applier.checkpoint(&Replayed(replay), false, &mut |_| true)?;
         let mut journal = Journal::new(Arc::clone(&engine), self.found.hash, self.incarnation);
+        if engine.files.progress().0 == 0 {
+            engine.files.make_extra(false)?;
+        }
         journal.begin(self.found.end.next())?;
+        // Not before another file has a header: until then they alone say which generation was the last.
+        for number in too_short {
+            self.disk.unlink(&paths::journal(number))?;
+        }
         engine.refresh_disk_free();
         engine.account_journal();
         Ok(Opened {
@@ -428,13 +436,16 @@ impl Conclusion<'_> {
     }
 }
 
-/// The ring as it is found: files with a header are full; others were never used, and are made anew.
+/// The ring as it is found: files with a header are full; others were never used, and are made anew. Those that are too
+/// short for the largest group, made when files were smaller by configuration, are not part of it: their numbers, the
+/// oldest first.
 fn ring_state(
     disk: &dyn Disk,
     files: Vec<ScannedFile>,
     newest: &Checkpoint,
     end: Lsn,
-) -> io::Result<RingState> {
+    bytes_min: u64,
+) -> io::Result<(RingState, Vec<u64>)> {
     let next_number = files.iter().map(|f| f.number + 1).max().unwrap_or(0);
     let generation = files
         .iter()
@@ -444,6 +455,7 @@ fn ring_state(
         .unwrap_or(0);
     let mut full = Vec::new();
     let mut fresh = VecDeque::new();
+    let mut too_short = Vec::new();
     let first_life = files.iter().all(|f| f.header.is_none());
     for scanned in files {
         let ring = RingFile {
@@ -452,6 +464,8 @@ fn ring_state(
             last_lsn: end,
         };
         match scanned.header {
+            Some(header) if scanned.bytes < bytes_min => too_short.push((header.generation, scanned.number)),
+            None if scanned.bytes < bytes_min && first_life => too_short.push((0, scanned.number)),
             Some(header) => full.push((header.generation, ring)),
             // The one file of a directory that was just made.
             None if first_life && scanned.number == 0 => fresh.push_back(ring),
@@ -463,13 +477,16 @@ fn ring_state(
     }
     full.sort_by_key(|(generation, _)| *generation);
     let full = full.into_iter().map(|(_, ring)| ring).collect();
+    too_short.sort_unstable();
+    let too_short = too_short.into_iter().map(|(_, number)| number).collect();
     let newest_checkpoint = (newest.seq, newest.lsn);
-    Ok(RingState {
+    let ring = RingState {
         fresh,
         full,
         generation,
         next_number,
         newest_checkpoint,
         previous_checkpoint: Lsn::ZERO,
-    })
+    };
+    Ok((ring, too_short))
 }

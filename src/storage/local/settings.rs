@@ -43,8 +43,8 @@ impl Default for Settings {
             journal_files: 4,
             group_bytes_max: 4 << 20,
             step_bytes_max: 8 << 20,
-            memory_tail_bytes: 160 << 20,
-            apply_bytes: 48 << 20,
+            memory_tail_bytes: 128 << 20,
+            apply_bytes: 40 << 20,
             apply_after: Duration::from_secs(10),
             checkpoint_every: Duration::from_secs(30),
             reserve_bytes: 64 << 20,
@@ -59,20 +59,84 @@ impl Settings {
     /// The smallest length of a journal file.
     pub const JOURNAL_FILE_BYTES_MIN: u64 = 64 << 10;
 
+    /// The largest step that fits a journal file of this length as a group of its own.
+    pub const fn step_bytes_in(file_bytes: u64) -> u64 {
+        let groups = file_bytes.saturating_sub(GROUPS_START + GROUP_HEADER_BYTES as u64);
+        // A table entry of 64 bytes comes on top of every batch, and the smallest batch has 68: 17 parts of 33 are batches.
+        groups / 33 * 17
+    }
+
+    /// The shortest journal file that a step of so many bytes fits.
+    pub const fn file_bytes_for(step_bytes: u64) -> u64 {
+        let groups = step_bytes.div_ceil(17).saturating_mul(33);
+        let bytes = groups.saturating_add(GROUPS_START + GROUP_HEADER_BYTES as u64);
+        if bytes > Self::JOURNAL_FILE_BYTES_MIN {
+            bytes.next_multiple_of(4096)
+        } else {
+            Self::JOURNAL_FILE_BYTES_MIN
+        }
+    }
+
+    /// The largest step that a memory tail of this size leaves room for.
+    pub const fn step_bytes_beside(memory_tail_bytes: u64) -> u64 {
+        memory_tail_bytes / 4
+    }
+
+    /// The most bytes that may wait for the applier beside a memory tail of this size.
+    pub const fn apply_bytes_beside(memory_tail_bytes: u64) -> u64 {
+        memory_tail_bytes / 3
+    }
+
     /// The same with limits that fit together: the largest group fits the smallest journal file, and a step fits what
-    /// produce may use of the smallest ring and of the memory tail.
+    /// produce may use of the smallest ring and of the memory tail. What an operator sets was checked before and stays.
     #[must_use]
     pub fn fitted(mut self) -> Self {
         let round = |bytes: u64| bytes.max(Self::JOURNAL_FILE_BYTES_MIN).next_multiple_of(4096);
         self.journal_file_bytes = round(self.journal_file_bytes);
-        self.journal_first_file_bytes = round(self.journal_first_file_bytes).min(self.journal_file_bytes);
+        let first = Self::file_bytes_for(self.step_bytes_max.into()).max(self.journal_first_file_bytes);
+        self.journal_first_file_bytes = round(first).min(self.journal_file_bytes);
         self.journal_files = self.journal_files.max(3);
-        // A table entry of 64 bytes comes on top of every batch, and the smallest batch has 68: 17 parts of 33 are batches.
-        let group = (self.journal_first_file_bytes - GROUPS_START - GROUP_HEADER_BYTES as u64) / 33 * 17;
-        let step = group.min(self.memory_tail_bytes / 4);
+        let step = Self::step_bytes_in(self.journal_first_file_bytes)
+            .min(Self::step_bytes_beside(self.memory_tail_bytes));
         self.step_bytes_max = self.step_bytes_max.min(u32::try_from(step).unwrap_or(u32::MAX));
         self.group_bytes_max = self.group_bytes_max.min(self.step_bytes_max);
-        self.apply_bytes = self.apply_bytes.min(self.memory_tail_bytes / 3);
+        self.apply_bytes = self
+            .apply_bytes
+            .min(Self::apply_bytes_beside(self.memory_tail_bytes));
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_made_for_a_step_holds_it() {
+        for step in [1, 16 << 10, 29_000, 1 << 20, (8 << 20) + 1, 64 << 20] {
+            let file = Settings::file_bytes_for(step);
+            assert!(Settings::step_bytes_in(file) >= step, "{step}");
+            assert!(
+                file == Settings::JOURNAL_FILE_BYTES_MIN || Settings::step_bytes_in(file - 8192) < step,
+                "{step}: {file} is more than it takes"
+            );
+        }
+        assert_eq!(Settings::step_bytes_in(0), 0);
+    }
+
+    #[test]
+    fn the_first_file_grows_with_the_step_and_the_defaults_stay_as_they_are() {
+        let defaults = Settings::default();
+        assert_eq!(defaults.clone().fitted(), defaults);
+        let large = Settings {
+            step_bytes_max: 32 << 20,
+            ..defaults
+        };
+        let fitted = large.clone().fitted();
+        assert_eq!(fitted.step_bytes_max, 32 << 20);
+        assert_eq!(
+            fitted.journal_first_file_bytes,
+            Settings::file_bytes_for(32 << 20)
+        );
     }
 }

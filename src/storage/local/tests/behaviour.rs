@@ -1,6 +1,7 @@
 //! What the engine does while nothing is wrong, and when the disk says no.
 
 use super::*;
+use crate::disk::Disk as _;
 use crate::disk::sim::{Fault, FaultKind};
 
 #[test]
@@ -36,6 +37,45 @@ fn nothing_is_visible_before_it_is_durable_and_all_of_a_step_at_once() {
             .bytes,
         0
     );
+}
+
+#[test]
+fn journal_files_that_became_too_short_are_replaced_at_the_next_start() {
+    let disk = new_disk();
+    let k = key(1, 0);
+    let files = |disk: &SimDisk| {
+        let mut names: Vec<_> = disk
+            .list("journal")
+            .unwrap()
+            .into_iter()
+            .map(|e| e.name)
+            .collect();
+        names.sort();
+        names
+    };
+    let mut stored = Vec::new();
+    {
+        let mut rig = Rig::open(&disk, &small()).unwrap();
+        for fill in 0..40 {
+            stored.extend_from_slice(&rig.produce(k, 1, 10_000, fill));
+        }
+    }
+    let before = files(&disk);
+    assert_eq!(before.len(), 3);
+    let larger = Settings {
+        journal_file_bytes: 1 << 20,
+        journal_first_file_bytes: 1 << 20,
+        memory_tail_bytes: 4 << 20,
+        ..small()
+    };
+    let mut rig = Rig::open(&disk, &larger).unwrap();
+    assert!(files(&disk).iter().all(|name| !before.contains(name)));
+    // Larger than any of the old files.
+    stored.extend_from_slice(&rig.produce(k, 1, 200_000, 1));
+    drop(rig);
+    // Smaller files are wanted again: larger ones hold everything that smaller ones do.
+    let rig = Rig::open(&disk, &small()).unwrap();
+    assert_eq!(rig.read_all(k), stored);
 }
 
 #[test]
