@@ -202,7 +202,7 @@ async fn serve(
         log,
         broker: Arc::clone(&engine.reconfigure),
         retention_every,
-        successful: Arc::clone(&metrics.reload_successful),
+        last: Arc::clone(&metrics.last_reload),
     };
     let mut reloading = Reloading::new(configuration, targets);
     let ended = until_the_end(&mut reloading, engine, &mut signals, &status, &connections).await;
@@ -373,7 +373,7 @@ mod tests {
             log,
             broker: Arc::clone(&engine.reconfigure),
             retention_every: watch::channel(settings.broker.retention_every).0,
-            successful: Arc::default(),
+            last: Arc::new(reload::LastReload::new(Arc::new(SystemClock::new()))),
         };
         let mut reloading = Reloading::new(configuration, targets);
         let ended = until_the_end(&mut reloading, engine, &mut signals, &status, &connections).await;

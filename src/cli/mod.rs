@@ -17,6 +17,9 @@ mod group;
 mod healthcheck;
 mod help;
 mod lines;
+mod log;
+mod log_dump;
+mod log_verify;
 mod new_partitions;
 mod offset_range;
 mod output;
@@ -134,6 +137,9 @@ enum Command {
     /// Show, check and write the broker's configuration.
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Look into a data directory that no broker uses: check it, show its files.
+    #[command(subcommand)]
+    Log(log::LogCommand),
     /// Explain error codes.
     #[command(subcommand)]
     Errors(errors::ErrorsCommand),
@@ -295,6 +301,7 @@ async fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Group(command) => group::run(command, context).await,
         Command::Bench(command) => bench::run(command, context).await,
         Command::Cluster(command) => cluster::run(command, context).await,
+        Command::Log(command) => log::run(command, context).await,
         Command::Errors(command) => errors::run(&command, context),
         Command::Healthcheck(args) => healthcheck::run(args, context).await,
         Command::Completion(args) => completion::run(&args),

@@ -341,6 +341,7 @@ fn set_topic_default(
             } => {
                 format!("did you mean {TOPIC_DEFAULTS}{near}?")
             }
+            metadata::ConfigError::Unknown { .. } => elsewhere(name, &assignment.source),
             _ => "docs/topics.md lists what topics can be configured with".to_owned(),
         };
         Box::new(match error {
@@ -349,6 +350,21 @@ fn set_topic_default(
         })
     })?;
     Ok(value)
+}
+
+/// What is no entry of topics may be a setting that came to stand below their section, which is the last of the file.
+fn elsewhere(name: &str, source: &Source) -> String {
+    match (meant(name), source) {
+        (Some(key), Source::File(..)) if !key.name.starts_with(TOPIC_DEFAULTS) => {
+            let (section, own) = key.name.rsplit_once('.').unwrap_or_default();
+            format!(
+                "did you mean {}? Write it above [topic.defaults], as {own} under [{section}]",
+                key.name
+            )
+        }
+        (Some(key), _) => format!("did you mean {}?", key.name),
+        (None, _) => "docs/topics.md lists what topics can be configured with".to_owned(),
+    }
 }
 
 fn unknown(assignment: &Assignment) -> LoadError {

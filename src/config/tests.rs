@@ -268,10 +268,13 @@ fn limits_that_do_not_fit_each_other_are_refused() {
         );
     }
     let error = refused("[storage]\nmemory_tail_bytes = \"64MiB\"", &[], &[]);
+    let default = crate::model::show_bytes(Settings::default().storage.apply_bytes);
     assert_eq!(
         error,
-        "storage.apply_bytes is 48MiB, which is more than a third of storage.memory_tail_bytes, 64MiB \
-         (storage.apply_bytes: default, storage.memory_tail_bytes: file naru.toml:2); lower the first or raise the second"
+        format!(
+            "storage.apply_bytes is {default}, which is more than a third of storage.memory_tail_bytes, 64MiB \
+             (storage.apply_bytes: default, storage.memory_tail_bytes: file naru.toml:2); lower the first or raise the second"
+        )
     );
     let error = refused("", &[], &["storage.journal_file_bytes=1MiB"]);
     let expected = "limits.request_bytes_max is 8MiB, and a file of storage.journal_file_bytes, 1MiB, holds requests of 523KiB at most";

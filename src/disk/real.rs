@@ -27,15 +27,16 @@ pub struct RealDisk {
 }
 
 impl RealDisk {
-    /// Opens the data directory `root`, which must exist, and probes whether it takes direct I/O.
+    /// Opens the data directory `root`, which must exist, and probes whether it takes direct I/O. A symbolic link is
+    /// followed now, and never again.
     ///
     /// # Errors
     /// `NotFound` or `NotADirectory` for a wrong `root`; whatever the system says about making a file in it.
     pub fn open(root: &Path) -> io::Result<Self> {
-        check_root(root)?;
+        let root = real_root(root)?;
         let direct = probe_direct(&root.join(PROBE)).map_err(|e| failed("probe", PROBE, None, e))?;
         Ok(Self {
-            root: root.to_owned(),
+            root,
             direct,
             read_only: false,
         })
@@ -47,9 +48,8 @@ impl RealDisk {
     /// # Errors
     /// `NotFound` or `NotADirectory` for a wrong `root`.
     pub fn open_read_only(root: &Path) -> io::Result<Self> {
-        check_root(root)?;
         Ok(Self {
-            root: root.to_owned(),
+            root: real_root(root)?,
             direct: false,
             read_only: true,
         })
@@ -273,13 +273,15 @@ impl DiskFile for RealFile {
     }
 }
 
-fn check_root(root: &Path) -> io::Result<()> {
+/// The directory itself: below it, and for its own sync, no link is followed.
+fn real_root(root: &Path) -> io::Result<PathBuf> {
     let shown = root.to_string_lossy();
     let described = |e| failed("open data directory", &shown, None, e);
-    if !root.metadata().map_err(described)?.is_dir() {
+    let real = root.canonicalize().map_err(described)?;
+    if !real.metadata().map_err(described)?.is_dir() {
         return Err(described(io::ErrorKind::NotADirectory.into()));
     }
-    Ok(())
+    Ok(real)
 }
 
 fn open_flags(flags: OFlags) -> i32 {
@@ -431,7 +433,20 @@ mod tests {
     }
 
     #[test]
-    fn symbolic_links_are_not_followed() {
+    fn a_root_that_is_a_link_is_followed_once() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("real")).unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("real", &link).unwrap();
+        let disk = RealDisk::open(&link).unwrap();
+        disk.sync_dir("").unwrap();
+        std::fs::remove_file(&link).unwrap();
+        disk.create_new("f", Mode::Buffered).unwrap();
+        assert!(dir.path().join("real/f").exists());
+    }
+
+    #[test]
+    fn symbolic_links_below_the_root_are_not_followed() {
         let dir = tempfile::tempdir().unwrap();
         let disk = RealDisk::open(dir.path()).unwrap();
         disk.create_new("f", Mode::Buffered).unwrap();

@@ -174,7 +174,7 @@ async fn open_local(
     let begun = clock.mono();
     let lock = DirectoryLock::take(&settings.data_dir)?;
     let (store, recovered) = loop {
-        match recover(settings, &broker, clock, meter).await {
+        match recover(settings, lock.dir(), &broker, clock, meter).await {
             Ok(opened) => break opened,
             Err(Refusal::Full(error)) => {
                 // Whoever makes room should not have to start the broker as well.
@@ -215,11 +215,12 @@ enum Refusal {
 /// point, as in a crash.
 async fn recover(
     settings: &Settings,
+    dir: &Path,
     broker: &broker::Settings,
     clock: &Arc<dyn Clock>,
     meter: &Arc<DiskMeter>,
 ) -> Result<(LocalStore, Recovered), Refusal> {
-    let (dir, mut storage) = (settings.data_dir.clone(), settings.storage.clone());
+    let (dir, mut storage) = (dir.to_owned(), settings.storage.clone());
     storage.open_files_max = process::segment_files();
     let (clock, mut recovered) = (Arc::clone(clock), Recovered::new(broker));
     let meter = Arc::clone(meter);

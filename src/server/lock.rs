@@ -19,17 +19,19 @@ const PID_BYTES_MAX: u64 = 16;
 #[derive(Debug)]
 pub(crate) struct DirectoryLock {
     _file: File,
-    path: PathBuf,
+    dir: PathBuf,
     made: bool,
 }
 
 impl DirectoryLock {
-    /// Makes the directory if it is missing, for this user alone, and locks it.
+    /// Makes the directory if it is missing, for this user alone, and locks it. A symbolic link is followed here and
+    /// never again: whoever turns it elsewhere later moves neither the lock nor the data.
     ///
     /// # Errors
     /// `InUse` with the process id of the other broker; `DataDir` if it cannot be made or written.
     pub(crate) fn take(dir: &Path) -> Result<Self, ServeError> {
-        make(dir).and_then(|()| Self::open(dir)).map_or_else(
+        let real = || make(dir).and_then(|()| dir.canonicalize());
+        real().and_then(Self::open).map_or_else(
             |source| {
                 Err(ServeError::DataDir {
                     dir: dir.to_owned(),
@@ -46,7 +48,7 @@ impl DirectoryLock {
     }
 
     /// The lock, or the process id of who has it.
-    fn open(dir: &Path) -> io::Result<Result<Self, Option<u32>>> {
+    fn open(dir: PathBuf) -> io::Result<Result<Self, Option<u32>>> {
         let path = dir.join(NAME);
         let made = !path.try_exists()?;
         let mut file = OpenOptions::new()
@@ -66,16 +68,21 @@ impl DirectoryLock {
         writeln!(file, "{}", std::process::id())?;
         Ok(Ok(Self {
             _file: file,
-            path,
+            dir,
             made,
         }))
+    }
+
+    /// The directory itself, where the link pointed if it was one.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Leaves a directory that turned out not to be ours as it was found.
     pub(crate) fn withdraw(self) {
         if self.made {
             // The refusal is what the operator has to hear; a file left behind is harmless.
-            let _ = fs::remove_file(&self.path);
+            let _ = fs::remove_file(self.dir.join(NAME));
         }
     }
 }
@@ -130,6 +137,25 @@ mod tests {
         fs::write(dir.path().join(NAME), "7").unwrap();
         DirectoryLock::take(dir.path()).unwrap().withdraw();
         assert!(dir.path().join(NAME).exists());
+    }
+
+    #[test]
+    fn a_link_is_followed_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let real = dir.path().canonicalize().unwrap().join("real");
+        let link = dir.path().join("link");
+        fs::create_dir(&real).unwrap();
+        std::os::unix::fs::symlink("real", &link).unwrap();
+        let lock = DirectoryLock::take(&link).unwrap();
+        assert_eq!(lock.dir(), real);
+        let second = DirectoryLock::take(&real).unwrap_err();
+        assert!(matches!(second, ServeError::InUse { .. }), "{second}");
+        fs::remove_file(&link).unwrap();
+        std::os::unix::fs::symlink("nowhere", &link).unwrap();
+        lock.withdraw();
+        assert_eq!(fs::read_dir(&real).unwrap().count(), 0);
+        let dangling = DirectoryLock::take(&link).unwrap_err();
+        assert!(matches!(dangling, ServeError::DataDir { .. }), "{dangling}");
     }
 
     #[test]

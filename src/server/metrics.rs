@@ -6,12 +6,12 @@ mod memory;
 
 use std::borrow::Cow;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::metered::{DiskMeter, DiskNow};
 use super::process;
+use super::reload::LastReload;
 use super::status::Status;
 use crate::broker::{CountersNow, GroupNow, TopicNow};
 use crate::http::{self, BadQuery, CheckState, Probe};
@@ -97,8 +97,8 @@ pub(crate) struct Metrics {
     pub(crate) data_dir: Option<PathBuf>,
     /// The runtime whose load is shown.
     pub(crate) runtime: tokio::runtime::Handle,
-    /// Whether the configuration could be read when that was last asked for.
-    pub(crate) reload_successful: Arc<AtomicBool>,
+    /// How and when the configuration was read last.
+    pub(crate) last_reload: Arc<LastReload>,
     log: Arc<LogCounts>,
     engine: Mutex<Option<AskEngine>>,
     page: Mutex<Option<(Duration, String)>>,
@@ -117,6 +117,7 @@ impl Metrics {
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
             started: parts.clock.wall(),
+            last_reload: Arc::new(LastReload::new(Arc::clone(&parts.clock))),
             clock: parts.clock,
             status: parts.status,
             native: Arc::default(),
@@ -124,7 +125,6 @@ impl Metrics {
             data_dir: parts.data_dir,
             log: parts.log,
             runtime: tokio::runtime::Handle::current(),
-            reload_successful: Arc::new(AtomicBool::new(true)),
             engine: Mutex::new(None),
             page: Mutex::new(None),
         }
@@ -152,6 +152,7 @@ impl Metrics {
             fetch_sources(&mut page, &engine.counters, &self.disk.now());
             if let Some(local) = &engine.local {
                 journal(&mut page, local);
+                rolls(&mut page, local);
                 recovery(&mut page, local);
             }
             memory::show(&mut page, engine.local.is_none(), engine.memory.as_ref());
@@ -182,8 +183,14 @@ impl Metrics {
             Kind::Gauge,
             "naru_config_last_reload_successful",
             "1 if the configuration was read without an error the last time, else 0.",
-            self.reload_successful.load(Ordering::Relaxed).into(),
+            self.last_reload.was_successful().into(),
         );
+        page.family(
+            Kind::Gauge,
+            "naru_config_last_reload_timestamp_seconds",
+            "When the configuration was read the last time, in seconds since 1970.",
+        )
+        .real([], seconds_since_1970(self.last_reload.at()));
         let lines = page.family(Kind::Counter, "naru_log_events", "Lines logged, by level.");
         for (level, count) in self.log.now() {
             lines.whole([("level", level.into())], count);
@@ -647,6 +654,7 @@ fn journal(page: &mut Page, local: &LocalNow) {
         batches,
         records,
         commits,
+        rolls: _,
     } = local.stats.clone();
     page.family(
         Kind::Amount,
@@ -708,6 +716,13 @@ fn journal(page: &mut Page, local: &LocalNow) {
         "Damaged batches found by reading.",
         local.crc_errors,
     );
+}
+
+fn rolls(page: &mut Page, local: &LocalNow) {
+    let by_reason = page.family(Kind::Counter, "naru_segment_rolls", "Segments closed, by reason.");
+    for (reason, count) in local.stats.rolls {
+        by_reason.whole([("reason", reason.into())], count);
+    }
 }
 
 fn recovery(page: &mut Page, local: &LocalNow) {

@@ -1,7 +1,7 @@
 //! Reads the configuration again while the broker runs.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -9,7 +9,42 @@ use tracing::{error, info};
 
 use crate::broker;
 use crate::config::{Configuration, Settings};
+use crate::model::Timestamp;
+use crate::rt::Clock;
 use crate::telemetry::{ANSWER_TARGET, LogControl};
+
+/// When the configuration was read the last time, and whether it could be.
+#[derive(Debug)]
+pub(super) struct LastReload {
+    clock: Arc<dyn Clock>,
+    successful: AtomicBool,
+    /// Milliseconds since 1970.
+    at: AtomicI64,
+}
+
+impl LastReload {
+    /// The start, which has read it.
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            at: AtomicI64::new(clock.wall().0),
+            successful: AtomicBool::new(true),
+            clock,
+        }
+    }
+
+    fn note(&self, successful: bool) {
+        self.at.store(self.clock.wall().0, Ordering::Relaxed);
+        self.successful.store(successful, Ordering::Relaxed);
+    }
+
+    pub(super) fn was_successful(&self) -> bool {
+        self.successful.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn at(&self) -> Timestamp {
+        Timestamp(self.at.load(Ordering::Relaxed))
+    }
+}
 
 /// The configuration in force, and what it takes to change it.
 pub(super) struct Reloading {
@@ -25,8 +60,8 @@ pub(super) struct Targets {
     pub(super) broker: Arc<dyn Fn(&broker::Settings) + Send + Sync>,
     /// How often retention looks.
     pub(super) retention_every: watch::Sender<Duration>,
-    /// Becomes false when a reload fails.
-    pub(super) successful: Arc<AtomicBool>,
+    /// Is told of every reload.
+    pub(super) last: Arc<LastReload>,
 }
 
 impl Reloading {
@@ -46,7 +81,7 @@ impl Reloading {
     /// Reads all sources again, applies what can be, and says so in one line. On an error everything stays.
     pub(super) async fn reload(&mut self) {
         let read = self.configuration.read_again();
-        self.targets.successful.store(read.is_ok(), Ordering::Relaxed);
+        self.targets.last.note(read.is_ok());
         let new = match read {
             Ok(new) => new,
             Err(failure) => {
@@ -88,5 +123,21 @@ impl Reloading {
             .log
             .set_level(&settings.log)
             .map_err(|error| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rt::ManualClock;
+
+    #[test]
+    fn a_reload_that_fails_has_its_time_too() {
+        let clock = Arc::new(ManualClock::at(Timestamp(5_000)));
+        let last = LastReload::new(clock.clone());
+        assert_eq!((last.was_successful(), last.at()), (true, Timestamp(5_000)));
+        clock.advance(Duration::from_secs(2));
+        last.note(false);
+        assert_eq!((last.was_successful(), last.at()), (false, Timestamp(7_000)));
     }
 }

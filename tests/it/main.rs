@@ -23,6 +23,8 @@ mod kill;
 #[cfg(test)]
 mod load;
 #[cfg(test)]
+mod log_tools;
+#[cfg(test)]
 mod memory;
 #[cfg(test)]
 mod metrics;

@@ -115,6 +115,7 @@ async fn what_was_done_is_counted() {
         ("naru_group_lag_max_records{group=\"billing\"}", 40.0),
         ("naru_storage_state", 0.0),
         ("naru_last_shutdown_clean", 1.0),
+        ("naru_segment_rolls_total{reason=\"size\"}", 0.0),
         ("naru_ready{check=\"storage\"}", 1.0),
     ] {
         assert_eq!(samples.get(series), Some(&expected), "{series}\n{page}");

@@ -192,3 +192,21 @@ impl Drop for Unmount {
         let _ = Command::new("umount").arg("-l").arg(&self.0).output();
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_directory_may_be_a_symbolic_link() {
+    let home = tempfile::tempdir().unwrap();
+    let link = home.path().join("link");
+    std::fs::create_dir(home.path().join("real")).unwrap();
+    std::os::unix::fs::symlink("real", &link).unwrap();
+    let broker = Setup::default().start_on(home, link);
+    let client = broker.client().await;
+    client
+        .create_topic("t", CreateTopicOptions::default())
+        .await
+        .unwrap();
+    let producer = client.producer().build().await.unwrap();
+    producer.send(ProducerRecord::to("t").value("v")).await.unwrap();
+    let real = broker.dir.path().join("real");
+    assert!(real.join("journal").is_dir());
+}

@@ -77,6 +77,8 @@ impl SegmentMeta {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TakenIn {
     pub(super) starts_segment: bool,
+    /// It did not fit into the segment before.
+    pub(super) ends_segment: bool,
     /// Where it begins in the group's payload.
     pub(super) position: u64,
 }
@@ -208,6 +210,7 @@ impl LocalLog {
             "the batch is stamped with its offset"
         );
         let segment_bytes = u64::from(state.config.segment_bytes);
+        let had_segment = state.active.is_some();
         let (starts_segment, segment_position) = match &mut state.active {
             Some(active) if active.bytes + u64::from(length) <= segment_bytes => {
                 let position = active.bytes;
@@ -237,13 +240,14 @@ impl LocalLog {
         });
         TakenIn {
             starts_segment,
+            ends_segment: starts_segment && had_segment,
             position,
         }
     }
 
     /// Notes a trim that enters the open group. A partition that is emptied goes on in another segment, so that this one's
-    /// file can go.
-    pub(super) fn trim_from(&self, lsn: Lsn, to: Offset) {
+    /// file can go. Whether that ends one.
+    pub(super) fn trim_from(&self, lsn: Lsn, to: Offset) -> bool {
         let mut state = self.state();
         if to > state.end {
             let empty = state.tail.is_empty() && state.segments.is_empty();
@@ -251,9 +255,7 @@ impl LocalLog {
             state.end = to;
         }
         state.trims.push((lsn, to));
-        if to == state.end {
-            state.active = None;
-        }
+        to == state.end && state.active.take().is_some()
     }
 
     /// The trims of groups up to this one are applied: what lies below is gone for good. Whether segments may be waiting for

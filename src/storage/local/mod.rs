@@ -157,9 +157,9 @@ impl LocalStore {
         &self.report
     }
 
-    /// What the journal has counted since the start.
+    /// What the journal has counted since the start, and segments closed.
     pub fn stats(&self) -> StatsNow {
-        self.engine.stats.now()
+        self.engine.stats.now(&self.engine.queue.rolls)
     }
 
     /// How the engine is.

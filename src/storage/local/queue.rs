@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::group::{OpenGroup, PendingBatch};
 use super::log::{LIKE_IN_SEGMENT_FROM_BYTES, LocalLog};
+use super::stats::{RollReason, Rolls};
 use crate::model::Lsn;
 use crate::storage::{Step, SubmitError};
 
@@ -36,6 +37,8 @@ pub(super) struct Queue {
     inner: Mutex<Inner>,
     work: Condvar,
     group_bytes_max: u64,
+    /// Segments closed. Most are by what is taken in here.
+    pub(super) rolls: Rolls,
 }
 
 impl Queue {
@@ -51,6 +54,7 @@ impl Queue {
             inner: Mutex::new(inner),
             work: Condvar::new(),
             group_bytes_max: u64::from(group_bytes_max),
+            rolls: Rolls::default(),
         }
     }
 
@@ -89,6 +93,9 @@ impl Queue {
         group.granted += granted;
         for placed in step.appends {
             let taken_in = placed.log.take_in(&placed, lsn, group.payload_bytes);
+            if taken_in.ends_segment {
+                self.rolls.count(RollReason::Size);
+            }
             let length = placed.batch.total_bytes();
             group.payload_bytes = taken_in.position + u64::from(length);
             group.has_large |= length >= LIKE_IN_SEGMENT_FROM_BYTES;
@@ -102,7 +109,9 @@ impl Queue {
             });
         }
         for trim in step.trims {
-            trim.log.trim_from(lsn, trim.to);
+            if trim.log.trim_from(lsn, trim.to) {
+                self.rolls.count(RollReason::Emptied);
+            }
             group.trims.push((trim.log, trim.to));
         }
         group.deletions.extend(step.deletions);

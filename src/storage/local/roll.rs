@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::applier::{Applier, Segments};
 use super::log::{LocalLog, LogState};
+use super::stats::RollReason;
 use crate::model::{Offset, PartitionKey, Timestamp};
 use crate::record::crc32c;
 use crate::storage::LogConfig;
@@ -57,14 +58,11 @@ fn age_max(config: &LogConfig, key: PartitionKey, base: Offset) -> Duration {
 }
 
 impl LogState {
-    /// Makes the next batch begin a segment if the active one is old enough.
-    pub(super) fn roll_by_age(&mut self, key: PartitionKey, wall: Timestamp, mono: Duration) {
+    /// Makes the next batch begin a segment if the active one is old enough. Whether it was.
+    pub(super) fn roll_by_age(&mut self, key: PartitionKey, wall: Timestamp, mono: Duration) -> bool {
         let config = self.config;
-        if let Some(active) = &mut self.active
-            && active.age(wall, mono) >= age_max(&config, key, active.base)
-        {
-            self.active = None;
-        }
+        let old = |active: &mut Active| active.age(wall, mono) >= age_max(&config, key, active.base);
+        self.active.take_if(old).is_some()
     }
 
     /// Whether the last segment is complete and its file still has to be cut to its end.
@@ -104,7 +102,9 @@ impl Applier {
         let logs: Vec<_> = self.engine.logs().values().cloned().collect();
         let mut sealed = 0;
         for log in logs {
-            log.state().roll_by_age(log.partition(), wall, mono);
+            if log.state().roll_by_age(log.partition(), wall, mono) {
+                self.engine.queue.rolls.count(RollReason::Age);
+            }
             if sealed < SEALS_PER_ROUND && self.segments.seal_complete(&log)? {
                 sealed += 1;
                 self.changed = true;

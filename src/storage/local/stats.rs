@@ -1,5 +1,6 @@
-//! What the journal counts about its groups.
+//! What the journal counts about its groups, and why segments are closed.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::group::Group;
@@ -13,6 +14,46 @@ pub(super) struct Stats {
     commits: Histogram,
 }
 
+/// Why a segment was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RollReason {
+    /// The next batch does not fit any more.
+    Size,
+    /// It is old enough.
+    Age,
+    /// Nothing of its partition is left.
+    Emptied,
+}
+
+/// Segments closed since the start, by reason.
+#[derive(Debug, Default)]
+pub(super) struct Rolls {
+    size: AtomicU64,
+    age: AtomicU64,
+    emptied: AtomicU64,
+}
+
+impl Rolls {
+    fn counter(&self, reason: RollReason) -> (&'static str, &AtomicU64) {
+        match reason {
+            RollReason::Size => ("size", &self.size),
+            RollReason::Age => ("age", &self.age),
+            RollReason::Emptied => ("emptied", &self.emptied),
+        }
+    }
+
+    pub(super) fn count(&self, reason: RollReason) {
+        self.counter(reason).1.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn now(&self) -> [(&'static str, u64); 3] {
+        [RollReason::Size, RollReason::Age, RollReason::Emptied].map(|reason| {
+            let (name, count) = self.counter(reason);
+            (name, count.load(Ordering::Relaxed))
+        })
+    }
+}
+
 /// The numbers at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatsNow {
@@ -22,6 +63,8 @@ pub struct StatsNow {
     pub records: HistogramNow,
     /// Microseconds from the moment a group is taken to its being durable.
     pub commits: HistogramNow,
+    /// Per reason: its name, and how many segments were closed for it.
+    pub rolls: [(&'static str, u64); 3],
 }
 
 impl Default for Stats {
@@ -49,11 +92,12 @@ impl Stats {
         self.commits.observe(took);
     }
 
-    pub(super) fn now(&self) -> StatsNow {
+    pub(super) fn now(&self, rolls: &Rolls) -> StatsNow {
         StatsNow {
             batches: self.batches.now(),
             records: self.records.now(),
             commits: self.commits.now(),
+            rolls: rolls.now(),
         }
     }
 }

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::disk::sim::CutProfile;
 use crate::disk::{Disk, Mode};
+use crate::storage::local::inspect::dump::{DumpError, Item, dump};
 use crate::storage::local::inspect::{Effect, Finding, InspectError, Kind, Report, Watch, verify};
 
 const KEY: PartitionKey = PartitionKey {
@@ -432,6 +433,63 @@ proptest! {
             if report.is_clean() || (!told.contains(&at) && !report.affects_acknowledged()) {
                 prop_assert!(whole, "offset {} is not there after {:?}, and nothing was said: {:#?}", at, told_hits, report.findings);
             }
+        }
+    }
+}
+
+/// All items of a file, or why there are no more.
+fn items(disk: &SimDisk, path: &str) -> (Vec<Item>, Option<DumpError>) {
+    let before = disk.ops();
+    let mut all = Vec::new();
+    let shown = dump(disk, path, &mut |item| {
+        all.push(item);
+        Ok(())
+    });
+    assert_eq!(disk.ops(), before);
+    (all, shown.err())
+}
+
+#[test]
+fn a_file_shows_all_that_was_written_to_it() {
+    let (disk, stored) = stopped();
+    let (path, _) = place_of(&disk, &stored[0], "topics/");
+    let (all, error) = items(&disk, &path);
+    let shown = all.iter().filter_map(|item| match item {
+        Item::Batch {
+            bytes, damage: None, ..
+        } => Some(bytes.clone()),
+        _ => None,
+    });
+    assert_eq!(shown.collect::<Vec<_>>(), stored);
+    assert!(error.is_none());
+    let (journal, at) = place_of(&disk, &stored[2], "journal/");
+    let (all, _) = items(&disk, &journal);
+    let entry = all
+        .iter()
+        .find(|item| std::matches!(item, Item::Append { position, whole: true, .. } if *position == at));
+    assert!(entry.is_some(), "{all:?}");
+    // Behind garbage the walk goes on with the next batch.
+    let (_, at) = place_of(&disk, &stored[3], "topics/");
+    disk.flip_bit(&path, at + 16, 3).unwrap();
+    let (all, _) = items(&disk, &path);
+    assert_eq!(all.iter().filter(|item| item.is_damaged()).count(), 1);
+    let is_last = |item: &Item| std::matches!(item, Item::Batch { bytes, .. } if *bytes == stored[7]);
+    assert!(all.iter().any(is_last), "{all:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn no_file_makes_a_dump_panic(which in 0..4_usize, file: prop::sample::Index, how in damages(), bytes in proptest::collection::vec(any::<u8>(), 0..10_000)) {
+        let image = examples()[which].0.after_kill();
+        let files: Vec<_> = image.files().into_iter().filter(|(path, _)| path != "FORMAT" && path != "LOCK").collect();
+        let (path, len) = file.get(&files);
+        damage(&image, path, *len, &how);
+        items(&image, path);
+        for name in ["0.log", "0.index", "0.journal", "checkpoint.0", "letter"] {
+            image.write_file(name, &bytes).unwrap();
+            items(&image, name);
         }
     }
 }

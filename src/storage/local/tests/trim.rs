@@ -48,6 +48,29 @@ fn filled(batches: u8) -> (Rig, Vec<Bytes>) {
 }
 
 #[test]
+fn segments_that_are_closed_are_counted_by_their_reason() {
+    let (mut rig, _) = filled(9);
+    rig.apply();
+    assert_eq!(
+        rig.store.stats().rolls,
+        [("size", 2), ("age", 0), ("emptied", 0)],
+        "four to a segment"
+    );
+    rig.clock.advance(Duration::from_secs(10));
+    rig.inline.applier_round(true).unwrap();
+    rig.clock.advance(Duration::from_secs(10));
+    rig.inline.applier_round(true).unwrap();
+    rig.produce(KEY, 1, 4_000, 9);
+    rig.trim(KEY, offset(10));
+    rig.apply();
+    assert_eq!(
+        rig.store.stats().rolls,
+        [("size", 2), ("age", 1), ("emptied", 1)],
+        "a segment is closed once"
+    );
+}
+
+#[test]
 fn a_trim_is_seen_when_it_is_durable() {
     let (mut rig, stored) = filled(8);
     rig.trim(KEY, offset(5));
