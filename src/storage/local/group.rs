@@ -1,16 +1,16 @@
 //! Journal groups: open, while batches are taken in; written, as part of the memory tail.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::buffers::BufferPool;
 use super::format::journal::{
     AppendEntry, ENTRY_BYTES, Entry, GROUP_HEADER_BYTES, GroupHeader, Place, chain_hash, group_bytes,
 };
 use super::log::LocalLog;
-use crate::disk::{AlignedBuf, BLOCK_BYTES};
+use crate::disk::BLOCK_BYTES;
 use crate::model::{Lsn, Offset, PartitionKey, Timestamp, TopicId};
 use crate::record::SealedBatch;
 
@@ -206,11 +206,7 @@ pub(super) fn assemble(open: OpenGroup, framing: &Framing, pool: &Arc<BufferPool
     header.encode_into(&mut buf[..table_end], &framing.place);
     let hash = chain_hash(buf.first_chunk().expect("a group has a header"));
     let buffer_bytes = buf.len();
-    let bytes = Bytes::from_owner(PooledBuf {
-        buf: Some(buf),
-        len: total,
-        pool: Arc::clone(pool),
-    });
+    let bytes = pool.freeze(buf, total);
     Group {
         lsn: open.lsn,
         hash,
@@ -235,73 +231,6 @@ fn entries_without_payload<'a>(
         to: *to,
     });
     trims.chain(deletions.iter().map(|topic| Entry::DeleteTopic(*topic)))
-}
-
-/// Aligned buffers that are used again, because memory that was not touched for a while is slow.
-#[derive(Debug)]
-pub(super) struct BufferPool {
-    /// By length.
-    free: Mutex<(BTreeMap<usize, Vec<AlignedBuf>>, usize)>,
-    bytes_max: usize,
-}
-
-impl BufferPool {
-    pub(super) fn new(bytes_max: usize) -> Self {
-        Self {
-            free: Mutex::default(),
-            bytes_max,
-        }
-    }
-
-    /// Lengths come in eight steps per power of two: few enough to meet again, close enough to waste an eighth at most.
-    fn rounded(len: usize) -> usize {
-        let step = (len.max(1).next_power_of_two() / 16).max(BLOCK_BYTES);
-        len.next_multiple_of(step)
-    }
-
-    /// A buffer of at least `len` bytes with any content.
-    fn take(&self, len: usize) -> AlignedBuf {
-        let len = Self::rounded(len);
-        {
-            let mut free = self.free.lock().expect("no panics while locked");
-            // A little longer is better than fresh memory, which has to be zeroed and faulted in.
-            let mut fitting = free.0.range_mut(len..=len + len / 4);
-            if let Some(buf) = fitting.find_map(|(_, bufs)| bufs.pop()) {
-                free.1 -= buf.len();
-                return buf;
-            }
-        }
-        AlignedBuf::zeroed(len)
-    }
-
-    fn give_back(&self, buf: AlignedBuf) {
-        let mut free = self.free.lock().expect("no panics while locked");
-        if free.1 + buf.len() <= self.bytes_max {
-            free.1 += buf.len();
-            free.0.entry(buf.len()).or_default().push(buf);
-        }
-    }
-}
-
-/// Goes back to the pool when the last slice of it is dropped.
-struct PooledBuf {
-    buf: Option<AlignedBuf>,
-    len: usize,
-    pool: Arc<BufferPool>,
-}
-
-impl AsRef<[u8]> for PooledBuf {
-    fn as_ref(&self) -> &[u8] {
-        self.buf.as_deref().map_or(&[], |b| &b[..self.len])
-    }
-}
-
-impl Drop for PooledBuf {
-    fn drop(&mut self) {
-        if let Some(buf) = self.buf.take() {
-            self.pool.give_back(buf);
-        }
-    }
 }
 
 /// What the tail and the applier need to know of a partition without its lock.

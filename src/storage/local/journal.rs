@@ -3,9 +3,10 @@
 use std::io;
 use std::sync::Arc;
 
+use super::buffers::BufferPool;
 use super::engine::Engine;
 use super::format::journal::{GROUPS_START, Place};
-use super::group::{BufferPool, Framing, Group, OpenGroup, assemble};
+use super::group::{Framing, Group, OpenGroup, assemble};
 use super::journal_files::RingFile;
 use crate::model::Lsn;
 

@@ -143,7 +143,7 @@ impl LocalLog {
         let removed = self.reads().entry_at_or_below(key, segment.base, from)?;
         let start = older.into_iter().chain(removed).max_by_key(|e| e.base);
         let position = start.map_or(0, |e| u64::from(e.position));
-        let mut walk = Walk::new(&*file, segment, position, PIECE_BYTES);
+        let mut walk = Walk::new(&*file, self.reads().buffers(), segment, position, PIECE_BYTES);
         let mut expected = start.map_or(segment.base, |e| e.base);
         loop {
             let (header, bytes) = match walk.step(expected)? {

@@ -11,6 +11,7 @@
 
 mod applier;
 mod budget;
+mod buffers;
 mod checkpoint;
 mod engine;
 pub mod format;

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
+use super::buffers::BufferPool;
 use super::format::index::{INDEX_ENTRY_BYTES, IndexEntry};
 use super::log::{LocalLog, SegmentMeta};
 use super::paths;
@@ -20,6 +21,9 @@ use crate::storage::{ReadError, ReadOut, ReadSpec};
 
 /// Cold reads below this size are slow out of proportion.
 const PIECE_BYTES: usize = 256 << 10;
+
+/// Bytes of buffers that are kept for the next reads: fresh memory would have to be zeroed for each.
+const POOL_BYTES: usize = 8 << 20;
 
 type CacheKey = (PartitionKey, Offset, bool);
 
@@ -37,6 +41,7 @@ pub(super) struct ReadSide {
     files: Mutex<FileCache>,
     files_max: usize,
     slots: Arc<Semaphore>,
+    buffers: Arc<BufferPool>,
     crc_errors: AtomicU64,
 }
 
@@ -48,6 +53,7 @@ impl ReadSide {
             files: Mutex::default(),
             files_max: files_max.max(2),
             slots: Arc::new(Semaphore::new(reads_max.max(1))),
+            buffers: Arc::new(BufferPool::new(POOL_BYTES)),
             crc_errors: AtomicU64::new(0),
         }
     }
@@ -58,6 +64,10 @@ impl ReadSide {
 
     pub(super) fn tail(&self) -> &Tail {
         &self.tail
+    }
+
+    pub(super) fn buffers(&self) -> &Arc<BufferPool> {
+        &self.buffers
     }
 
     pub(super) fn slots(&self) -> Arc<Semaphore> {
@@ -199,6 +209,7 @@ fn first_good_entry(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<Optio
 /// A walk along the batches of one segment.
 pub(super) struct Walk<'a> {
     file: &'a dyn DiskFile,
+    buffers: &'a Arc<BufferPool>,
     segment: SegmentMeta,
     /// Bytes read, and where they stand in the file.
     piece: Bytes,
@@ -228,12 +239,14 @@ impl<'a> Walk<'a> {
     /// A walk from this position, where a batch begins, in pieces of so many bytes.
     pub(super) fn new(
         file: &'a dyn DiskFile,
+        buffers: &'a Arc<BufferPool>,
         segment: SegmentMeta,
         position: u64,
         piece_bytes: usize,
     ) -> Self {
         Self {
             file,
+            buffers,
             segment,
             piece: Bytes::new(),
             piece_at: 0,
@@ -253,9 +266,11 @@ impl<'a> Walk<'a> {
         let wanted = len.min(left);
         let skip = usize::try_from(self.position.saturating_sub(self.piece_at)).unwrap_or(usize::MAX);
         if self.position < self.piece_at || skip.saturating_add(wanted) > self.piece.len() {
-            let mut buf = vec![0; wanted.max(self.piece_bytes).min(left)];
-            read_exact_at(self.file, &mut buf, self.position)?;
-            self.piece = Bytes::from(buf);
+            let len = wanted.max(self.piece_bytes).min(left);
+            let mut buf = self.buffers.take(len);
+            let into = buf.get_mut(..len).unwrap_or_default();
+            read_exact_at(self.file, into, self.position)?;
+            self.piece = self.buffers.freeze(buf, len);
             self.piece_at = self.position;
             return Ok(self.piece.clone());
         }
@@ -349,7 +364,7 @@ impl LocalLog {
         let mut expected = start.map_or(segment.base, |e| e.base);
         let max_bytes = spec.max_bytes as usize;
         let position = start.map_or(0, |e| u64::from(e.position));
-        let mut walk = Walk::new(&*file, segment, position, max_bytes);
+        let mut walk = Walk::new(&*file, self.reads().buffers(), segment, position, max_bytes);
         let mut out = ReadOut {
             next: spec.from,
             ..ReadOut::default()

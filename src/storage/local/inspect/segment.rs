@@ -2,6 +2,7 @@
 //! header that the checksum leaves out by the index and by its neighbours, the index by the batches.
 
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -11,6 +12,7 @@ use super::{InspectError, Opened, Watch, open};
 use crate::disk::{BLOCK_BYTES, Disk, DiskFile, read_exact_at};
 use crate::model::{LeaderEpoch, Offset, PartitionKey, Timestamp};
 use crate::record::{BatchHeader, HEADER_BYTES, check_crc, crc32c};
+use crate::storage::local::buffers::BufferPool;
 use crate::storage::local::format::checkpoint::{PartitionCheckpoint, SegmentCheckpoint};
 use crate::storage::local::log::SegmentMeta;
 use crate::storage::local::paths;
@@ -313,7 +315,8 @@ impl SegmentCheck<'_> {
             end: self.segment.end,
             ..SegmentMeta::empty(self.segment.base)
         };
-        let mut walk = Walk::new(self.file, meta, 0, PIECE_BYTES);
+        let buffers = Arc::new(BufferPool::new(4 * PIECE_BYTES));
+        let mut walk = Walk::new(self.file, &buffers, meta, 0, PIECE_BYTES);
         let mut cursor = Cursor {
             position: 0,
             expected: self.segment.base,
