@@ -377,6 +377,10 @@ impl LocalLog {
                 break;
             }
             match walk.step(expected)? {
+                // Offsets up to the end were acknowledged: a last batch that tells fewer than it has is damaged.
+                Step::End if runs.is_empty() => {
+                    return Ok(Err(self.damage_at(segment, spec.from, expected)));
+                }
                 Step::End => break,
                 Step::Damaged => match self.skip_damage(&mut walk, spec.from, expected)? {
                     Some(next) => expected = next,

@@ -234,6 +234,35 @@ fn damage_in_an_internal_partition_refuses_to_start() {
 }
 
 #[test]
+fn last_batch_of_a_segment_that_tells_fewer_offsets_is_damage_and_not_the_end() {
+    let mut rig = Rig::new(&small());
+    let stored: Vec<_> = (0..40).map(|i| rig.produce(key(1, 0), 2, 700, i)).collect();
+    rig.inline.stop().unwrap();
+    let disk = rig.disk.after_kill();
+    let (path, _) = disk
+        .files()
+        .into_iter()
+        .find(|(p, _)| p.ends_with("0.log"))
+        .unwrap();
+    let segment = disk.read_file(&path).unwrap();
+    let last = stored.iter().rposition(|b| segment.ends_with(b)).unwrap();
+    // Bytes 23 to 26 of a batch: the last record's offset less the first's, 1.
+    disk.flip_bit(&path, (segment.len() - stored[last].len() + 26) as u64, 0)
+        .unwrap();
+    let again = Rig::open(&disk, &small()).unwrap();
+    let second = offset(i64::try_from(last).unwrap() * 2 + 1);
+    assert_eq!(
+        again.read(key(1, 0), second, 100_000).unwrap_err(),
+        ReadError::Corrupt {
+            first: second,
+            last: second
+        }
+    );
+    let (bytes, _) = again.read(key(1, 0), second.next(), 1).unwrap();
+    assert_eq!(bytes, stored[last + 1]);
+}
+
+#[test]
 fn missing_segment_is_damage_and_not_absence() {
     let mut rig = Rig::new(&small());
     for i in 0..40 {
