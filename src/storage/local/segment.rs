@@ -95,7 +95,11 @@ impl SegmentWriter {
         if partial_bytes > 0 {
             let at = segment.bytes - partial_bytes as u64;
             // A file that was cut to its exact end is shorter than the block.
-            read_up_to(&*file, &mut block, at, partial_bytes)?;
+            if read_up_to(&*file, &mut block, at, partial_bytes).is_err() {
+                // A bad sector behind the end is nobody's loss: nothing there is needed.
+                let buffered = disk.open(&paths::segment(key, segment.base), Mode::Buffered)?;
+                read_exact_at(&*buffered, &mut block[..partial_bytes], at)?;
+            }
         }
         let (index_bytes, last_indexed) = trusted_index(&*index, segment)?;
         index.set_len(index_bytes)?;
