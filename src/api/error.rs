@@ -43,6 +43,8 @@ pub struct ErrorDetails {
     pub nearest_name: Option<String>,
     /// The field at fault.
     pub field: Option<String>,
+    /// The member epoch in force.
+    pub member_epoch: Option<u32>,
 }
 
 impl ApiError {

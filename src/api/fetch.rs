@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{ApiError, TopicPartition};
+use super::{ApiError, GroupMember, TopicPartition};
 use crate::model::{LeaderEpoch, Offset};
 use crate::record::Record;
 
@@ -19,6 +19,8 @@ pub struct Fetch {
     pub max_bytes: u32,
     /// In which form.
     pub form: FetchForm,
+    /// If a member of a group reads: the group, not checked yet, and who it is.
+    pub member: Option<(String, GroupMember)>,
     /// From where.
     pub partitions: Vec<FetchPartition>,
 }

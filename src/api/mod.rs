@@ -4,8 +4,10 @@ mod admin;
 mod cluster;
 mod error;
 mod fetch;
+mod group_admin;
 mod groups;
 mod produce;
+mod step;
 
 use std::sync::Arc;
 
@@ -18,13 +20,23 @@ pub use admin::{
 pub use cluster::{DescribeCluster, DescribedCluster};
 pub use error::{ApiError, ErrorDetails};
 pub use fetch::{Fetch, FetchForm, FetchPartition, FetchPayload, Fetched, FetchedPartition};
-pub use groups::{CommitOffsets, Committed, FetchOffsets, FetchedOffsets, GroupOffset, OffsetToCommit};
+pub use group_admin::{
+    AlterGroup, AlteredGroup, CreateGroup, CreatedGroup, DeleteGroup, DescribeGroup, DescribedGroup,
+    EvictMember, Evicted, EvictedMember, GroupListing, GroupPartition, ListGroups, ListedGroups,
+    MemberDescription,
+};
+pub use groups::{
+    AssignedPartition, AssignedTopic, CloseConsumer, ClosedConsumer, CommitOffsets, Committed, FetchOffsets,
+    FetchedOffsets, GroupHeartbeat, GroupMember, GroupOffset, MemberRole, Membership, OffsetToCommit,
+    ProposalMember, ProposalWanted, ProposeAssignment, Subscription, TopicPartitions,
+};
 pub use produce::{
     InitProducer, InitializedProducer, Produce, ProducePartition, ProducePayload, Produced,
     ProducedPartition, ProducerStamp, Validation,
 };
+pub use step::{Step, StepStamp, Stepped, SteppedAppend};
 
-use crate::model::{ErrorCode, Lsn, PartitionId, Timestamp, TopicId};
+use crate::model::{ConnectionId, ErrorCode, Lsn, PartitionId, Timestamp, TopicId};
 use crate::rt::BoxFuture;
 
 /// A partition as a client names it: by id if given, otherwise by name.
@@ -69,6 +81,26 @@ pub enum Request {
     AlterTopic(AlterTopic),
     /// Removes the oldest records of partitions.
     TrimTopic(TrimTopic),
+    /// A member joins, lives on, and asks what it is to hold.
+    GroupHeartbeat(GroupHeartbeat),
+    /// A member commits and leaves.
+    CloseConsumer(CloseConsumer),
+    /// A leader assigns.
+    ProposeAssignment(ProposeAssignment),
+    /// Makes a group.
+    CreateGroup(CreateGroup),
+    /// Changes a group's settings.
+    AlterGroup(AlterGroup),
+    /// Removes a group without members.
+    DeleteGroup(DeleteGroup),
+    /// Everything about one group.
+    DescribeGroup(DescribeGroup),
+    /// Pages through the groups.
+    ListGroups(ListGroups),
+    /// Removes a member of a group.
+    EvictMember(EvictMember),
+    /// Appends batches and commits offsets in one.
+    Step(Step),
 }
 
 /// Kind of a request, for what is counted.
@@ -102,6 +134,26 @@ pub enum RequestKind {
     AlterTopic,
     /// [`Request::TrimTopic`].
     TrimTopic,
+    /// [`Request::GroupHeartbeat`].
+    GroupHeartbeat,
+    /// [`Request::CloseConsumer`].
+    CloseConsumer,
+    /// [`Request::ProposeAssignment`].
+    ProposeAssignment,
+    /// [`Request::CreateGroup`].
+    CreateGroup,
+    /// [`Request::AlterGroup`].
+    AlterGroup,
+    /// [`Request::DeleteGroup`].
+    DeleteGroup,
+    /// [`Request::DescribeGroup`].
+    DescribeGroup,
+    /// [`Request::ListGroups`].
+    ListGroups,
+    /// [`Request::EvictMember`].
+    EvictMember,
+    /// [`Request::Step`].
+    Step,
 }
 
 impl RequestKind {
@@ -121,6 +173,16 @@ impl RequestKind {
         Self::DescribeCluster,
         Self::AlterTopic,
         Self::TrimTopic,
+        Self::GroupHeartbeat,
+        Self::CloseConsumer,
+        Self::ProposeAssignment,
+        Self::CreateGroup,
+        Self::AlterGroup,
+        Self::DeleteGroup,
+        Self::DescribeGroup,
+        Self::ListGroups,
+        Self::EvictMember,
+        Self::Step,
     ];
 
     /// Name for metrics and logs.
@@ -140,6 +202,16 @@ impl RequestKind {
             Self::DescribeCluster => "describe_cluster",
             Self::AlterTopic => "alter_topic",
             Self::TrimTopic => "trim_topic",
+            Self::GroupHeartbeat => "group_heartbeat",
+            Self::CloseConsumer => "close_consumer",
+            Self::ProposeAssignment => "propose_assignment",
+            Self::CreateGroup => "create_group",
+            Self::AlterGroup => "alter_group",
+            Self::DeleteGroup => "delete_group",
+            Self::DescribeGroup => "describe_group",
+            Self::ListGroups => "list_groups",
+            Self::EvictMember => "evict_member",
+            Self::Step => "step",
         }
     }
 
@@ -167,6 +239,16 @@ impl Request {
             Self::DescribeCluster(_) => RequestKind::DescribeCluster,
             Self::AlterTopic(_) => RequestKind::AlterTopic,
             Self::TrimTopic(_) => RequestKind::TrimTopic,
+            Self::GroupHeartbeat(_) => RequestKind::GroupHeartbeat,
+            Self::CloseConsumer(_) => RequestKind::CloseConsumer,
+            Self::ProposeAssignment(_) => RequestKind::ProposeAssignment,
+            Self::CreateGroup(_) => RequestKind::CreateGroup,
+            Self::AlterGroup(_) => RequestKind::AlterGroup,
+            Self::DeleteGroup(_) => RequestKind::DeleteGroup,
+            Self::DescribeGroup(_) => RequestKind::DescribeGroup,
+            Self::ListGroups(_) => RequestKind::ListGroups,
+            Self::EvictMember(_) => RequestKind::EvictMember,
+            Self::Step(_) => RequestKind::Step,
         }
     }
 }
@@ -261,7 +343,17 @@ pub fn each_error(reply: &Reply, look: impl FnMut(&ApiError)) {
             | Response::ListTopics(_)
             | Response::InitProducer(_)
             | Response::CommitOffsets(_)
-            | Response::DescribeCluster(_),
+            | Response::DescribeCluster(_)
+            | Response::GroupHeartbeat(_)
+            | Response::CloseConsumer(_)
+            | Response::ProposeAssignment(_)
+            | Response::CreateGroup(_)
+            | Response::AlterGroup(_)
+            | Response::DeleteGroup
+            | Response::DescribeGroup(_)
+            | Response::ListGroups(_)
+            | Response::EvictMember(_)
+            | Response::Step(_),
         ) => {}
     }
 }
@@ -297,6 +389,26 @@ pub enum Response {
     AlterTopic(AlteredTopic),
     /// To [`Request::TrimTopic`]: one per partition asked for.
     TrimTopic(Vec<Result<Trimmed, ApiError>>),
+    /// To [`Request::GroupHeartbeat`].
+    GroupHeartbeat(Box<Membership>),
+    /// To [`Request::CloseConsumer`].
+    CloseConsumer(ClosedConsumer),
+    /// To [`Request::ProposeAssignment`]: the epoch of the group.
+    ProposeAssignment(u32),
+    /// To [`Request::CreateGroup`].
+    CreateGroup(CreatedGroup),
+    /// To [`Request::AlterGroup`].
+    AlterGroup(AlteredGroup),
+    /// To [`Request::DeleteGroup`].
+    DeleteGroup,
+    /// To [`Request::DescribeGroup`].
+    DescribeGroup(Box<DescribedGroup>),
+    /// To [`Request::ListGroups`].
+    ListGroups(ListedGroups),
+    /// To [`Request::EvictMember`].
+    EvictMember(Evicted),
+    /// To [`Request::Step`].
+    Step(Stepped),
 }
 
 /// An answer or one error for the whole request.
@@ -343,10 +455,24 @@ impl std::fmt::Debug for Outcome {
     }
 }
 
+/// Who is at the other end of a connection. A clone is cheap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The connection.
+    pub connection: ConnectionId,
+    /// Its address as text, without the port.
+    pub host: Arc<str>,
+    /// Name and version of its software, in its own words and cut; may be empty.
+    pub software: Arc<str>,
+}
+
 /// The broker as a protocol sees it.
 pub trait Service: Send + Sync + 'static {
     /// Takes a request in. Synchronous: produces of one connection keep the order in which they are handed in.
-    fn handle(&self, request: Request) -> Outcome;
+    fn handle(&self, request: Request, from: &Peer) -> Outcome;
+
+    /// A connection from which requests may have come has ended, however it did. Called once, when none of its requests is left.
+    fn disconnected(&self, connection: ConnectionId);
 }
 
 #[cfg(test)]

@@ -46,10 +46,12 @@ use self::driver::Driver;
 use self::recovered::Parts;
 use self::retention::RetentionClock;
 use self::traffic::Traffic;
-use crate::api::{ApiError, Outcome, Request, Service, TopicPartition};
+use crate::api::{ApiError, CommitOffsets, Fetch, Outcome, Peer, Request, Service, TopicPartition};
 use crate::group;
 use crate::metadata;
-use crate::model::{DurableState, Lsn, PartitionKey, TopicId, TopicName, TopicStorage};
+use crate::model::{
+    ConnectionId, DurableState, ErrorCode, Lsn, PartitionKey, TopicId, TopicName, TopicStorage,
+};
 use crate::partition::PartitionState;
 use crate::rt::{BoxFuture, Clock, IdSource};
 use crate::storage::{
@@ -238,7 +240,7 @@ impl<S: LogStore> Broker<S> {
 }
 
 impl<S: LogStore> Service for Broker<S> {
-    fn handle(&self, request: Request) -> Outcome {
+    fn handle(&self, request: Request, _from: &Peer) -> Outcome {
         let outcome = match request {
             Request::Metadata(metadata) => self.metadata(metadata),
             Request::CreateTopic(create) => self.create_topic(create),
@@ -248,12 +250,24 @@ impl<S: LogStore> Service for Broker<S> {
             Request::ListOffsets(list) => self.list_offsets(&list),
             Request::InitProducer(init) => self.init_producer(init),
             Request::Produce(produce) => self.produce(produce),
+            Request::Fetch(Fetch { member: Some(_), .. })
+            | Request::CommitOffsets(CommitOffsets { member: Some(_), .. }) => not_served(),
             Request::Fetch(fetch) => self.fetch(fetch),
             Request::CommitOffsets(commit) => self.commit_offsets(commit),
             Request::FetchOffsets(fetch) => self.fetch_offsets(&fetch),
             Request::DescribeCluster(_) => self.describe_cluster(),
             Request::AlterTopic(alter) => self.alter_topic(alter),
             Request::TrimTopic(trim) => self.trim_topic(trim),
+            Request::GroupHeartbeat(_)
+            | Request::CloseConsumer(_)
+            | Request::ProposeAssignment(_)
+            | Request::CreateGroup(_)
+            | Request::AlterGroup(_)
+            | Request::DeleteGroup(_)
+            | Request::DescribeGroup(_)
+            | Request::ListGroups(_)
+            | Request::EvictMember(_)
+            | Request::Step(_) => not_served(),
         };
         match &outcome {
             Outcome::Ready(reply) | Outcome::AfterLsn { reply, .. } => self.counters.count(reply),
@@ -262,6 +276,16 @@ impl<S: LogStore> Service for Broker<S> {
         }
         outcome
     }
+
+    fn disconnected(&self, _connection: ConnectionId) {}
+}
+
+/// The answer to what is not served yet.
+fn not_served() -> Outcome {
+    Outcome::Ready(Err(ApiError::new(
+        ErrorCode::UnknownRequest,
+        "this broker does not serve members of groups yet",
+    )))
 }
 
 impl<S: LogStore> SnapshotSource for Broker<S> {

@@ -19,11 +19,12 @@ use bytes::Bytes;
 use super::{Broker, Recovered, Settings};
 use crate::api::{
     ApiError, CreateTopic, Fetch, FetchForm, FetchPartition, FetchPayload, Fetched, FetchedPartition,
-    InitProducer, InitializedProducer, Outcome, Produce, ProducePartition, ProducePayload, Produced,
+    InitProducer, InitializedProducer, Outcome, Peer, Produce, ProducePartition, ProducePayload, Produced,
     ProducedPartition, ProducerStamp, Reply, Request, Response, Service, TopicPartition,
 };
 use crate::model::{
-    Acks, ErrorCode, Lsn, Offset, PartitionId, ProducerEpoch, ProducerId, Sequence, Timestamp, TopicId,
+    Acks, ConnectionId, ErrorCode, Lsn, Offset, PartitionId, ProducerEpoch, ProducerId, Sequence, Timestamp,
+    TopicId,
 };
 use crate::record::{BatchBuilder, ProducerFields, Record};
 use crate::rt::{Clock, IdSource, ManualClock};
@@ -31,6 +32,18 @@ use crate::storage::LogStore;
 use crate::storage::memory::{MemoryOptions, MemoryStore};
 
 const START: Timestamp = Timestamp(1_700_000_000_000);
+
+impl<S: LogStore> Broker<S> {
+    /// Takes a request in from somebody, no matter who.
+    fn receive(&self, request: Request) -> Outcome {
+        let peer = Peer {
+            connection: ConnectionId(1),
+            host: "127.0.0.1".into(),
+            software: "".into(),
+        };
+        self.handle(request, &peer)
+    }
+}
 
 /// Ids 0x1000.., in order.
 #[derive(Debug, Default)]
@@ -103,7 +116,7 @@ impl Rig {
 
     /// The answer, which must be due at once.
     fn ask(&self, request: Request) -> Reply {
-        let (lsn, reply) = waits(self.broker.handle(request));
+        let (lsn, reply) = waits(self.broker.receive(request));
         assert!(
             lsn <= self.durable(),
             "due at {lsn}, durable is {}",
@@ -114,7 +127,7 @@ impl Rig {
 
     /// Makes everything durable on the way.
     fn create(&self, name: &str, partitions: u32) -> TopicId {
-        let (_, reply) = waits(self.broker.handle(create(name, partitions)));
+        let (_, reply) = waits(self.broker.receive(create(name, partitions)));
         self.store.make_all_durable();
         match reply {
             Ok(Response::CreateTopic(created)) => created.id,
@@ -125,7 +138,7 @@ impl Rig {
     fn init(&self, current: Option<(ProducerId, ProducerEpoch)>) -> Result<InitializedProducer, ApiError> {
         let (_, reply) = waits(
             self.broker
-                .handle(Request::InitProducer(InitProducer { current })),
+                .receive(Request::InitProducer(InitProducer { current })),
         );
         self.store.make_all_durable();
         match reply? {
@@ -136,7 +149,7 @@ impl Rig {
 
     /// One batch; the LSN its answer waits for, and the answer.
     fn produce(&self, acks: Acks, item: ProducePartition) -> (Lsn, Result<ProducedPartition, ApiError>) {
-        let (lsn, reply) = waits(self.broker.handle(request(acks, vec![item])));
+        let (lsn, reply) = waits(self.broker.receive(request(acks, vec![item])));
         let Ok(Response::Produce(Produced { mut partitions })) = reply else {
             panic!("{reply:?}");
         };
@@ -257,6 +270,7 @@ fn fetch(form: FetchForm, max_wait: Duration, partitions: &[(&str, u32, i64)]) -
         min_bytes: 1,
         max_bytes: 0,
         form,
+        member: None,
         partitions: partitions
             .iter()
             .map(|(topic, partition, offset)| FetchPartition {

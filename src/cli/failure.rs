@@ -51,7 +51,11 @@ impl Exit {
     pub const fn of(code: ErrorCode) -> Self {
         use ErrorCode as E;
         match code {
-            E::UnknownTopicOrPartition | E::UnknownTopicId | E::OffsetOutOfRange => Self::NotFound,
+            E::UnknownTopicOrPartition
+            | E::UnknownTopicId
+            | E::OffsetOutOfRange
+            | E::UnknownGroup
+            | E::UnknownMemberId => Self::NotFound,
             E::TopicAlreadyExists
             | E::NotOwner
             | E::OutOfOrderSequence
@@ -59,6 +63,12 @@ impl Exit {
             | E::UnknownProducerId
             | E::InvalidTxnState
             | E::LimitExceeded
+            | E::FencedMemberEpoch
+            | E::StaleMemberEpoch
+            | E::FencedInstanceId
+            | E::UnreleasedInstanceId
+            | E::GroupNotEmpty
+            | E::GroupFull
             | E::WrongCluster => Self::Conflict,
             E::InvalidName | E::InvalidConfig | E::InvalidPartitions | E::InvalidArgument => Self::Usage,
             E::Backpressure
@@ -81,6 +91,7 @@ impl Exit {
             | E::InvalidBatch
             | E::CorruptBatch
             | E::InvalidRecord
+            | E::InvalidAssignment
             | E::UnsupportedCompression
             | E::InvalidTimestamp => Self::Unexpected,
         }
@@ -93,7 +104,7 @@ Exit codes:
   0  success
   1  unexpected failure (bug, I/O)
   2  usage error
-  3  not found (topic, partition, offset)
+  3  not found (topic, partition, offset, group, member)
   4  conflict (exists already, wrong state, data directory in use)
   5  authentication or permission
   6  cannot connect, or timed out

@@ -87,6 +87,8 @@ impl Fetcher {
             min_bytes: 1,
             max_bytes: self.options.fetch_bytes,
             form: pb::FetchForm::Raw.into(),
+            group: String::new(),
+            member: None,
             partitions: vec![pb::FetchPartition {
                 partition: Some(pb::TopicPartition {
                     topic: self.source.topic.as_ref().to_owned(),

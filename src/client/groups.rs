@@ -159,6 +159,7 @@ impl Client {
         });
         let body = RequestBody::CommitOffsets(pb::CommitOffsetsRequest {
             group: group.to_owned(),
+            member: None,
             offsets: offsets.collect(),
         });
         match self.link.call("commit offsets", body, Repeat::Safe).await? {

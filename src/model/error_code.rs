@@ -209,6 +209,34 @@ error_codes! {
     /// Acknowledged data cannot be read any more; the offsets are in the details.
     DataCorrupt = 81, "DATA_CORRUPT", Abort, true
         => "Read on behind the last damaged offset. Restore what is missing from where it came from; 'naru log verify' shows the damage.";
+
+    /// The group has no such member: its session has ended, it was removed, or the group was deleted.
+    UnknownMemberId = 90, "UNKNOWN_MEMBER_ID", Rejoin, true
+        => "Drop everything that was assigned, then join again under a new member id; clients do. If it happens often, heartbeat more often or raise session.timeout.ms of the group.";
+    /// The member's epoch or what it claims to hold is not what the group knows.
+    FencedMemberEpoch = 91, "FENCED_MEMBER_EPOCH", Rejoin, true
+        => "Drop everything that was assigned, then join again under a new member id; clients do.";
+    /// The member's epoch has been passed: the group moves, and the next heartbeat tells where to.
+    StaleMemberEpoch = 92, "STALE_MEMBER_EPOCH", Retry, true
+        => "Send a heartbeat, then try again with the epoch of its answer; clients do.";
+    /// Another member has joined with the same instance id and has taken this one's place.
+    FencedInstanceId = 93, "FENCED_INSTANCE_ID", Fatal, true
+        => "Stop this member. If both are to run, give each an instance id of its own.";
+    /// Members with the same instance id take each other's place again and again.
+    UnreleasedInstanceId = 94, "UNRELEASED_INSTANCE_ID", RetryAfter, true
+        => "Give every running member an instance id of its own; otherwise wait for the time that the error names.";
+    /// There is no group of that name.
+    UnknownGroup = 95, "UNKNOWN_GROUP", Abort, true
+        => "Check the name against 'naru group list'. A group begins with its first member or its first commit.";
+    /// The group has members, and what was asked is for groups without.
+    GroupNotEmpty = 96, "GROUP_NOT_EMPTY", Abort, true
+        => "Stop the members, or evict them; 'naru group members' shows them. A consumer that assigns itself needs a group of its own.";
+    /// The proposed assignment cannot be the group's.
+    InvalidAssignment = 97, "INVALID_ASSIGNMENT", Abort, true
+        => "Give every partition to exactly one member that subscribes to its topic; the message names the one at fault. The broker assigns if no valid proposal comes.";
+    /// The group has as many members as a group may have.
+    GroupFull = 98, "GROUP_FULL", Abort, true
+        => "Stop members that have nothing to do, or use several groups.";
 }
 
 #[cfg(test)]

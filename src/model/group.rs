@@ -11,6 +11,34 @@ pub const GROUP_ID_BYTES_MAX: usize = 200;
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupId(Arc<str>);
 
+/// How a group is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GroupState {
+    /// It has no members.
+    Empty,
+    /// The leader is to propose an assignment.
+    Assigning,
+    /// Partitions are on their way from member to member.
+    Reconciling,
+    /// Every member has what it is to have.
+    Stable,
+}
+
+impl GroupState {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Empty, Self::Assigning, Self::Reconciling, Self::Stable];
+
+    /// Name for people and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::Assigning => "assigning",
+            Self::Reconciling => "reconciling",
+            Self::Stable => "stable",
+        }
+    }
+}
+
 /// Why a string is no group id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidGroupId {

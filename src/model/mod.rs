@@ -10,10 +10,11 @@ mod topic;
 mod units;
 
 pub use error_code::{ErrorClass, ErrorCode};
-pub use group::{GROUP_ID_BYTES_MAX, GroupId, InvalidGroupId};
+pub use group::{GROUP_ID_BYTES_MAX, GroupId, GroupState, InvalidGroupId};
 pub use health::{MemoryHealth, RecoverySummary, StorageHealth, StorageState};
 pub use ids::{
-    BrokerId, LeaderEpoch, PartitionId, PartitionKey, ProducerEpoch, ProducerId, Sequence, TopicId,
+    BrokerId, ConnectionId, LeaderEpoch, PartitionId, PartitionKey, ProducerEpoch, ProducerId, Sequence,
+    TopicId,
 };
 pub use nearest::nearest;
 pub use quantities::{ByteCount, DurableState, LogBounds, Lsn, Offset, Timestamp};

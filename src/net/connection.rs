@@ -4,6 +4,7 @@
 //! change something. Nothing is read that could not be kept: see [`Next`].
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use super::pending::{Blocked, Held, InFlight, Meter, Parked, Queued};
 use super::protocol::{Decision, Decoded, Protocol};
 use super::socket::{Inbound, Outbound};
 use super::{Hangup, Settings};
-use crate::api::{ApiError, Ending, Outcome, Reply, Request};
+use crate::api::{ApiError, Ending, Outcome, Peer, Reply, Request, RequestKind, Service};
 use crate::model::{DurableState, ErrorCode};
 use crate::rt::BoxFuture;
 
@@ -33,13 +34,21 @@ const FRAMES_IN_A_ROW: usize = 256;
 /// When a client that was refused a parked request may try again.
 const PARKED_RETRY_MS: u32 = 100;
 
+/// A connection that was just accepted.
+pub(super) struct Accepted {
+    pub(super) stream: TcpStream,
+    pub(super) address: SocketAddr,
+    /// Given back when the peer has greeted.
+    pub(super) greeting_slot: OwnedSemaphorePermit,
+}
+
 /// Runs a connection from accept to close.
-pub(super) async fn run<P: Protocol>(
-    stream: TcpStream,
-    greeting_slot: OwnedSemaphorePermit,
-    shared: &Arc<Shared<P>>,
-    stop: CancellationToken,
-) {
+pub(super) async fn run<P: Protocol>(accepted: Accepted, shared: &Arc<Shared<P>>, stop: CancellationToken) {
+    let Accepted {
+        stream,
+        address,
+        greeting_slot,
+    } = accepted;
     let (read, write) = stream.into_split();
     let counters = &shared.parts.counters;
     let mut inbound = Inbound::new(read, Arc::clone(counters));
@@ -53,16 +62,55 @@ pub(super) async fn run<P: Protocol>(
     match greeted {
         Greeted::Gone => {}
         Greeted::Refused => linger(inbound, outbound, settings).await,
-        Greeted::Welcome => {
+        Greeted::Welcome(software) => {
             drop(greeting_slot);
-            let mut open = Open::new(inbound, outbound, shared);
-            // A token of its own: ten thousand connections must not queue for the lock of one.
-            let served = open.serve(stop.child_token()).await;
-            counters.count_abandoned(open.in_flight.len());
-            if served.is_ok() && open.input != Input::Ended {
-                linger(open.inbound, open.outbound, settings).await;
+            let peer = Peer {
+                connection: shared.next_connection(),
+                host: address.ip().to_canonical().to_string().into(),
+                software,
+            };
+            if let Some((inbound, outbound)) = converse(inbound, outbound, peer, shared, stop).await {
+                linger(inbound, outbound, settings).await;
             }
         }
+    }
+}
+
+/// Serves a connection that was greeted. What comes back is still to be closed with care.
+async fn converse<P: Protocol>(
+    inbound: Inbound,
+    outbound: Outbound,
+    peer: Peer,
+    shared: &Shared<P>,
+    stop: CancellationToken,
+) -> Option<(Inbound, Outbound)> {
+    let mut open = Open::new(inbound, outbound, peer, shared);
+    // A token of its own: ten thousand connections must not queue for the lock of one.
+    let served = open.serve(stop.child_token()).await;
+    shared.parts.counters.count_abandoned(open.in_flight.len());
+    let linger = served.is_ok() && open.input != Input::Ended;
+    linger.then_some((open.inbound, open.outbound))
+}
+
+/// Tells the broker once that a connection has ended, however its task ends, a panic included.
+struct Attached<'a> {
+    peer: Peer,
+    service: &'a dyn Service,
+    told: bool,
+}
+
+impl Attached<'_> {
+    /// No request can come any more.
+    fn end(&mut self) {
+        if !std::mem::replace(&mut self.told, true) {
+            self.service.disconnected(self.peer.connection);
+        }
+    }
+}
+
+impl Drop for Attached<'_> {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -147,10 +195,12 @@ struct Open<'a, P> {
     asked_at: Duration,
     timer: Pin<Box<Sleep>>,
     timer_at: Option<Duration>,
+    /// The last field, and so dropped behind all requests.
+    attached: Attached<'a>,
 }
 
 impl<'a, P: Protocol> Open<'a, P> {
-    fn new(inbound: Inbound, outbound: Outbound, shared: &'a Shared<P>) -> Self {
+    fn new(inbound: Inbound, outbound: Outbound, peer: Peer, shared: &'a Shared<P>) -> Self {
         let now = shared.parts.clock.mono();
         Self {
             shared,
@@ -170,6 +220,11 @@ impl<'a, P: Protocol> Open<'a, P> {
             asked_at: now,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             timer_at: None,
+            attached: Attached {
+                peer,
+                service: &*shared.parts.service,
+                told: false,
+            },
         }
     }
 
@@ -187,6 +242,9 @@ impl<'a, P: Protocol> Open<'a, P> {
             if next == Next::Relief && (released || written > 0) {
                 // The relief has come already; nothing else would wake us.
                 next = Next::Turn;
+            }
+            if self.input == Input::Ended && next == Next::Read {
+                self.end_membership();
             }
             if self.is_done(next) {
                 return Ok(());
@@ -353,7 +411,8 @@ impl<'a, P: Protocol> Open<'a, P> {
                     .insert(id, charge.max(decoded_bytes), meter, Some(permit));
                 let expires = now.saturating_add(deadline.unwrap_or(self.settings.request_deadline_default));
                 let queued = Queued { id, expires, request };
-                if matches!(queued.request, Request::Produce(_)) && !self.blocked.is_empty() {
+                let appends = matches!(queued.request, Request::Produce(_) | Request::Step(_));
+                if appends && !self.blocked.is_empty() {
                     // Batches of one connection stay in the order in which they came.
                     self.blocked.put_last(queued);
                 } else if let Some((queued, retry)) = self.submit(queued) {
@@ -377,7 +436,7 @@ impl<'a, P: Protocol> Open<'a, P> {
     /// Hands a request to the broker. It comes back, with the time of its next try, if there is no room for it.
     fn submit(&mut self, queued: Queued) -> Option<(Queued, BoxFuture<'static, ()>)> {
         let Queued { id, expires, request } = queued;
-        match self.shared.parts.service.handle(request) {
+        match self.attached.service.handle(request, &self.attached.peer) {
             Outcome::Ready(reply) => self.answer(id, reply),
             Outcome::AfterLsn { lsn, reply } => {
                 self.in_flight.ends(id, Ending::of_reply(&reply));
@@ -450,6 +509,18 @@ impl<'a, P: Protocol> Open<'a, P> {
             self.input = Input::Refused;
         }
         released
+    }
+
+    /// The peer sends nothing any more, be it that it is gone: it cannot be a member through this connection. What it
+    /// asked besides is still answered.
+    fn end_membership(&mut self) {
+        let heartbeats = |id| self.in_flight.kind(id) == Some(RequestKind::GroupHeartbeat);
+        for id in self.parked.give_up_those(heartbeats) {
+            self.answer(id, Err(half_closed()));
+        }
+        if self.running() == 0 {
+            self.attached.end();
+        }
     }
 
     /// Takes nothing more in and answers what only waits.
@@ -594,6 +665,14 @@ fn storage_failed() -> ApiError {
         "the storage engine failed before this was known to be on disk; it may be there or not",
     )
     .hint("when the broker is back, retry with an idempotent producer or look at what is there")
+}
+
+fn half_closed() -> ApiError {
+    ApiError::new(
+        ErrorCode::Protocol,
+        "the connection is closed for requests, so nothing can be heard of this member any more",
+    )
+    .hint("keep both directions of the connection open while a member lives")
 }
 
 fn draining() -> ApiError {

@@ -1,5 +1,7 @@
 //! A connection before its greeting: small limits, one deadline for everything, and no way to reach the broker.
 
+use std::sync::Arc;
+
 use super::frame::FrameOut;
 use super::lookalike;
 use super::protocol::{Greeting, Protocol};
@@ -9,10 +11,10 @@ use super::{Counters, Hangup};
 use crate::model::ErrorCode;
 
 /// How the greeting ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Greeted {
-    /// The connection is open now.
-    Welcome,
+    /// The connection is open now, to this software.
+    Welcome(Arc<str>),
     /// It was refused, and told so.
     Refused,
     /// It is closed without a word.
@@ -76,9 +78,9 @@ async fn converse<P: Protocol>(
             return Greeted::Gone;
         }
         match protocol.greet(frame) {
-            Greeting::Welcome(answer) => {
+            Greeting::Welcome { answer, software } => {
                 outbound.push(answer);
-                return Greeted::Welcome;
+                return Greeted::Welcome(software);
             }
             Greeting::Answer(answer) => {
                 outbound.push(answer);

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
@@ -11,10 +12,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::connection;
+use super::connection::{self, Accepted};
 use super::{Counters, Protocol, Settings};
 use crate::api::Service;
-use crate::model::DurableState;
+use crate::model::{ConnectionId, DurableState};
 use crate::rt::{Clock, Tasks};
 
 const BACKLOG: u32 = 1024;
@@ -58,6 +59,14 @@ impl<P> std::fmt::Debug for Parts<P> {
 pub(super) struct Shared<P> {
     pub(super) parts: Parts<P>,
     pub(super) request_memory: RequestMemory,
+    connections: AtomicU64,
+}
+
+impl<P> Shared<P> {
+    /// A number for the next connection.
+    pub(super) fn next_connection(&self) -> ConnectionId {
+        ConnectionId(self.connections.fetch_add(1, Ordering::Relaxed))
+    }
 }
 
 /// The memory that all connections have for unanswered requests. A quarter of it is for small ones alone: who begins
@@ -129,6 +138,7 @@ async fn accept_loop<P: Protocol>(
     let shared = Arc::new(Shared {
         request_memory: RequestMemory::new(parts.settings.request_memory_bytes_max),
         parts,
+        connections: AtomicU64::new(1),
     });
     loop {
         let next = tokio::select! {
@@ -137,7 +147,7 @@ async fn accept_loop<P: Protocol>(
             next = accept(&listener, &slots, &ungreeted) => next,
         };
         match next {
-            Ok((stream, slot, greeting_slot)) => {
+            Ok((stream, address, slot, greeting_slot)) => {
                 shared.parts.counters.count_accepted();
                 let shared = Arc::clone(&shared);
                 connections.spawn(move |stop| async move {
@@ -145,7 +155,12 @@ async fn accept_loop<P: Protocol>(
                         shared: &shared,
                         _slot: slot,
                     };
-                    connection::run(stream, greeting_slot, open.shared, stop).await;
+                    let accepted = Accepted {
+                        stream,
+                        address,
+                        greeting_slot,
+                    };
+                    connection::run(accepted, open.shared, stop).await;
                 });
             }
             Err(error) => {
@@ -166,7 +181,7 @@ async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
     ungreeted: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, OwnedSemaphorePermit, OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit, OwnedSemaphorePermit)> {
     let slot = Arc::clone(slots)
         .acquire_owned()
         .await
@@ -175,12 +190,12 @@ async fn accept(
         .acquire_owned()
         .await
         .map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
+    let (stream, address) = listener.accept().await?;
     if let Err(error) = set_options(&stream) {
         // The peer may be gone already; reading will tell.
         debug!(%error, "socket options refused");
     }
-    Ok((stream, slot, greeting_slot))
+    Ok((stream, address, slot, greeting_slot))
 }
 
 fn set_options(stream: &TcpStream) -> io::Result<()> {

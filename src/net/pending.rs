@@ -66,6 +66,11 @@ impl InFlight {
         Some(charge.meter)
     }
 
+    /// Which kind of request has this id, if it is unanswered.
+    pub(super) fn kind(&self, id: u64) -> Option<RequestKind> {
+        self.charges.get(&id).map(|charge| charge.meter.kind)
+    }
+
     /// It goes on without its bytes, which were handed over.
     pub(super) fn discharge(&mut self, id: u64) {
         if let Some(charge) = self.charges.get_mut(&id) {
@@ -147,7 +152,15 @@ impl Parked {
 
     /// Drops all futures, and with them the requests; their ids.
     pub(super) fn give_up(&mut self) -> Vec<u64> {
-        self.0.drain(..).map(|(id, _)| id).collect()
+        self.give_up_those(|_| true)
+    }
+
+    /// Drops some futures, and with them the requests; their ids.
+    pub(super) fn give_up_those(&mut self, which: impl Fn(u64) -> bool) -> Vec<u64> {
+        self.0
+            .extract_if(.., |(id, _)| which(*id))
+            .map(|(id, _)| id)
+            .collect()
     }
 
     /// How many there are.

@@ -1,5 +1,6 @@
 //! What the net asks of a protocol: frames in and out, never sockets.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,7 +28,12 @@ pub trait Protocol: Send + Sync + 'static {
 #[derive(Debug)]
 pub enum Greeting {
     /// The greeting was accepted: answer, the connection is open now.
-    Welcome(FrameOut),
+    Welcome {
+        /// What the peer gets.
+        answer: FrameOut,
+        /// Name and version of the peer's software, cut to what can be shown.
+        software: Arc<str>,
+    },
     /// Answer; still not greeted.
     Answer(FrameOut),
     /// Answer and hang up.

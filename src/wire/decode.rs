@@ -27,8 +27,10 @@ const FETCH_BYTES_DEFAULT: u32 = 8 << 20;
 /// Room in a response for everything but the batches of a fetch.
 const RESPONSE_RESERVE_BYTES: u32 = 256 << 10;
 
-const LIST_TOPICS_COUNT_DEFAULT: u32 = 100;
-const LIST_TOPICS_COUNT_MAX: u32 = 1000;
+const LIST_COUNT_DEFAULT: u32 = 100;
+const LIST_COUNT_MAX: u32 = 1000;
+
+pub(super) mod groups;
 
 /// Limits that are applied by cutting.
 #[derive(Clone, Copy, Debug)]
@@ -107,16 +109,20 @@ pub(super) fn list_topics(request: v1::ListTopicsRequest) -> api::Request {
         r#match: matching,
         include_internal,
     } = request;
-    let count = match count {
-        0 => LIST_TOPICS_COUNT_DEFAULT,
-        some => some.min(LIST_TOPICS_COUNT_MAX),
-    };
     api::Request::ListTopics(api::ListTopics {
         cursor,
-        count,
+        count: page(count),
         matching,
         include_internal,
     })
+}
+
+/// Size of a page of a list.
+fn page(count: u32) -> u32 {
+    match count {
+        0 => LIST_COUNT_DEFAULT,
+        some => some.min(LIST_COUNT_MAX),
+    }
 }
 
 pub(super) fn list_offsets(request: v1::ListOffsetsRequest) -> Result<api::Request, ApiError> {
@@ -188,18 +194,20 @@ pub(super) fn produce(request: v1::ProduceRequest) -> Result<api::Request, ApiEr
             ));
         }
     };
-    let partitions = each(request.partitions, "produce.partitions", |item, path| {
-        Ok(api::ProducePartition {
-            partition: topic_partition(item.partition, path)?,
-            leader_epoch: leader_epoch(item.leader_epoch, path)?,
-            payload: produce_payload(
-                item.payload,
-                (item.producer_id, item.producer_epoch, item.base_sequence),
-                path,
-            )?,
-        })
-    })?;
+    let partitions = each(request.partitions, "produce.partitions", produce_partition)?;
     Ok(api::Request::Produce(api::Produce { acks, partitions }))
+}
+
+fn produce_partition(item: v1::ProducePartition, path: Path) -> Result<api::ProducePartition, ApiError> {
+    Ok(api::ProducePartition {
+        partition: topic_partition(item.partition, path)?,
+        leader_epoch: leader_epoch(item.leader_epoch, path)?,
+        payload: produce_payload(
+            item.payload,
+            (item.producer_id, item.producer_epoch, item.base_sequence),
+            path,
+        )?,
+    })
 }
 
 fn produce_payload(
@@ -301,33 +309,40 @@ pub(super) fn fetch(request: v1::FetchRequest, cuts: Cuts) -> Result<api::Reques
         min_bytes: request.min_bytes,
         max_bytes: max_bytes.min(room.max(1)),
         form,
+        member: groups::of_fetch(request.group, request.member)?,
         partitions,
     }))
 }
 
 pub(super) fn commit_offsets(request: v1::CommitOffsetsRequest) -> Result<api::Request, ApiError> {
-    let v1::CommitOffsetsRequest { group, offsets } = request;
-    let offsets = each(offsets, "commit_offsets.offsets", |item, path| {
-        Ok(api::OffsetToCommit {
-            partition: topic_partition(item.partition, path)?,
-            offset: item.offset,
-            leader_epoch: leader_epoch(item.leader_epoch, path)?,
-            metadata: item.metadata,
-        })
-    })?;
-    Ok(api::Request::CommitOffsets(api::CommitOffsets { group, offsets }))
+    let v1::CommitOffsetsRequest {
+        group,
+        member,
+        offsets,
+    } = request;
+    let offsets = each(offsets, "commit_offsets.offsets", offset_to_commit)?;
+    Ok(api::Request::CommitOffsets(api::CommitOffsets {
+        group,
+        member: member.map(groups::member),
+        offsets,
+    }))
+}
+
+fn offset_to_commit(item: v1::OffsetToCommit, path: Path) -> Result<api::OffsetToCommit, ApiError> {
+    Ok(api::OffsetToCommit {
+        partition: topic_partition(item.partition, path)?,
+        offset: item.offset,
+        leader_epoch: leader_epoch(item.leader_epoch, path)?,
+        metadata: item.metadata,
+    })
 }
 
 pub(super) fn fetch_offsets(request: v1::FetchOffsetsRequest) -> Result<api::Request, ApiError> {
     let v1::FetchOffsetsRequest { group, partitions } = request;
     // Here an empty list has a meaning.
-    let partitions = if partitions.is_empty() {
-        Vec::new()
-    } else {
-        each(partitions, "fetch_offsets.partitions", |item, path| {
-            topic_partition(Some(item), path)
-        })?
-    };
+    let partitions = each_if_any(partitions, "fetch_offsets.partitions", |item, path| {
+        topic_partition(Some(item), path)
+    })?;
     Ok(api::Request::FetchOffsets(api::FetchOffsets {
         group,
         partitions,
@@ -351,11 +366,20 @@ impl Path {
 fn each<T, U>(
     items: Vec<T>,
     list: &'static str,
-    mut convert: impl FnMut(T, Path) -> Result<U, ApiError>,
+    convert: impl FnMut(T, Path) -> Result<U, ApiError>,
 ) -> Result<Vec<U>, ApiError> {
     if items.is_empty() {
         return Err(invalid(list, "must not be empty"));
     }
+    each_if_any(items, list, convert)
+}
+
+/// Converts a list.
+fn each_if_any<T, U>(
+    items: Vec<T>,
+    list: &'static str,
+    mut convert: impl FnMut(T, Path) -> Result<U, ApiError>,
+) -> Result<Vec<U>, ApiError> {
     items
         .into_iter()
         .enumerate()

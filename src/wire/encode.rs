@@ -1,6 +1,8 @@
 //! Replies from the broker's types onto the wire. Raw batches are shared, everything else is built and encoded.
 #![deny(clippy::wildcard_enum_match_arm)]
 
+mod groups;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -90,6 +92,18 @@ fn frame(request_id: u64, reply: Reply) -> Option<FrameOut> {
         Ok(Response::FetchOffsets(offsets)) => Body::FetchOffsets(v1::FetchOffsetsResponse {
             offsets: offsets.into_iter().map(group_offset).collect(),
         }),
+        Ok(Response::GroupHeartbeat(answer)) => Body::GroupHeartbeat(groups::group_heartbeat(*answer)),
+        Ok(Response::CloseConsumer(answer)) => Body::CloseConsumer(groups::close_consumer(answer)),
+        Ok(Response::ProposeAssignment(answer)) => {
+            Body::ProposeAssignment(groups::propose_assignment(answer))
+        }
+        Ok(Response::CreateGroup(answer)) => Body::CreateGroup(groups::create_group(answer)),
+        Ok(Response::AlterGroup(answer)) => Body::AlterGroup(groups::alter_group(answer)),
+        Ok(Response::DeleteGroup) => Body::DeleteGroup(v1::DeleteGroupResponse {}),
+        Ok(Response::DescribeGroup(answer)) => Body::DescribeGroup(groups::describe_group(*answer)),
+        Ok(Response::ListGroups(answer)) => Body::ListGroups(groups::list_groups(answer)),
+        Ok(Response::EvictMember(answer)) => Body::EvictMember(groups::evict_member(answer)),
+        Ok(Response::Step(answer)) => Body::Step(groups::step(answer)),
     };
     payload::whole(&envelope(request_id, Some(body)))
 }

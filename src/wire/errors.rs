@@ -99,6 +99,7 @@ fn details_to_wire(details: ErrorDetails) -> v1::ErrorDetails {
         versions,
         nearest_name,
         field,
+        member_epoch,
     } = details;
     v1::ErrorDetails {
         limit,
@@ -113,6 +114,7 @@ fn details_to_wire(details: ErrorDetails) -> v1::ErrorDetails {
         version_max: versions.map(|(_, max)| max),
         nearest_name: nearest_name.unwrap_or_default(),
         field: field.unwrap_or_default(),
+        member_epoch,
     }
 }
 
@@ -151,6 +153,7 @@ mod tests {
                 versions: Some((1, 9)),
                 nearest_name: Some("orders".to_owned()),
                 field: Some("produce.acks".to_owned()),
+                member_epoch: Some(13),
             });
         let remote = RemoteError::from(to_wire(error));
         assert_eq!(
@@ -170,6 +173,7 @@ mod tests {
             version_max: Some(9),
             nearest_name: "orders".to_owned(),
             field: "produce.acks".to_owned(),
+            member_epoch: Some(13),
         };
         assert_eq!(remote.details, expected);
     }

@@ -28,6 +28,8 @@ pub(super) struct Limits {
     pub(super) record_messages: u32,
     /// Fields inside of structured records.
     pub(super) record_fields: u32,
+    /// Numbers in lists of numbers. Partitions are so listed, of which there are 20,000 at most in all of a broker.
+    pub(super) numbers: u32,
     /// Bytes in fields that are not in the table.
     pub(super) unknown_bytes: usize,
 }
@@ -38,6 +40,7 @@ pub(super) const GREETING: Limits = Limits {
     elements: 32,
     record_messages: 32,
     record_fields: 32,
+    numbers: 32,
     unknown_bytes: 0,
 };
 
@@ -47,6 +50,7 @@ pub(super) const OPEN: Limits = Limits {
     elements: 10_000,
     record_messages: 100_000,
     record_fields: 800_000,
+    numbers: 100_000,
     unknown_bytes: 1024,
 };
 
@@ -82,6 +86,8 @@ pub(super) struct Counts {
     pub(super) record_messages: u32,
     /// Fields inside of structured records.
     pub(super) record_fields: u32,
+    /// Numbers in lists of numbers.
+    pub(super) numbers: u32,
     /// Bytes in unknown fields.
     pub(super) unknown_bytes: usize,
 }
@@ -189,12 +195,17 @@ impl Pass<'_> {
             }
             (kind @ (Kind::U32 | Kind::I32 | Kind::Enum), WireType::Varint) => {
                 let value = self.cursor.varint()?;
-                if !fits(kind, value) {
-                    return Err(GuardError::OutOfRange {
-                        message: message.name,
-                        field: field.name,
-                        value,
-                    });
+                in_range(kind, value, message, field)?;
+            }
+            (Kind::U32s, WireType::Varint) => self.number(message, field)?,
+            (Kind::U32s, WireType::Length) => {
+                let length = self.cursor.length()?;
+                let list_end = self.cursor.at.saturating_add(length);
+                while self.cursor.at < list_end {
+                    self.number(message, field)?;
+                }
+                if self.cursor.at > list_end {
+                    return Err(self.cursor.malformed("a number ends behind its list"));
                 }
             }
             (Kind::Bytes | Kind::String, WireType::Length) => self.cursor.skip(wire_type)?,
@@ -217,6 +228,18 @@ impl Pass<'_> {
             }
         }
         Ok(())
+    }
+
+    /// One number of a list.
+    fn number(&mut self, message: &'static Message, field: &'static Field) -> Result<(), GuardError> {
+        self.counts.numbers = self.counts.numbers.saturating_add(1);
+        if self.counts.numbers > self.limits.numbers {
+            return Err(GuardError::TooManyElements {
+                max: self.limits.numbers,
+            });
+        }
+        let value = self.cursor.varint()?;
+        in_range(field.kind, value, message, field)
     }
 
     fn unknown(&mut self, start: usize, number: u64, wire_type: WireType) -> Result<(), GuardError> {
@@ -278,10 +301,26 @@ impl Pass<'_> {
     }
 }
 
+fn in_range(
+    kind: Kind,
+    value: u64,
+    message: &'static Message,
+    field: &'static Field,
+) -> Result<(), GuardError> {
+    if fits(kind, value) {
+        return Ok(());
+    }
+    Err(GuardError::OutOfRange {
+        message: message.name,
+        field: field.name,
+        value,
+    })
+}
+
 /// Whether decoding keeps the value: decoders cut 64 bits to 32 without a word.
 fn fits(kind: Kind, value: u64) -> bool {
     match kind {
-        Kind::U32 => u32::try_from(value).is_ok(),
+        Kind::U32 | Kind::U32s => u32::try_from(value).is_ok(),
         Kind::I32 | Kind::Enum => i32::try_from(value.cast_signed()).is_ok(),
         Kind::U64 | Kind::I64 | Kind::Bool | Kind::Bytes | Kind::String | Kind::Message(_) => true,
     }

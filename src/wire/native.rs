@@ -1,6 +1,7 @@
 //! The native protocol as the connections see it: greeting, pings, and which request is which.
 #![deny(clippy::wildcard_enum_match_arm)]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -131,6 +132,16 @@ impl NativeProtocol {
             }
             Body::CommitOffsets(body) => decode::commit_offsets(body),
             Body::FetchOffsets(body) => decode::fetch_offsets(body),
+            Body::GroupHeartbeat(body) => decode::groups::group_heartbeat(body),
+            Body::CloseConsumer(body) => decode::groups::close_consumer(body),
+            Body::ProposeAssignment(body) => decode::groups::propose_assignment(body),
+            Body::CreateGroup(body) => Ok(decode::groups::create_group(body)),
+            Body::AlterGroup(body) => Ok(decode::groups::alter_group(body)),
+            Body::DeleteGroup(body) => Ok(decode::groups::delete_group(body)),
+            Body::DescribeGroup(body) => Ok(decode::groups::describe_group(body)),
+            Body::ListGroups(body) => Ok(decode::groups::list_groups(body)),
+            Body::EvictMember(body) => decode::groups::evict_member(body),
+            Body::Step(body) => decode::groups::step(body),
         };
         match decoded {
             Ok(decoded) => Decision::Request {
@@ -157,7 +168,10 @@ impl Protocol for NativeProtocol {
         };
         match request.body {
             Some(Body::Hello(hello)) => match self.hello(&hello) {
-                Ok(answer) => Greeting::Welcome(encode::body(id, Answer::Hello(answer))),
+                Ok(answer) => Greeting::Welcome {
+                    answer: encode::body(id, Answer::Hello(answer)),
+                    software: software(&hello),
+                },
                 Err(error) => refuse(error),
             },
             Some(Body::Ping(ping)) => match pong(ping) {
@@ -178,7 +192,17 @@ impl Protocol for NativeProtocol {
                 | Body::AlterTopic(_)
                 | Body::TrimTopic(_)
                 | Body::CommitOffsets(_)
-                | Body::FetchOffsets(_),
+                | Body::FetchOffsets(_)
+                | Body::GroupHeartbeat(_)
+                | Body::CloseConsumer(_)
+                | Body::ProposeAssignment(_)
+                | Body::CreateGroup(_)
+                | Body::AlterGroup(_)
+                | Body::DeleteGroup(_)
+                | Body::DescribeGroup(_)
+                | Body::ListGroups(_)
+                | Body::EvictMember(_)
+                | Body::Step(_),
             ) => refuse(protocol_error("the first request of a connection must be Hello")),
             None => refuse(guard_error(GuardError::UnknownRequest)),
         }
@@ -298,6 +322,12 @@ fn unsupported_version(hello: &v1::HelloRequest) -> ApiError {
             versions: Some((PROTOCOL_VERSION, PROTOCOL_VERSION)),
             ..ErrorDetails::default()
         })
+}
+
+/// Name and version of a client, for people.
+fn software(hello: &v1::HelloRequest) -> Arc<str> {
+    let text = format!("{} {}", cut(&hello.client_name), cut(&hello.client_version));
+    Arc::from(text.trim_ascii())
 }
 
 fn cut(text: &str) -> String {

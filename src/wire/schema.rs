@@ -11,6 +11,8 @@ pub(super) enum Kind {
     U32,
     /// `int32`.
     I32,
+    /// `repeated uint32`, packed or not.
+    U32s,
     /// `bool`.
     Bool,
     /// An enum.
@@ -78,6 +80,16 @@ message!(REQUEST = "Request" {
     describe_cluster = 23: Kind::Message(&DESCRIBE_CLUSTER),
     commit_offsets = 30: Kind::Message(&COMMIT_OFFSETS),
     fetch_offsets = 31: Kind::Message(&FETCH_OFFSETS),
+    group_heartbeat = 32: Kind::Message(&GROUP_HEARTBEAT),
+    close_consumer = 33: Kind::Message(&CLOSE_CONSUMER),
+    propose_assignment = 34: Kind::Message(&PROPOSE_ASSIGNMENT),
+    create_group = 35: Kind::Message(&CREATE_GROUP),
+    alter_group = 36: Kind::Message(&ALTER_GROUP),
+    delete_group = 37: Kind::Message(&DELETE_GROUP),
+    describe_group = 38: Kind::Message(&DESCRIBE_GROUP),
+    list_groups = 39: Kind::Message(&LIST_GROUPS),
+    evict_member = 40: Kind::Message(&EVICT_MEMBER),
+    step = 41: Kind::Message(&STEP),
 });
 
 message!(HELLO = "HelloRequest" {
@@ -206,6 +218,8 @@ message!(FETCH = "FetchRequest" {
     min_bytes = 2: Kind::U32,
     max_bytes = 3: Kind::U32,
     form = 4: Kind::Enum,
+    group = 5: Kind::String,
+    member = 6: Kind::Message(&GROUP_MEMBER),
     partitions = 15: Kind::Message(&FETCH_PARTITION),
 });
 
@@ -220,6 +234,7 @@ message!(DESCRIBE_CLUSTER = "DescribeClusterRequest" {});
 
 message!(COMMIT_OFFSETS = "CommitOffsetsRequest" {
     group = 1: Kind::String,
+    member = 2: Kind::Message(&GROUP_MEMBER),
     offsets = 15: Kind::Message(&OFFSET_TO_COMMIT),
 });
 
@@ -233,4 +248,97 @@ message!(OFFSET_TO_COMMIT = "OffsetToCommit" {
 message!(FETCH_OFFSETS = "FetchOffsetsRequest" {
     group = 1: Kind::String,
     partitions = 15: Kind::Message(&TOPIC_PARTITION),
+});
+
+message!(GROUP_MEMBER = "GroupMember" {
+    member_id = 1: Kind::String,
+    member_epoch = 2: Kind::U32,
+    instance_id = 3: Kind::String,
+});
+
+message!(TOPIC_PARTITIONS = "TopicPartitions" {
+    topic = 1: Kind::String,
+    topic_id = 2: Kind::Bytes,
+    partitions = 3: Kind::U32s,
+});
+
+message!(GROUP_HEARTBEAT = "GroupHeartbeatRequest" {
+    group = 1: Kind::String,
+    member_id = 2: Kind::String,
+    member_epoch = 3: Kind::U32,
+    revision = 4: Kind::U64,
+    instance_id = 5: Kind::String,
+    client_id = 6: Kind::String,
+    max_wait_ms = 7: Kind::U32,
+    subscription = 8: Kind::Message(&SUBSCRIPTION),
+    owned = 9: Kind::Message(&OWNED_PARTITIONS),
+});
+
+message!(SUBSCRIPTION = "Subscription" {
+    topics = 1: Kind::String,
+    patterns = 2: Kind::String,
+});
+
+message!(OWNED_PARTITIONS = "OwnedPartitions" {
+    topics = 1: Kind::Message(&TOPIC_PARTITIONS),
+});
+
+message!(CLOSE_CONSUMER = "CloseConsumerRequest" {
+    group = 1: Kind::String,
+    member = 2: Kind::Message(&GROUP_MEMBER),
+    offsets = 15: Kind::Message(&OFFSET_TO_COMMIT),
+});
+
+message!(PROPOSE_ASSIGNMENT = "ProposeAssignmentRequest" {
+    group = 1: Kind::String,
+    member = 2: Kind::Message(&GROUP_MEMBER),
+    group_epoch = 3: Kind::U32,
+    assignments = 15: Kind::Message(&MEMBER_ASSIGNMENT),
+});
+
+message!(MEMBER_ASSIGNMENT = "MemberAssignment" {
+    member_id = 1: Kind::String,
+    partitions = 2: Kind::Message(&TOPIC_PARTITIONS),
+});
+
+message!(CREATE_GROUP = "CreateGroupRequest" {
+    group = 1: Kind::String,
+    configs = 2: Kind::Message(&CONFIG_ENTRY),
+});
+
+message!(ALTER_GROUP = "AlterGroupRequest" {
+    group = 1: Kind::String,
+    set = 2: Kind::Message(&CONFIG_ENTRY),
+    unset = 3: Kind::String,
+});
+
+message!(DELETE_GROUP = "DeleteGroupRequest" {
+    group = 1: Kind::String,
+});
+
+message!(DESCRIBE_GROUP = "DescribeGroupRequest" {
+    group = 1: Kind::String,
+});
+
+message!(LIST_GROUPS = "ListGroupsRequest" {
+    cursor = 1: Kind::String,
+    count = 2: Kind::U32,
+    match = 3: Kind::String,
+});
+
+message!(EVICT_MEMBER = "EvictMemberRequest" {
+    group = 1: Kind::String,
+    member_id = 2: Kind::String,
+    instance_id = 3: Kind::String,
+    reason = 4: Kind::String,
+});
+
+message!(STEP = "StepRequest" {
+    group = 1: Kind::String,
+    member = 2: Kind::Message(&GROUP_MEMBER),
+    producer_id = 3: Kind::I64,
+    producer_epoch = 4: Kind::I32,
+    sequence = 5: Kind::I32,
+    offsets = 6: Kind::Message(&OFFSET_TO_COMMIT),
+    appends = 15: Kind::Message(&PRODUCE_PARTITION),
 });

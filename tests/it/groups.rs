@@ -308,6 +308,7 @@ async fn refused_commit(peer: &mut Peer, items: &[(&str, u32, i64)]) -> v1::Erro
     };
     let request = v1::CommitOffsetsRequest {
         group: "g".to_owned(),
+        member: None,
         offsets: items.iter().map(item).collect(),
     };
     peer.ask(9, Body::CommitOffsets(request)).await;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use naru::api::{Outcome, Request, Service};
+use naru::api::{self, Outcome, Request, Service};
 use naru::broker::{self, Broker, Recovered};
-use naru::model::{BrokerId, DurableState, Lsn};
+use naru::model::{BrokerId, ConnectionId, DurableState, Lsn};
 use naru::net::frame::FrameReader;
 use naru::net::{Counters, Parts, Settings, bind, start};
 use naru::pb::v1;
@@ -36,9 +36,11 @@ pub(crate) struct Server {
 pub(crate) struct Fake<F>(pub(crate) F);
 
 impl<F: Fn(Request) -> Outcome + Send + Sync + 'static> Service for Fake<F> {
-    fn handle(&self, request: Request) -> Outcome {
+    fn handle(&self, request: Request, _from: &api::Peer) -> Outcome {
         (self.0)(request)
     }
+
+    fn disconnected(&self, _connection: ConnectionId) {}
 }
 
 /// A server over a service of the test's own, with a durable state that the test moves.

@@ -40,7 +40,7 @@ fn delete(name: &str, id: Option<TopicId>) -> Request {
 #[test]
 fn whoever_sees_a_topic_waits_until_it_is_durable() {
     let rig = Rig::manual();
-    let (lsn, reply) = waits(rig.broker.handle(create("t", 1)));
+    let (lsn, reply) = waits(rig.broker.receive(create("t", 1)));
     assert!(reply.is_ok() && lsn > rig.durable());
     let requests = [
         create("t", 1),
@@ -53,7 +53,7 @@ fn whoever_sees_a_topic_waits_until_it_is_durable() {
     ];
     for request in requests {
         let name = request.kind().name();
-        assert_eq!(waits(rig.broker.handle(request)).0, lsn, "{name}");
+        assert_eq!(waits(rig.broker.receive(request)).0, lsn, "{name}");
     }
 }
 
@@ -213,7 +213,7 @@ async fn a_time_is_answered_with_the_record_that_begins_it_or_with_the_high_wate
         let list = ListOffsets {
             partitions: partitions.to_vec(),
         };
-        let Outcome::Later(reply) = rig.broker.handle(Request::ListOffsets(list)) else {
+        let Outcome::Later(reply) = rig.broker.receive(Request::ListOffsets(list)) else {
             panic!("a lookup by time must not be answered on the caller's thread");
         };
         match reply.await {
@@ -244,13 +244,13 @@ async fn a_time_is_answered_with_the_record_that_begins_it_or_with_the_high_wate
 #[tokio::test]
 async fn a_lookup_by_time_in_a_topic_that_is_not_durable_yet_waits_for_it() {
     let rig = Rig::manual();
-    waits(rig.broker.handle(create("t", 1))).1.unwrap();
+    waits(rig.broker.receive(create("t", 1))).1.unwrap();
     let partitions = vec![ListOffsetsPartition {
         partition: named("t", 0),
         spec: OffsetSpec::AtTimestamp(Timestamp(0)),
     }];
     let asked = Request::ListOffsets(ListOffsets { partitions });
-    let Outcome::Later(mut reply) = rig.broker.handle(asked) else {
+    let Outcome::Later(mut reply) = rig.broker.receive(asked) else {
         panic!("a lookup by time must not be answered on the caller's thread");
     };
     let look = std::future::poll_fn(|context| std::task::Poll::Ready(reply.as_mut().poll(context)));
@@ -301,7 +301,9 @@ fn a_topic_made_again_under_its_name_is_another_one() {
 fn producer_ids_are_reserved_durably_before_they_are_handed_out() {
     let rig = Rig::manual();
     let ask = |current| {
-        let outcome = rig.broker.handle(Request::InitProducer(InitProducer { current }));
+        let outcome = rig
+            .broker
+            .receive(Request::InitProducer(InitProducer { current }));
         let (lsn, reply) = waits(outcome);
         match reply.unwrap() {
             Response::InitProducer(producer) => (lsn, producer),
@@ -355,7 +357,7 @@ fn a_broker_says_who_and_how_it_is_also_before_anything_is_durable() {
     rig.create("payments", 1);
     rig.clock.advance(Duration::from_secs(5));
     // In memory, not durable: this answer does not wait.
-    rig.broker.handle(create("later", 1));
+    rig.broker.receive(create("later", 1));
     let Ok(Response::DescribeCluster(described)) = rig.ask(Request::DescribeCluster(DescribeCluster)) else {
         panic!("no answer");
     };

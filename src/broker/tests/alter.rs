@@ -42,7 +42,7 @@ fn batch_to(topic: &str, partition: u32) -> ProducePartition {
 impl Rig {
     /// Makes everything durable on the way.
     fn alter(&self, alter: AlterTopic) -> Result<AlteredTopic, ApiError> {
-        let (_, reply) = waits(self.broker.handle(Request::AlterTopic(alter)));
+        let (_, reply) = waits(self.broker.receive(Request::AlterTopic(alter)));
         self.store.make_all_durable();
         match reply? {
             Response::AlterTopic(altered) => Ok(altered),
@@ -79,7 +79,7 @@ fn a_change_is_answered_when_it_is_durable_and_whoever_sees_it_waits_too() {
         partitions: 2,
         ..set("t", &[("max.message.bytes", "1024")])
     };
-    let (lsn, reply) = waits(rig.broker.handle(Request::AlterTopic(change.clone())));
+    let (lsn, reply) = waits(rig.broker.receive(Request::AlterTopic(change.clone())));
     assert!(lsn > rig.durable(), "the answer waits");
     let Ok(Response::AlterTopic(altered)) = reply else {
         panic!("{reply:?}");
@@ -93,7 +93,7 @@ fn a_change_is_answered_when_it_is_durable_and_whoever_sees_it_waits_too() {
     });
     for request in [describe, unchanged, only_asked] {
         let name = request.kind().name();
-        assert_eq!(waits(rig.broker.handle(request)).0, lsn, "{name}");
+        assert_eq!(waits(rig.broker.receive(request)).0, lsn, "{name}");
     }
     // Refused by a rule that is not durable yet, and taken by a partition that is not.
     let large = item(named("t", 0), ProducePayload::Raw(batch(200, None)));
@@ -145,7 +145,7 @@ async fn who_waits_at_a_new_partition_is_told_when_its_topic_goes() {
     rig.create("t", 1);
     rig.alter(grow("t", 2)).unwrap();
     let wait = Duration::from_secs(20);
-    let Outcome::Later(mut parked) = rig.broker.handle(fetch(FetchForm::Raw, wait, &[("t", 1, 0)])) else {
+    let Outcome::Later(mut parked) = rig.broker.receive(fetch(FetchForm::Raw, wait, &[("t", 1, 0)])) else {
         panic!("there is nothing to read yet");
     };
     let moment = tokio::time::timeout(Duration::from_secs(1), &mut parked).await;

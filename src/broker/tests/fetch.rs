@@ -193,7 +193,7 @@ async fn a_parked_fetch_is_woken_by_a_durable_append_to_any_of_its_partitions() 
     let rig = Rig::manual();
     rig.create("t", 2);
     let asked = fetch(FetchForm::Raw, WAIT, &[("t", 0, 0), ("t", 1, 0)]);
-    let mut parked = later(rig.broker.handle(asked));
+    let mut parked = later(rig.broker.receive(asked));
     assert_eq!(look(&mut parked).await, None);
     let item = ProducePartition {
         partition: named("t", 1),
@@ -211,7 +211,7 @@ async fn a_parked_fetch_is_woken_by_a_durable_append_to_any_of_its_partitions() 
 async fn what_becomes_durable_before_the_first_poll_is_not_missed() {
     let rig = Rig::manual();
     rig.create("t", 1);
-    let mut parked = later(rig.broker.handle(fetch(FetchForm::Raw, WAIT, &[("t", 0, 0)])));
+    let mut parked = later(rig.broker.receive(fetch(FetchForm::Raw, WAIT, &[("t", 0, 0)])));
     let (lsn, _) = rig.produce(Acks::Fsync, raw("t", 2));
     rig.store.make_durable(lsn);
     let all = fetched(look(&mut parked).await.unwrap());
@@ -230,12 +230,12 @@ async fn a_fetch_waits_for_min_bytes_and_answers_with_less_when_the_time_is_up()
         min_bytes: 3 * size,
         ..asked
     };
-    let mut parked = later(rig.broker.handle(Request::Fetch(asked.clone())));
+    let mut parked = later(rig.broker.receive(Request::Fetch(asked.clone())));
     for _ in 0..2 {
         assert_eq!(look(&mut parked).await, None);
         assert!(rig.produce(Acks::Fsync, raw("t", 2)).1.is_ok());
     }
-    let mut early = later(rig.broker.handle(Request::Fetch(asked)));
+    let mut early = later(rig.broker.receive(Request::Fetch(asked)));
     assert_eq!(look(&mut early).await, None);
     // Its time is up: it comes with what there is.
     let all = fetched(tokio::time::timeout(WAIT, &mut parked).await.unwrap());
@@ -250,7 +250,7 @@ async fn the_longest_wait_is_bounded() {
     let rig = Rig::new();
     rig.create("t", 1);
     let wait = Duration::from_millis(1 << 31);
-    let parked = later(rig.broker.handle(fetch(FetchForm::Raw, wait, &[("t", 0, 0)])));
+    let parked = later(rig.broker.receive(fetch(FetchForm::Raw, wait, &[("t", 0, 0)])));
     let bound = rig.settings.fetch_wait_max + MOMENT;
     let all = fetched(tokio::time::timeout(bound, parked).await.unwrap());
     assert_eq!(all[0].as_ref().unwrap().next_offset, offset(0));
@@ -275,13 +275,13 @@ async fn deleting_the_topic_wakes_a_parked_fetch_once_the_deletion_is_durable() 
     let rig = Rig::manual();
     rig.create("t", 2);
     let asked = fetch(FetchForm::Raw, WAIT, &[("t", 0, 0), ("t", 1, 0)]);
-    let mut parked = later(rig.broker.handle(asked));
+    let mut parked = later(rig.broker.receive(asked));
     assert_eq!(look(&mut parked).await, None);
     let delete = Request::DeleteTopic(DeleteTopic {
         name: "t".to_owned(),
         id: None,
     });
-    let (lsn, reply) = waits(rig.broker.handle(delete));
+    let (lsn, reply) = waits(rig.broker.receive(delete));
     assert!(reply.is_ok() && lsn > rig.durable());
     assert_eq!(
         look(&mut parked).await,
@@ -305,14 +305,14 @@ async fn nobody_is_told_that_a_topic_is_gone_before_its_deletion_is_durable() {
     rig.create("t", 1);
     let asked = fetch(FetchForm::Raw, WAIT, &[("t", 0, 0)]);
     // Looked up before the deletion, looked at behind it.
-    let mut parked = later(rig.broker.handle(asked.clone()));
+    let mut parked = later(rig.broker.receive(asked.clone()));
     let delete = Request::DeleteTopic(DeleteTopic {
         name: "t".to_owned(),
         id: None,
     });
-    let (lsn, _) = waits(rig.broker.handle(delete));
+    let (lsn, _) = waits(rig.broker.receive(delete));
     assert_eq!(look(&mut parked).await, None);
-    let (waits_for, reply) = waits(rig.broker.handle(asked));
+    let (waits_for, reply) = waits(rig.broker.receive(asked));
     assert_eq!(waits_for, lsn);
     rig.store.make_durable(lsn);
     for reply in [reply, look(&mut parked).await.unwrap()] {
@@ -330,7 +330,7 @@ async fn a_log_that_needs_the_disk_is_read_later() {
     rig.create("t", 1);
     assert!(rig.produce(Acks::Fsync, raw("t", 2)).1.is_ok());
     for wait in [Duration::ZERO, WAIT] {
-        let mut read = later(rig.broker.handle(fetch(FetchForm::Raw, wait, &[("t", 0, 1)])));
+        let mut read = later(rig.broker.receive(fetch(FetchForm::Raw, wait, &[("t", 0, 1)])));
         let all = fetched(look(&mut read).await.unwrap());
         assert_eq!(all[0].as_ref().unwrap().next_offset, offset(2));
     }

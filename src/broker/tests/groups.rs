@@ -18,6 +18,7 @@ fn place(partition: TopicPartition, offset: i64) -> OffsetToCommit {
 
 fn commit_of(group: &str, offsets: Vec<OffsetToCommit>) -> Request {
     Request::CommitOffsets(CommitOffsets {
+        member: None,
         group: group.to_owned(),
         offsets,
     })
@@ -136,15 +137,15 @@ fn a_group_lags_by_what_it_can_still_read() {
 fn whoever_sees_a_commit_waits_until_it_is_durable() {
     let rig = Rig::manual();
     filled(&rig, "t", 9);
-    let (lsn, reply) = waits(rig.broker.handle(commit_of("g", vec![place(named("t", 0), 4)])));
+    let (lsn, reply) = waits(rig.broker.receive(commit_of("g", vec![place(named("t", 0), 4)])));
     assert!(reply.is_ok() && lsn > rig.durable());
-    assert_eq!(waits(rig.broker.handle(offsets_of("g", vec![]))).0, lsn);
+    assert_eq!(waits(rig.broker.receive(offsets_of("g", vec![]))).0, lsn);
     assert_eq!(
-        waits(rig.broker.handle(offsets_of("g", vec![named("t", 0)]))).0,
+        waits(rig.broker.receive(offsets_of("g", vec![named("t", 0)]))).0,
         lsn
     );
     // A refusal may have been decided by what is not durable yet.
-    let beyond = waits(rig.broker.handle(commit_of("", vec![place(named("t", 0), 4)])));
+    let beyond = waits(rig.broker.receive(commit_of("", vec![place(named("t", 0), 4)])));
     assert_eq!((beyond.0, code(beyond.1)), (lsn, ErrorCode::InvalidName));
 }
 
@@ -155,7 +156,10 @@ fn an_offset_outside_of_its_partition_is_refused() {
     // Sequenced, but nobody can have read it.
     rig.produce(Acks::Fsync, raw("t", 1)).1.unwrap();
     for bad in [10, -1, i64::MIN, i64::MAX] {
-        let (_, reply) = waits(rig.broker.handle(commit_of("g", vec![place(named("t", 0), bad)])));
+        let (_, reply) = waits(
+            rig.broker
+                .receive(commit_of("g", vec![place(named("t", 0), bad)])),
+        );
         let error = reply.unwrap_err();
         assert_eq!(error.code, ErrorCode::OffsetOutOfRange, "{bad}");
         assert!(error.code.is_definite());
@@ -166,7 +170,7 @@ fn an_offset_outside_of_its_partition_is_refused() {
     rig.store.make_all_durable();
     assert_eq!(committed(&rig, "g"), []);
     let behind_the_last = commit_of("g", vec![place(named("t", 0), 10), place(named("t", 1), 0)]);
-    assert!(waits(rig.broker.handle(behind_the_last)).1.is_ok());
+    assert!(waits(rig.broker.receive(behind_the_last)).1.is_ok());
 }
 
 #[test]

@@ -81,12 +81,12 @@ impl Life {
 
     /// What its answer waits for, and the answer.
     fn outcome(&mut self, request: Request) -> (Lsn, Reply) {
-        let mut outcome = self.broker.handle(request);
+        let mut outcome = self.broker.receive(request);
         while let Outcome::Blocked { request, .. } = outcome {
             self.inline.make_journal_file().unwrap();
             self.make_durable();
             self.inline.applier_round(true).unwrap();
-            outcome = self.broker.handle(request);
+            outcome = self.broker.receive(request);
         }
         waits(outcome)
     }
@@ -190,6 +190,7 @@ fn a_restart_leaves_nothing_and_old_places_are_out_of_range() {
     life.make_durable();
     assert!(life.produce(sequenced("m", producer, 0, 5)).1.duplicate);
     let commit = Request::CommitOffsets(CommitOffsets {
+        member: None,
         group: "g".to_owned(),
         offsets: vec![OffsetToCommit {
             partition: named("m", 0),

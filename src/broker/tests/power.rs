@@ -74,12 +74,12 @@ impl Life {
 
     /// Makes room first if there is none.
     fn ask(&mut self, request: Request) -> Response {
-        let mut outcome = self.broker.handle(request);
+        let mut outcome = self.broker.receive(request);
         while let Outcome::Blocked { request, .. } = outcome {
             self.inline.make_journal_file().unwrap();
             self.make_durable();
             self.inline.applier_round(true).unwrap();
-            outcome = self.broker.handle(request);
+            outcome = self.broker.receive(request);
         }
         waits(outcome).1.unwrap()
     }
@@ -143,6 +143,7 @@ fn commit(group: &str, topics: &[&str], at: i64) -> Request {
         metadata: "x".repeat(300),
     });
     Request::CommitOffsets(CommitOffsets {
+        member: None,
         group: group.to_owned(),
         offsets: offsets.collect(),
     })

@@ -369,7 +369,7 @@ async fn a_produce_without_a_permit_is_handed_back_and_succeeds_when_there_is_ro
     let value = "x".repeat(30 << 10);
     let (lsn, _) = rig.produce(Acks::Fsync, structured("t", &[&value], None));
     let asked = request(Acks::Fsync, vec![structured("t", &[&value], None)]);
-    let Outcome::Blocked { request, retry } = rig.broker.handle(asked.clone()) else {
+    let Outcome::Blocked { request, retry } = rig.broker.receive(asked.clone()) else {
         panic!("admitted beyond the budget");
     };
     assert_eq!(request, asked);
@@ -378,7 +378,7 @@ async fn a_produce_without_a_permit_is_handed_back_and_succeeds_when_there_is_ro
     tokio::time::timeout(Duration::from_secs(10), retry)
         .await
         .unwrap();
-    let (lsn, reply) = waits(rig.broker.handle(request));
+    let (lsn, reply) = waits(rig.broker.receive(request));
     assert!(reply.is_ok() && lsn > rig.durable());
     rig.store.make_durable(lsn);
     assert_eq!(rig.visible("t"), 2);
@@ -424,12 +424,12 @@ async fn small_compressed_batches_are_validated_where_they_arrive_and_many_of_th
     for batches in [1, 8, 9, 1_000] {
         let mut outcome = rig
             .broker
-            .handle(request(Acks::Fsync, vec![compressed("t", 5); batches]));
+            .receive(request(Acks::Fsync, vec![compressed("t", 5); batches]));
         let elsewhere = matches!(outcome, Outcome::Blocked { .. });
         assert_eq!(elsewhere, batches > 8, "{batches}");
         if let Outcome::Blocked { request, retry } = outcome {
             retry.await;
-            outcome = rig.broker.handle(request);
+            outcome = rig.broker.receive(request);
         }
         let (_, reply) = waits(outcome);
         let Ok(Response::Produce(Produced { partitions })) = reply else {
@@ -438,7 +438,7 @@ async fn small_compressed_batches_are_validated_where_they_arrive_and_many_of_th
         assert!(partitions.iter().all(Result::is_ok), "{batches}");
     }
     // To be read as records it is decompressed elsewhere, too; as it is, it needs no thread.
-    let read = |form| rig.broker.handle(fetch(form, Duration::ZERO, &[("t", 0, 1)]));
+    let read = |form| rig.broker.receive(fetch(form, Duration::ZERO, &[("t", 0, 1)]));
     assert!(matches!(read(FetchForm::Raw), Outcome::AfterLsn { .. }));
     let Outcome::Later(records) = read(FetchForm::Structured) else {
         panic!("records were decompressed on the caller's thread");
@@ -448,7 +448,7 @@ async fn small_compressed_batches_are_validated_where_they_arrive_and_many_of_th
     // One that holds more than a thread of connections should look at.
     let large = compressed("t", 1_000);
     assert!(large.payload.bytes() < 16 << 10);
-    let outcome = rig.broker.handle(request(Acks::Fsync, vec![large]));
+    let outcome = rig.broker.receive(request(Acks::Fsync, vec![large]));
     assert!(matches!(outcome, Outcome::Blocked { .. }));
     assert_eq!(rig.visible("t"), 5 * (1 + 8 + 9 + 1_000));
 }

@@ -17,7 +17,7 @@ impl Rig {
             .iter()
             .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
             .collect();
-        let (_, reply) = waits(self.broker.handle(Request::CreateTopic(create)));
+        let (_, reply) = waits(self.broker.receive(Request::CreateTopic(create)));
         reply.unwrap();
         self.store.make_all_durable();
     }
@@ -27,7 +27,7 @@ impl Rig {
             partition: named(topic, 0),
             to,
         }];
-        let (lsn, reply) = waits(self.broker.handle(Request::TrimTopic(TrimTopic { partitions })));
+        let (lsn, reply) = waits(self.broker.receive(Request::TrimTopic(TrimTopic { partitions })));
         let Ok(Response::TrimTopic(mut results)) = reply else {
             panic!("{reply:?}")
         };

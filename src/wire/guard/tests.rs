@@ -86,8 +86,11 @@ fn the_table_is_what_the_proto_files_say() {
                     scalar => {
                         let repeated = field.label().as_str_name() == "LABEL_REPEATED";
                         let has_length = matches!(scalar, "TYPE_STRING" | "TYPE_BYTES");
-                        assert!(!repeated || has_length, "packed fields need a kind of their own");
-                        scalar.to_owned()
+                        if repeated && !has_length {
+                            format!("packed {scalar}")
+                        } else {
+                            scalar.to_owned()
+                        }
                     }
                 };
                 (field.number(), (field.name(), kind))
@@ -102,6 +105,7 @@ fn the_table_is_what_the_proto_files_say() {
                     Kind::I64 => "TYPE_INT64",
                     Kind::U32 => "TYPE_UINT32",
                     Kind::I32 => "TYPE_INT32",
+                    Kind::U32s => "packed TYPE_UINT32",
                     Kind::Bool => "TYPE_BOOL",
                     Kind::Enum => "TYPE_ENUM",
                     Kind::String => "TYPE_STRING",

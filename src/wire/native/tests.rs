@@ -36,6 +36,7 @@ fn hello() -> v1::HelloRequest {
         version_min: 1,
         version_max: 1,
         client_name: "test".to_owned(),
+        client_version: "1.2".to_owned(),
         ..Default::default()
     }
 }
@@ -80,9 +81,10 @@ fn wrong_field(body: Body) -> String {
 
 #[test]
 fn hello_is_answered_with_identity_and_limits() {
-    let Greeting::Welcome(answer) = protocol().greet(frame(Body::Hello(hello()))) else {
+    let Greeting::Welcome { answer, software } = protocol().greet(frame(Body::Hello(hello()))) else {
         panic!("refused");
     };
+    assert_eq!(&*software, "test 1.2");
     let Some(Answer::Hello(answer)) = response(&answer).body else {
         panic!("no hello");
     };
@@ -131,7 +133,7 @@ fn hello_with_other_versions_is_refused_with_ours() {
     };
     assert!(matches!(
         protocol().greet(frame(Body::Hello(newer))),
-        Greeting::Welcome(_)
+        Greeting::Welcome { .. }
     ));
 }
 
@@ -143,7 +145,10 @@ fn hello_to_another_cluster_is_refused() {
             ..hello()
         }))
     };
-    assert!(matches!(protocol().greet(expecting("c1")), Greeting::Welcome(_)));
+    assert!(matches!(
+        protocol().greet(expecting("c1")),
+        Greeting::Welcome { .. }
+    ));
     assert_eq!(refusal(protocol().greet(expecting("c2"))).name, "WRONG_CLUSTER");
 }
 
@@ -434,6 +439,7 @@ fn commits_and_what_they_ask_back_are_decoded() {
     let commit = |offsets| {
         Body::CommitOffsets(v1::CommitOffsetsRequest {
             group: "g".to_owned(),
+            member: None,
             offsets,
         })
     };
