@@ -531,7 +531,7 @@ impl TryFrom<pb::DescribeTopicResponse> for TopicDescription {
     }
 }
 
-fn config_entries(entries: Vec<(String, String)>) -> Vec<pb::ConfigEntry> {
+pub(super) fn config_entries(entries: Vec<(String, String)>) -> Vec<pb::ConfigEntry> {
     let entry = |(name, value)| pb::ConfigEntry {
         name,
         value,

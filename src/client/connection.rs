@@ -209,8 +209,9 @@ impl Connection {
         timeout: Duration,
     ) -> Result<ResponseBody, Error> {
         let slots = match body {
-            // A fetch may be parked at the broker, where it does not count as running.
+            // A fetch may be parked at the broker, where it does not count as running, and so may a heartbeat that waits.
             RequestBody::Fetch(_) => &self.parked,
+            RequestBody::GroupHeartbeat(ref beat) if beat.max_wait_ms > 0 => &self.parked,
             _ => &self.running,
         };
         let mut sent = None;

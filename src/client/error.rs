@@ -169,6 +169,13 @@ impl Error {
         }
     }
 
+    /// The same request does not succeed before the member that made it has sent a heartbeat or has joined again.
+    pub(super) fn concerns_membership(&self) -> bool {
+        self.broker().is_some_and(|error| {
+            error.class == ErrorClass::Rejoin || error.code == Some(ErrorCode::StaleMemberEpoch)
+        })
+    }
+
     /// True if the broker may have done what was asked although the call failed.
     pub fn may_have_taken_effect(&self) -> bool {
         match self {

@@ -151,16 +151,19 @@ impl Client {
         group: &str,
         offsets: Vec<OffsetToCommit>,
     ) -> Result<Timestamp, Error> {
-        let offsets = offsets.into_iter().map(|item| pb::OffsetToCommit {
-            partition: Some(partition(item.topic, item.topic_id, item.partition)),
-            offset: item.offset.get(),
-            leader_epoch: item.leader_epoch.map(|epoch| epoch.0),
-            metadata: item.metadata,
-        });
+        self.commit(group, None, offsets).await
+    }
+
+    pub(super) async fn commit(
+        &self,
+        group: &str,
+        member: Option<pb::GroupMember>,
+        offsets: Vec<OffsetToCommit>,
+    ) -> Result<Timestamp, Error> {
         let body = RequestBody::CommitOffsets(pb::CommitOffsetsRequest {
             group: group.to_owned(),
-            member: None,
-            offsets: offsets.collect(),
+            member,
+            offsets: items_to_commit(offsets),
         });
         match self.link.call("commit offsets", body, Repeat::Safe).await? {
             ResponseBody::CommitOffsets(committed) => Ok(Timestamp(committed.committed_ms)),
@@ -183,7 +186,7 @@ impl Client {
         }
         let asked = partitions
             .iter()
-            .map(|index| partition(topic.to_owned(), None, PartitionId(*index)));
+            .map(|index| place(topic.to_owned(), None, PartitionId(*index)));
         let found = self.call_fetch_offsets(group, asked.collect()).await?;
         if found.len() != partitions.len() {
             return Err(decode(
@@ -268,7 +271,17 @@ impl TryFrom<pb::GroupOffset> for GroupOffset {
     }
 }
 
-fn partition(topic: String, id: Option<TopicId>, index: PartitionId) -> pb::TopicPartition {
+pub(super) fn items_to_commit(offsets: Vec<OffsetToCommit>) -> Vec<pb::OffsetToCommit> {
+    let item = |item: OffsetToCommit| pb::OffsetToCommit {
+        partition: Some(place(item.topic, item.topic_id, item.partition)),
+        offset: item.offset.get(),
+        leader_epoch: item.leader_epoch.map(|epoch| epoch.0),
+        metadata: item.metadata,
+    };
+    offsets.into_iter().map(item).collect()
+}
+
+pub(super) fn place(topic: String, id: Option<TopicId>, index: PartitionId) -> pb::TopicPartition {
     let topic_id = id.map(|id| Bytes::copy_from_slice(id.as_bytes()));
     pb::TopicPartition {
         topic,

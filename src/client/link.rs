@@ -142,14 +142,16 @@ impl Link {
         let mut failures = 0;
         loop {
             let left = deadline.saturating_sub(self.clock.mono());
-            let error = match self.attempt(what, body.clone(), left).await {
+            let error = match self.call_once(what, body.clone(), left).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
             unknown_attempt |= error.may_have_taken_effect();
             failures += 1;
             let pause = pause_after(&error, self.backoff(), failures);
-            let repeatable = error.is_retriable() && (repeat == Repeat::Safe || !unknown_attempt);
+            let repeatable = error.is_retriable()
+                && !error.concerns_membership()
+                && (repeat == Repeat::Safe || !unknown_attempt);
             if !repeatable || self.clock.mono() + pause >= deadline {
                 return Err(if unknown_attempt {
                     error.after_unknown_attempt()
@@ -161,20 +163,21 @@ impl Link {
         }
     }
 
-    async fn attempt(
+    /// Makes one request, once.
+    pub(super) async fn call_once(
         &self,
         what: &'static str,
         body: RequestBody,
-        left: Duration,
+        timeout: Duration,
     ) -> Result<ResponseBody, Error> {
-        let connection = tokio::time::timeout(left, self.connection()).await;
+        let connection = tokio::time::timeout(timeout, self.connection()).await;
         let connection = connection.unwrap_or(Err(Error::Timeout {
             what,
-            after: left,
+            after: timeout,
             may_have_taken_effect: false,
             cause: None,
         }))?;
-        connection.call(what, body, left).await
+        connection.call(what, body, timeout).await
     }
 }
 

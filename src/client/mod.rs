@@ -43,11 +43,14 @@ mod connection;
 mod consumer;
 mod error;
 mod fetcher;
+mod group_admin;
 mod groups;
 mod link;
+mod members;
 mod partitioner;
 mod producer;
 mod reader;
+mod step;
 mod typed;
 
 use std::sync::Arc;
@@ -63,12 +66,21 @@ pub use cluster::{ClusterDescription, ClusterLimits};
 pub use config::{ClientBuilder, DEFAULT_PORT};
 pub use consumer::{Consumer, ConsumerBuilder};
 pub use error::{BrokerError, Error, NoPlace};
+pub use group_admin::{
+    AlteredGroup, CreatedGroup, Evict, EvictedMember, GroupDescription, GroupListing, GroupMemberDescription,
+    GroupPage, GroupPartitionDescription, ListGroupsOptions,
+};
 pub use groups::{CommittedOffset, GroupOffset, LostRange, OffsetToCommit, Reset, ResumePoint};
+pub use members::{
+    AssignedPartition, ClosedConsumer, GroupHeartbeat, GroupMember, MemberRole, Membership, ProposalMember,
+    ProposalWanted, Subscription, TopicPartition,
+};
 pub use producer::{
     BatchMetadata, BatchTicket, PreparedBatch, PreparedTopic, Producer, ProducerBuilder, ProducerRecord,
     RecordMetadata, Ticket,
 };
 pub use reader::{ConsumedBatch, ConsumedRecord, PartitionReader, PartitionReaderBuilder, Start};
+pub use step::{Step, StepAppend, Stepped, SteppedAppend};
 pub use typed::{DecodeError, EncodeError, Format, Json, Part, Raw, Text, Topic};
 
 /// A connection to a broker that mends itself. Clones share it.

@@ -2,6 +2,7 @@
 
 mod altered;
 mod fake;
+mod members;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};

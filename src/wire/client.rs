@@ -10,10 +10,12 @@ use crate::pb::v1::produce_partition::Payload;
 use crate::pb::v1::request::Body;
 
 const PRODUCE_TAG: u32 = 19;
+const STEP_TAG: u32 = 41;
+/// Of the partitions of a produce and of the appends of a step.
 const PARTITIONS_TAG: u32 = 15;
 const RAW_TAG: u32 = 14;
 
-/// Encodes a request. Raw batches of a produce are shared, not copied.
+/// Encodes a request. Raw batches of a produce and of a step are shared, not copied.
 ///
 /// Returns `None` if the request is larger than any frame; the broker's own limit (`Limits.request_bytes_max`) is
 /// the caller's to keep.
@@ -25,14 +27,19 @@ pub fn encode_request(request_id: u64, deadline_ms: u32, body: Body) -> Option<F
     };
     match body {
         Body::Produce(mut produce) => {
-            let parts: Vec<Part> = std::mem::take(&mut produce.partitions)
-                .into_iter()
-                .map(part)
-                .collect();
+            let parts = parts(std::mem::take(&mut produce.partitions));
             payload::frame(&envelope(None), PRODUCE_TAG, &produce, PARTITIONS_TAG, &parts)
+        }
+        Body::Step(mut step) => {
+            let parts = parts(std::mem::take(&mut step.appends));
+            payload::frame(&envelope(None), STEP_TAG, &step, PARTITIONS_TAG, &parts)
         }
         other => payload::whole(&envelope(Some(other))),
     }
+}
+
+fn parts(partitions: Vec<v1::ProducePartition>) -> Vec<Part> {
+    partitions.into_iter().map(part).collect()
 }
 
 fn part(mut partition: v1::ProducePartition) -> Part {
@@ -97,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn produce_by_hand_is_what_prost_writes() {
+    fn produces_and_steps_by_hand_are_what_prost_writes() {
         let structured = Payload::Structured(v1::Records {
             records: vec![v1::Record {
                 value: Some(Bytes::from_static(b"v")),
@@ -116,11 +123,22 @@ mod tests {
                 partition(4, Some(Payload::Raw(large.clone()))),
             ],
         ] {
-            for (request_id, deadline_ms) in [(0, 0), (u64::MAX, 30_000)] {
-                let body = Body::Produce(v1::ProduceRequest {
-                    acks: 2,
-                    partitions: partitions.clone(),
-                });
+            let produce = Body::Produce(v1::ProduceRequest {
+                acks: 2,
+                partitions: partitions.clone(),
+            });
+            let step = Body::Step(v1::StepRequest {
+                group: "g".to_owned(),
+                member: Some(v1::GroupMember::default()),
+                producer_id: 7,
+                producer_epoch: 1,
+                sequence: 300,
+                offsets: vec![v1::OffsetToCommit::default(); 2],
+                appends: partitions,
+            });
+            for (request_id, deadline_ms, body) in
+                [(0, 0, produce.clone()), (u64::MAX, 30_000, produce), (9, 0, step)]
+            {
                 let frame = encode_request(request_id, deadline_ms, body.clone()).unwrap();
                 let prost = v1::Request {
                     request_id,
@@ -156,8 +174,14 @@ mod tests {
             acks: 0,
             partitions: vec![partition(0, Some(Payload::Raw(batch.clone())))],
         });
-        let chunks = encode_request(1, 0, body).unwrap().into_chunks();
-        assert_eq!(chunks.last().map(|chunk| chunk.as_ptr()), Some(batch.as_ptr()));
+        let step = Body::Step(v1::StepRequest {
+            appends: vec![partition(0, Some(Payload::Raw(batch.clone())))],
+            ..v1::StepRequest::default()
+        });
+        for body in [body, step] {
+            let chunks = encode_request(1, 0, body).unwrap().into_chunks();
+            assert_eq!(chunks.last().map(|chunk| chunk.as_ptr()), Some(batch.as_ptr()));
+        }
     }
 
     #[test]
