@@ -471,7 +471,8 @@ pub trait Service: Send + Sync + 'static {
     /// Takes a request in. Synchronous: produces of one connection keep the order in which they are handed in.
     fn handle(&self, request: Request, from: &Peer) -> Outcome;
 
-    /// A connection from which requests may have come has ended, however it did. Called once, when none of its requests is left.
+    /// A connection from which requests may have come has ended, however it did; also because the broker stops. Called once,
+    /// when no request can come from it any more and none of its heartbeats waits. Reads may still be answered.
     fn disconnected(&self, connection: ConnectionId);
 }
 

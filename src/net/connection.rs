@@ -243,9 +243,7 @@ impl<'a, P: Protocol> Open<'a, P> {
                 // The relief has come already; nothing else would wake us.
                 next = Next::Turn;
             }
-            if self.input == Input::Ended && next == Next::Read {
-                self.end_membership();
-            }
+            self.end_membership(next);
             if self.is_done(next) {
                 return Ok(());
             }
@@ -511,15 +509,25 @@ impl<'a, P: Protocol> Open<'a, P> {
         released
     }
 
-    /// The peer sends nothing any more, be it that it is gone: it cannot be a member through this connection. What it
-    /// asked besides is still answered.
-    fn end_membership(&mut self) {
-        let heartbeats = |id| self.in_flight.kind(id) == Some(RequestKind::GroupHeartbeat);
-        for id in self.parked.give_up_those(heartbeats) {
-            self.answer(id, Err(half_closed()));
-        }
-        if self.running() == 0 {
-            self.attached.end();
+    /// Once nothing more is taken in from a peer, be it that it is gone, nobody can be a member through this connection. A
+    /// broker that stops answers what waits anyway.
+    fn end_membership(&mut self, next: Next) {
+        match self.input {
+            Input::Ended if next == Next::Read => {
+                let heartbeats = |id| self.in_flight.kind(id) == Some(RequestKind::GroupHeartbeat);
+                for id in self.parked.give_up_those(heartbeats) {
+                    self.answer(id, Err(half_closed()));
+                }
+                if self.running() == 0 {
+                    self.attached.end();
+                }
+            }
+            Input::Refused => {
+                // Nobody would see the answers.
+                self.parked.give_up();
+                self.attached.end();
+            }
+            Input::Open | Input::Ended | Input::Stopped => {}
         }
     }
 

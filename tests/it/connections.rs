@@ -11,6 +11,7 @@ use naru::api::{
 use naru::model::{LeaderEpoch, Lsn, Offset};
 use naru::net::{Hangup, Settings};
 use naru::pb::v1;
+use naru::pb::v1::request::Body;
 use naru::pb::v1::response::Body as Answer;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
@@ -44,10 +45,11 @@ fn fetched(extents: Vec<Bytes>) -> Reply {
     }))
 }
 
-/// The partition of a produce, by which tests tell them apart.
+/// The partition of a produce or of a step, by which tests tell them apart.
 fn partition_of(request: &Request) -> Option<u64> {
     match request {
         Request::Produce(produce) => Some(u64::from(produce.partitions[0].partition.partition.0)),
+        Request::Step(step) => Some(u64::from(step.appends[0].partition.partition.0)),
         _ => None,
     }
 }
@@ -162,13 +164,31 @@ impl Gate {
     }
 }
 
+fn in_a_step(produce: Body) -> Body {
+    let Body::Produce(produce) = produce else {
+        panic!("no produce");
+    };
+    Body::Step(v1::StepRequest {
+        group: "g".to_owned(),
+        producer_id: 1,
+        appends: produce.partitions,
+        ..Default::default()
+    })
+}
+
 #[tokio::test]
-async fn blocked_produces_keep_their_order_and_hold_up_nothing_else() {
+async fn blocked_produces_and_steps_keep_their_order_and_hold_up_nothing_else() {
     let gate = Gate::default();
     let server = gate.server(Settings::default());
     let mut peer = server.friend().await;
     for partition in 0..20 {
-        peer.ask(u64::from(partition), produce(partition, 10)).await;
+        let appends = produce(partition, 10);
+        let appends = if partition % 5 == 3 {
+            in_a_step(appends)
+        } else {
+            appends
+        };
+        peer.ask(u64::from(partition), appends).await;
     }
     peer.ask(100, metadata()).await;
     assert_eq!(ids(&mut peer).await, [100]);

@@ -19,6 +19,8 @@ mod examples;
 #[cfg(test)]
 mod groups;
 #[cfg(test)]
+mod identity;
+#[cfg(test)]
 mod kill;
 #[cfg(test)]
 mod load;
