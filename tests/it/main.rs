@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod bad_members;
+#[cfg(test)]
 mod bad_requests;
 #[cfg(test)]
 mod broker;
@@ -26,6 +28,8 @@ mod kill;
 mod load;
 #[cfg(test)]
 mod log_tools;
+#[cfg(test)]
+mod members;
 #[cfg(test)]
 mod memory;
 #[cfg(test)]

@@ -296,6 +296,41 @@ fn records_have_limits_of_their_own() {
     );
 }
 
+/// A heartbeat of a member that holds these partitions of two topics each.
+fn heartbeat(partitions: Vec<u32>) -> Vec<u8> {
+    let topic = v1::TopicPartitions {
+        topic: "orders".to_owned(),
+        topic_id: Bytes::new(),
+        partitions,
+    };
+    request(Body::GroupHeartbeat(v1::GroupHeartbeatRequest {
+        group: "g".to_owned(),
+        owned: Some(v1::OwnedPartitions {
+            topics: vec![topic; 2],
+        }),
+        ..Default::default()
+    }))
+}
+
+#[test]
+fn lists_of_numbers_have_a_limit_of_their_own() {
+    let counts = check(&heartbeat(vec![300; 50_000]), &OPEN).unwrap();
+    // Request: id, deadline, body. Heartbeat: group, owned. Owned: twice a topic with its name and its list.
+    assert_eq!((counts.numbers, counts.elements), (100_000, 3 + 2 + 2 * 3));
+    assert_eq!(
+        check(&heartbeat(vec![300; 50_001]), &OPEN),
+        Err(GuardError::TooManyElements { max: 100_000 })
+    );
+    assert_eq!(
+        check(&heartbeat(vec![1; 16]), &GREETING).map(|c| c.numbers),
+        Ok(32)
+    );
+    assert_eq!(
+        check(&heartbeat(vec![1; 17]), &GREETING),
+        Err(GuardError::TooManyElements { max: 32 })
+    );
+}
+
 #[test]
 fn unknown_fields_are_few_or_refused() {
     let unknown = |bytes: usize| with(ping(), &length_delimited(9, &vec![0; bytes]));
@@ -394,6 +429,29 @@ proptest! {
         bytes[at] = to;
         if check(&bytes, &OPEN).is_ok() && let Err(error) = v1::Request::decode(&bytes[..]) {
             prop_assert!(error.to_string().contains("UTF-8"), "{error}");
+        }
+    }
+
+    #[test]
+    fn changed_lists_of_numbers_are_judged_as_prost_does(
+        numbers in prop::collection::vec(any::<u32>(), 0..9),
+        changes in prop::collection::vec((0_usize..200, any::<u8>()), 1..4),
+    ) {
+        let mut bytes = heartbeat(numbers);
+        let count = bytes.len();
+        for (at, to) in changes {
+            bytes[at % count] = to;
+        }
+        let decoded = v1::Request::decode(&bytes[..]);
+        match (check(&bytes, &OPEN), decoded) {
+            (Ok(counts), Ok(v1::Request { body: Some(Body::GroupHeartbeat(beat)), .. })) => {
+                let owned = beat.owned.unwrap_or_default().topics.into_iter();
+                let numbers: usize = owned.map(|topic| topic.partitions.len()).sum();
+                // A body that is there twice is counted twice.
+                prop_assert!(usize::try_from(counts.numbers).unwrap() >= numbers);
+            }
+            (Ok(_), Err(error)) => prop_assert!(error.to_string().contains("UTF-8"), "{error}"),
+            (Ok(_), Ok(_)) | (Err(_), _) => {}
         }
     }
 }
