@@ -1,21 +1,25 @@
 //! The words of the field as types. Knows nothing else of the crate.
 
 mod error_code;
+mod glob;
 mod group;
 mod health;
 mod ids;
+mod member;
 mod nearest;
 mod quantities;
 mod topic;
 mod units;
 
 pub use error_code::{ErrorClass, ErrorCode};
+pub use glob::{GLOB_BYTES_MAX, Glob, GlobTooLong};
 pub use group::{GROUP_ID_BYTES_MAX, GroupId, GroupState, InvalidGroupId};
 pub use health::{MemoryHealth, RecoverySummary, StorageHealth, StorageState};
 pub use ids::{
     BrokerId, ConnectionId, LeaderEpoch, PartitionId, PartitionKey, ProducerEpoch, ProducerId, Sequence,
     TopicId,
 };
+pub use member::{InstanceId, InvalidMemberId, MEMBER_ID_BYTES_MAX, MemberId};
 pub use nearest::nearest;
 pub use quantities::{ByteCount, DurableState, LogBounds, Lsn, Offset, Timestamp};
 pub use topic::{InvalidTopicName, TimestampType, TopicConfig, TopicName, TopicStorage};
