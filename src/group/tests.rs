@@ -3,6 +3,7 @@
 mod explore;
 mod histories;
 mod members;
+mod steps;
 
 use std::collections::BTreeMap;
 
@@ -62,7 +63,8 @@ fn commit(
         | Reply::Alive { .. }
         | Reply::Closed { .. }
         | Reply::Done
-        | Reply::Configured { .. } => panic!("another reply"),
+        | Reply::Configured { .. }
+        | Reply::Stepped(_) => panic!("another reply"),
     }
 }
 
