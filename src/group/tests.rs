@@ -2,7 +2,9 @@
 
 mod explore;
 mod histories;
+mod matrix;
 mod members;
+mod scale;
 mod steps;
 
 use std::collections::BTreeMap;
