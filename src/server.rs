@@ -4,6 +4,7 @@
 //! engine, broker, native listener, port file. Order of the end: readiness, listeners, connections, engine, HTTP.
 
 mod engine;
+mod groups;
 mod lock;
 mod metered;
 mod metrics;
@@ -179,6 +180,7 @@ async fn serve(
     let connections = Tasks::new();
     let (retention_every, every) = watch::channel(settings.broker.retention_every);
     retention::start(every, Arc::clone(&engine.retain), &connections);
+    (engine.start_groups)(&connections);
     engine::start_native(
         native,
         &engine,
