@@ -180,7 +180,6 @@ async fn serve(
     let connections = Tasks::new();
     let (retention_every, every) = watch::channel(settings.broker.retention_every);
     retention::start(every, Arc::clone(&engine.retain), &connections);
-    (engine.start_groups)(&connections);
     engine::start_native(
         native,
         &engine,

@@ -353,6 +353,7 @@ pub(crate) fn start_native(
     counters: &Arc<net::Counters>,
     tasks: &Tasks,
 ) {
+    (engine.start_groups)(tasks);
     let net = net::Settings {
         http_port: Some(http.port()),
         ..settings.net.clone()

@@ -24,7 +24,7 @@ impl<S: LogStore> Broker<S> {
         let mut state = self.groups.lock();
         let reply = match self.groups.carry_out(&mut state, command, &[]) {
             Err(Undone::NotAdmitted(refused)) => return not_admitted(refused, Request::CreateGroup(create)),
-            Err(Undone::Refused(error)) => Err(error),
+            Err(Undone::Refused(error)) => Err(*error),
             Ok(group::Reply::Configured { changed }) => Ok(Response::CreateGroup(CreatedGroup {
                 created: changed,
                 configs: configs(&state, &create.group),
@@ -48,7 +48,7 @@ impl<S: LogStore> Broker<S> {
         let mut state = self.groups.lock();
         let reply = match self.groups.carry_out(&mut state, command, &[]) {
             Err(Undone::NotAdmitted(refused)) => return not_admitted(refused, Request::AlterGroup(alter)),
-            Err(Undone::Refused(error)) => Err(error),
+            Err(Undone::Refused(error)) => Err(*error),
             Ok(group::Reply::Configured { changed }) => Ok(Response::AlterGroup(AlteredGroup {
                 configs: configs(&state, &alter.group),
                 changed,
@@ -65,7 +65,7 @@ impl<S: LogStore> Broker<S> {
         let mut state = self.groups.lock();
         let reply = match self.groups.carry_out(&mut state, command, &[]) {
             Err(Undone::NotAdmitted(refused)) => return not_admitted(refused, Request::DeleteGroup(delete)),
-            Err(Undone::Refused(error)) => Err(error),
+            Err(Undone::Refused(error)) => Err(*error),
             Ok(_) => {
                 state.forget_group(&delete.group);
                 Ok(Response::DeleteGroup)

@@ -39,7 +39,7 @@ impl<S: LogStore> Broker<S> {
             Err(Undone::NotAdmitted(refused)) => {
                 return not_admitted(refused, Request::CommitOffsets(commit));
             }
-            Err(Undone::Refused(error)) => Err(error),
+            Err(Undone::Refused(error)) => Err(*error),
             Ok(group::Reply::Committed(at)) => {
                 if let Some(member) = &commit.member {
                     let groups = &self.groups;
@@ -85,7 +85,7 @@ impl<S: LogStore> Broker<S> {
     ) -> Result<Vec<(PartitionKey, CommittedOffset)>, Undone> {
         let mut placed = items.iter().enumerate().zip(found);
         if let Some(((index, item), _)) = placed.find(|(_, (partition, _))| partition.is_gone()) {
-            return Err(Undone::Refused(errors::of_item(errors::deleted(), index, item)));
+            return Err(errors::of_item(errors::deleted(), index, item).into());
         }
         let now = self.clock.wall();
         let offsets = items.iter().zip(found).map(|(item, (partition, offset))| {

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Groups, State, Undone};
-use crate::api::ApiError;
-use crate::broker::{Broker, NotAdmitted};
+use super::{Groups, State};
+use crate::broker::Broker;
 use crate::group::Command;
 use crate::group::sessions::{Expiry, Lapse};
 use crate::metadata;
@@ -86,14 +85,9 @@ impl<S: LogStore> Groups<S> {
         }
         let affected: Vec<GroupId> = state.driver.machine.affected();
         for group in affected {
-            match self.carry_out(state, Command::Refresh { group }, &[]) {
-                Ok(_) => {}
-                Err(
-                    Undone::NotAdmitted(NotAdmitted::Wait(_) | NotAdmitted::Refused(_))
-                    | Undone::Refused(ApiError { .. }),
-                ) => {
-                    state.refresh = true;
-                }
+            // Without room it is tried again.
+            if self.carry_out(state, Command::Refresh { group }, &[]).is_err() {
+                state.refresh = true;
             }
         }
         !state.refresh

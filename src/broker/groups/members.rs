@@ -34,7 +34,7 @@ impl<S: LogStore> Broker<S> {
             Err(Undone::NotAdmitted(refused)) => not_admitted(refused, Request::GroupHeartbeat(heartbeat)),
             Err(Undone::Refused(error)) => Outcome::AfterLsn {
                 lsn: self.groups.lsn(&state),
-                reply: Err(error),
+                reply: Err(*error),
             },
         }
     }
@@ -55,7 +55,7 @@ impl<S: LogStore> Broker<S> {
         });
         let reply = match closed {
             Err(Undone::NotAdmitted(refused)) => return not_admitted(refused, Request::CloseConsumer(close)),
-            Err(Undone::Refused(error)) => Err(error),
+            Err(Undone::Refused(error)) => Err(*error),
             Ok(group::Reply::Closed { at, left }) => Ok(Response::CloseConsumer(ClosedConsumer { at, left })),
             Ok(_) => Err(other_kind()),
         };
@@ -80,7 +80,7 @@ impl<S: LogStore> Broker<S> {
             Err(Undone::NotAdmitted(refused)) => {
                 return not_admitted(refused, Request::ProposeAssignment(propose));
             }
-            Err(Undone::Refused(error)) => Err(error),
+            Err(Undone::Refused(error)) => Err(*error),
             Ok(_) => {
                 let membership = state.driver.machine.membership(&propose.group);
                 let epoch = membership.map_or(propose.group_epoch, |membership| membership.assignment_epoch);
@@ -111,7 +111,7 @@ impl<S: LogStore> Broker<S> {
         };
         let reply: Reply = match self.groups.carry_out(&mut state, command, &[]) {
             Err(Undone::NotAdmitted(refused)) => return not_admitted(refused, Request::EvictMember(evict)),
-            Err(Undone::Refused(error)) => Err(error),
+            Err(Undone::Refused(error)) => Err(*error),
             Ok(_) => {
                 tracing::warn!(event = "group_member_evicted", group = %group, member = %member, reason = %evict.reason, "a member was evicted");
                 let membership = state.driver.machine.membership(group.as_str());
@@ -164,21 +164,19 @@ impl<S: LogStore> Groups<S> {
         let (group, member) = match effects.reply {
             group::Reply::Alive { group, member } => (group, member),
             group::Reply::Refused(refusal) => {
-                return Err(Undone::Refused(super::group_errors::group(refusal, &[])));
+                return Err(super::group_errors::group(refusal, &[]).into());
             }
-            _ => return Err(Undone::Refused(other_kind())),
+            _ => return Err(other_kind().into()),
         };
         let before = taken_over(state, &group, &asked);
         if let Some((instance, holder)) = &before {
             let allowed = state.sessions.take_over(now, &group, instance, holder);
-            allowed.map_err(|held| Undone::Refused(held_down(held)))?;
+            allowed.map_err(held_down)?;
         }
         self.write(state, effects.records)?;
         let membership = state.driver.machine.membership(group.as_str());
         let Some((membership, known)) = membership.and_then(|m| Some((m, m.members.get(&member)?))) else {
-            return Err(Undone::Refused(errors::internal(
-                "a heartbeat without its member",
-            )));
+            return Err(errors::internal("a heartbeat without its member").into());
         };
         let terms = terms(membership, known);
         match before {

@@ -74,7 +74,13 @@ pub(super) enum Undone {
     /// There is no room.
     NotAdmitted(NotAdmitted),
     /// It was refused, or the engine has failed.
-    Refused(ApiError),
+    Refused(Box<ApiError>),
+}
+
+impl From<ApiError> for Undone {
+    fn from(error: ApiError) -> Self {
+        Self::Refused(Box::new(error))
+    }
 }
 
 impl<S: LogStore> Groups<S> {
@@ -134,7 +140,7 @@ impl<S: LogStore> Groups<S> {
         let now = self.clock.wall();
         let effects = state.driver.machine.handle(now, command);
         if let Reply::Refused(refusal) = effects.reply {
-            return Err(Undone::Refused(group_errors::group(refusal, items)));
+            return Err(group_errors::group(refusal, items).into());
         }
         self.write(state, effects.records)?;
         Ok(effects.reply)
@@ -157,7 +163,7 @@ impl<S: LogStore> Groups<S> {
             admit(&*self.store, bytes, Class::Internal, &self.settings).map_err(Undone::NotAdmitted)?;
         let (placed, pending) = state.driver.place(self.clock.wall(), records);
         let submitted = self.store.submit(permit, Step::append(placed));
-        let lsn = submitted.map_err(|error| Undone::Refused(errors::submit(error)))?;
+        let lsn = submitted.map_err(errors::submit)?;
         state.driver.apply(&pending, lsn);
         self.spread(state);
         Ok(())
@@ -206,6 +212,11 @@ pub(super) struct Origin<'a, S: LogStore> {
 }
 
 impl<L: PartitionLog> State<L> {
+    #[cfg(test)]
+    pub(super) fn waiting_is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// TM3: every member has its full session. What it may have been handed before is not known: everything.
     fn load(&mut self, now: Duration, registry: &Registry<L>) {
         let groups: Vec<_> = self.driver.machine.groups().map(|(id, _)| id.clone()).collect();

@@ -478,11 +478,11 @@ fn nothing_is_left_of_a_group_that_is_forgotten() {
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Pass(u64),
-    Beat(usize, u64),
-    Touch(usize, u64),
+    Beat(usize, usize),
+    Touch(usize, usize),
     Park(usize, u64),
     Answer(usize),
-    Disconnect(u64),
+    Disconnect(usize),
     Began(usize),
     Ended(usize),
     Proposal(u32),
@@ -492,7 +492,7 @@ enum Event {
 }
 
 fn event() -> impl Strategy<Value = Event> {
-    let (who, conn) = (0_usize..3, 0_u64..4);
+    let (who, conn) = (0_usize..3, 0_usize..4);
     prop_oneof![
         5 => (0_u64..6_000).prop_map(Event::Pass),
         4 => (who.clone(), conn.clone()).prop_map(|(m, c)| Event::Beat(m, c)),
@@ -515,8 +515,20 @@ struct Expected {
     terms: Terms,
     heard: Duration,
     connection: Option<u64>,
-    lost: Option<(u64, Duration)>,
+    lost: Option<Duration>,
     park: Option<(ParkId, Duration)>,
+}
+
+impl Expected {
+    fn new(now: Duration, m: usize, connection: Option<u64>) -> Self {
+        Self {
+            terms: terms(m),
+            heard: now,
+            connection,
+            lost: None,
+            park: None,
+        }
+    }
 }
 
 struct World {
@@ -563,18 +575,12 @@ impl World {
         match event {
             Event::Pass(millis) => self.now += ms(millis),
             Event::Beat(m, c) => {
-                let connection = self.connections[c as usize];
+                let connection = self.connections[c];
                 sessions.beat(now, &group, &name(m), ConnectionId(connection), terms(m));
-                self.members[m] = Some(Expected {
-                    terms: terms(m),
-                    heard: now,
-                    connection: Some(connection),
-                    lost: None,
-                    park: None,
-                });
+                self.members[m] = Some(Expected::new(now, m, Some(connection)));
             }
             Event::Touch(m, c) => {
-                let connection = self.connections[c as usize];
+                let connection = self.connections[c];
                 sessions.touch(now, &group, &name(m), ConnectionId(connection));
                 if let Some(member) = &mut self.members[m] {
                     member.heard = now;
@@ -601,20 +607,7 @@ impl World {
                     member.heard = now;
                 }
             }
-            Event::Disconnect(c) => {
-                let lost = self.connections[c as usize];
-                self.connections[c as usize] += 4;
-                sessions.disconnected(now, ConnectionId(lost));
-                for member in self.members.iter_mut().flatten() {
-                    if member.connection == Some(lost) {
-                        member.connection = None;
-                        member.lost = Some((lost, now));
-                        if let Some((_, until)) = member.park.take() {
-                            member.heard = member.heard.max(now.min(until));
-                        }
-                    }
-                }
-            }
+            Event::Disconnect(c) => self.lose(c),
             Event::Began(m) => {
                 sessions.revoking_began(now, &group, &name(m), s(30));
                 self.handoffs[m] = self.members[m].is_some();
@@ -636,13 +629,22 @@ impl World {
             Event::Load(m) => {
                 sessions.loaded(now, &group, &name(m), terms(m));
                 self.handoffs[m] = false;
-                self.members[m] = Some(Expected {
-                    terms: terms(m),
-                    heard: now,
-                    connection: None,
-                    lost: None,
-                    park: None,
-                });
+                self.members[m] = Some(Expected::new(now, m, None));
+            }
+        }
+    }
+
+    fn lose(&mut self, c: usize) {
+        let (now, lost) = (self.now, self.connections[c]);
+        self.connections[c] += 4;
+        self.bench.0.disconnected(now, ConnectionId(lost));
+        for member in self.members.iter_mut().flatten() {
+            if member.connection == Some(lost) {
+                member.connection = None;
+                member.lost = Some(now);
+                if let Some((_, until)) = member.park.take() {
+                    member.heard = member.heard.max(now.min(until));
+                }
             }
         }
     }
@@ -654,7 +656,7 @@ impl World {
             .map_or(member.heard, |(_, until)| until.max(member.heard));
         let session = session + member.terms.session;
         match member.lost {
-            Some((_, lost)) if member.terms.tenure == Tenure::Dynamic => session.min(lost + GRACE),
+            Some(lost) if member.terms.tenure == Tenure::Dynamic => session.min(lost + GRACE),
             Some(_) | None => session,
         }
     }
