@@ -1,13 +1,13 @@
 //! CreateGroup, AlterGroup and DeleteGroup: what operators do to groups.
 
-use super::super::Broker;
-use super::super::coordinator::not_admitted;
 use super::members::other_kind;
 use super::{State, Undone};
 use crate::api::{
     AlterGroup, AlteredGroup, ConfigEntry, CreateGroup, CreatedGroup, DeleteGroup, Outcome, Reply, Request,
     Response,
 };
+use crate::broker::Broker;
+use crate::broker::coordinator::not_admitted;
 use crate::group::{self, Command, Configure};
 use crate::storage::LogStore;
 

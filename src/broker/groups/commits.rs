@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::super::coordinator::not_admitted;
-use super::super::{Broker, Partition, errors};
 use super::Undone;
 use super::members::{member_ref, other_kind};
 use crate::api::{
     ApiError, CommitOffsets, Committed, FetchOffsets, FetchedOffsets, GroupOffset, OffsetToCommit, Outcome,
     Peer, Request, Response,
 };
+use crate::broker::coordinator::not_admitted;
+use crate::broker::{Broker, Partition, errors};
 use crate::group::{self, Command, CommittedOffset};
 use crate::model::{GroupId, Offset, PartitionKey, TopicName};
 use crate::storage::{LogStore, PartitionLog};

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::{Broker, errors};
 use super::admin::configs;
 use super::members::unknown_group;
 use super::show::role;
@@ -11,6 +10,7 @@ use crate::api::{
     DescribeGroup, DescribedGroup, GroupListing, GroupPartition, ListGroups, ListedGroups, MemberDescription,
     Outcome, Response, Subscription,
 };
+use crate::broker::{Broker, errors};
 use crate::group::{Group, Member, Membership};
 use crate::model::{Glob, GroupId, GroupState, MemberId, Offset, PartitionKey};
 use crate::storage::{LogStore, PartitionLog};

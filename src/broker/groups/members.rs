@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::super::coordinator::not_admitted;
-use super::super::{Broker, errors};
 use super::parked::Parked;
 use super::{Groups, State, Undone, terms};
 use crate::api::{
     ApiError, CloseConsumer, ClosedConsumer, EvictMember, Evicted, EvictedMember, GroupHeartbeat,
     GroupMember, Outcome, Peer, ProposeAssignment, Reply, Request, Response, Subscription, TopicPartitions,
 };
+use crate::broker::coordinator::not_admitted;
+use crate::broker::{Broker, errors};
 use crate::group::sessions::HeldDown;
 use crate::group::{self, Command, MemberRef};
 use crate::machine::StateMachine;
