@@ -21,6 +21,7 @@ mod members;
 mod propose;
 mod reconcile;
 mod record;
+pub mod sessions;
 mod state;
 mod step;
 #[cfg(test)]
