@@ -8,6 +8,7 @@
 
 mod machine;
 mod record;
+pub mod sessions;
 #[cfg(test)]
 mod tests;
 

@@ -4,6 +4,7 @@ mod error_code;
 mod group;
 mod health;
 mod ids;
+mod member;
 mod nearest;
 mod quantities;
 mod topic;
@@ -16,6 +17,7 @@ pub use ids::{
     BrokerId, ConnectionId, LeaderEpoch, PartitionId, PartitionKey, ProducerEpoch, ProducerId, Sequence,
     TopicId,
 };
+pub use member::{InstanceId, InvalidMemberId, MEMBER_ID_BYTES_MAX, MemberId};
 pub use nearest::nearest;
 pub use quantities::{ByteCount, DurableState, LogBounds, Lsn, Offset, Timestamp};
 pub use topic::{InvalidTopicName, TimestampType, TopicConfig, TopicName, TopicStorage};
