@@ -39,7 +39,7 @@ pub struct GroupHeartbeat {
     pub member: GroupMember,
     /// What it knows; while this is in force there is nothing new. 0: answer at once.
     pub revision: u64,
-    /// Its own words, for operators; at most 256 bytes.
+    /// Its own words, for operators; not checked yet.
     pub client_id: String,
     /// How long to wait for news.
     pub max_wait: Duration,
@@ -49,7 +49,7 @@ pub struct GroupHeartbeat {
     pub owned: Option<Vec<TopicPartitions>>,
 }
 
-/// What a member wants to read. Not checked yet, but for that there is something and not too much.
+/// What a member wants to read; not checked yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subscription {
     /// Names of topics.

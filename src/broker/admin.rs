@@ -9,8 +9,8 @@ use crate::api::{
     Metadata, MetadataAnswer, NextDeletion, Outcome, PartitionDescription, PartitionMetadata, Response,
     TopicListing, TopicMetadata,
 };
-use crate::metadata::{ConfigKey, ConfigSource, Glob, Page, Topic};
-use crate::model::{ErrorCode, PartitionId, TopicId, TopicName};
+use crate::metadata::{ConfigKey, ConfigSource, Page, Topic};
+use crate::model::{ErrorCode, Glob, PartitionId, TopicId, TopicName};
 use crate::partition;
 use crate::storage::{LogStore, PartitionLog};
 

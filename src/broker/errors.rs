@@ -3,7 +3,6 @@
 use super::Settings;
 use super::times::{Off, TooFarOff};
 use crate::api::{ApiError, ErrorDetails, OffsetToCommit};
-use crate::group::GroupError;
 use crate::metadata::{ConfigError, ConfigKey, MetaError, Topic};
 use crate::model::{
     ErrorCode, InvalidGroupId, InvalidTopicName, LeaderEpoch, LogBounds, PartitionId, ProducerId, TopicId,
@@ -269,37 +268,6 @@ pub(super) fn of_item(error: ApiError, index: usize, item: &OffsetToCommit) -> A
     }
 }
 
-pub(super) fn group(error: GroupError, items: &[OffsetToCommit]) -> ApiError {
-    let text = error.to_string();
-    let in_place = |index: usize, error: ApiError| match items.get(index) {
-        Some(item) => of_item(error, index, item),
-        None => error,
-    };
-    let number = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
-    let full = |max, actual| {
-        ApiError::new(ErrorCode::LimitExceeded, text.clone())
-            .hint("committed offsets go with their topics")
-            .details(ErrorDetails {
-                limit: Some(max),
-                actual,
-                ..ErrorDetails::default()
-            })
-    };
-    match error {
-        GroupError::Id(bad) => bad_group(&bad),
-        GroupError::Twice { index } => in_place(
-            index,
-            ApiError::new(ErrorCode::InvalidArgument, text.clone()).hint("commit one offset per partition"),
-        ),
-        GroupError::MetadataTooLarge { index, bytes, max } => {
-            in_place(index, too_large(text.clone(), number(max), number(bytes)))
-        }
-        GroupError::TooManyGroups { max } => full(number(max), None),
-        GroupError::TooManyOffsets { would_be, max } => full(number(max), Some(number(would_be))),
-        GroupError::StateFull { would_be, max } => full(max, Some(would_be)),
-    }
-}
-
 pub(super) fn metadata(error: MetaError) -> ApiError {
     let text = error.to_string();
     match error {
@@ -374,7 +342,7 @@ fn limit(code: ErrorCode, text: String, actual: u32, max: u32) -> ApiError {
     })
 }
 
-fn too_large(text: String, max: u64, actual: u64) -> ApiError {
+pub(super) fn too_large(text: String, max: u64, actual: u64) -> ApiError {
     ApiError::new(ErrorCode::MessageTooLarge, text).details(ErrorDetails {
         limit: Some(max),
         actual: Some(actual),
@@ -382,7 +350,7 @@ fn too_large(text: String, max: u64, actual: u64) -> ApiError {
     })
 }
 
-fn field(name: &str) -> ErrorDetails {
+pub(super) fn field(name: &str) -> ErrorDetails {
     ErrorDetails {
         field: Some(name.to_owned()),
         ..ErrorDetails::default()

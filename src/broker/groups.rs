@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::coordinator::not_admitted;
-use super::{Broker, Partition, errors};
+use super::{Broker, Partition, errors, group_errors};
 use crate::api::{
     ApiError, CommitOffsets, Committed, FetchOffsets, FetchedOffsets, GroupOffset, OffsetToCommit, Outcome,
     Request, Response,
@@ -93,6 +93,7 @@ impl<S: LogStore> Broker<S> {
         });
         let command = Command::CommitOffsets(group::CommitOffsets {
             group: commit.group.clone(),
+            member: None,
             offsets: offsets.collect(),
         });
         let effects = groups.machine.handle(now, command);
@@ -105,8 +106,8 @@ impl<S: LogStore> Broker<S> {
                 }
                 Ok(at)
             }
-            group::Reply::Refused(refusal) => Err(errors::group(refusal, &commit.offsets)),
-            group::Reply::TopicDeleted => Err(errors::internal("the answer is of another kind")),
+            group::Reply::Refused(refusal) => Err(group_errors::group(refusal, &commit.offsets)),
+            _ => Err(errors::internal("the answer is of another kind")),
         }
     }
 

@@ -36,7 +36,8 @@ impl<S: LogStore> Broker<S> {
     fn copy_groups(&self, groups_max: usize) -> (Vec<Copied>, usize) {
         let groups = self.lock_groups();
         let first = groups.machine.groups().take(groups_max);
-        let copied = first.map(|(name, offsets)| {
+        let copied = first.map(|(name, group)| {
+            let offsets = &group.offsets;
             let times = offsets.values().map(|committed| committed.committed);
             let last = times.max().unwrap_or_default();
             let offsets = offsets.iter().map(|(key, committed)| (*key, committed.offset));

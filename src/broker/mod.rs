@@ -14,6 +14,7 @@ mod decompression;
 mod driver;
 mod errors;
 mod fetch;
+mod group_errors;
 mod groups;
 mod lag;
 mod offsets;

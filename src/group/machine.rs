@@ -1,12 +1,19 @@
-//! The machine: decides about commits and applies what was decided.
+//! The machine: what can be asked, what is answered, and what there is. Decisions about members and commits have files of their
+//! own.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use super::change::GroupChange;
+use super::config::GroupConfigError;
+use super::members::{Heartbeat, MemberRef, PATTERNS_MAX, SUBSCRIBED_TOPICS_MAX};
 use super::record::GroupRecord;
+use super::state::{Member, Membership, Topics};
 use crate::machine::{Effects, StateMachine};
 use crate::model::{
-    GroupId, InvalidGroupId, LeaderEpoch, Offset, PartitionId, PartitionKey, Timestamp, TopicId,
+    GroupId, InvalidGroupId, InvalidMemberId, InvalidTopicName, LeaderEpoch, MemberId, Offset, PartitionKey,
+    Timestamp, TopicId,
 };
 
 /// What a committed offset is counted as beside its metadata, in bytes of state: about what it takes in memory.
@@ -24,6 +31,10 @@ pub struct Limits {
     /// Offsets of all groups with their metadata, in bytes, each offset counted as [`OFFSET_STATE_BYTES`]. The whole state
     /// is written with every checkpoint.
     pub state_bytes_max: u64,
+    /// Members of one group. Every join and leave looks at all of them.
+    pub members_per_group_max: usize,
+    /// Members of all groups.
+    pub members_max: usize,
 }
 
 impl Default for Limits {
@@ -33,6 +44,8 @@ impl Default for Limits {
             offsets_per_group_max: 20_000,
             metadata_bytes_max: 4_096,
             state_bytes_max: 64 << 20,
+            members_per_group_max: 1_000,
+            members_max: 50_000,
         }
     }
 }
@@ -55,8 +68,75 @@ pub struct CommittedOffset {
 pub enum Command {
     /// Keep these offsets.
     CommitOffsets(CommitOffsets),
-    /// Forget every offset of a topic, which is being deleted.
+    /// Forget everything about a topic, which is being deleted.
     DeleteTopic(TopicId),
+    /// A member joins, lives on, tells what it holds.
+    Heartbeat(Heartbeat),
+    /// A member commits a last time and leaves.
+    Close(Close),
+    /// A member is gone: its session has ended, or an operator wants it so.
+    Remove {
+        /// The group.
+        group: GroupId,
+        /// The member.
+        member: MemberId,
+    },
+    /// What subscriptions mean may have changed.
+    Refresh {
+        /// The group.
+        group: GroupId,
+    },
+    /// The leader proposes an assignment.
+    Propose(Propose),
+    /// The leader has not proposed in time, or nothing that could be taken.
+    Fallback {
+        /// The group.
+        group: GroupId,
+        /// The epoch that the proposal was wanted for.
+        epoch: u32,
+    },
+    /// Makes a group, or changes its settings.
+    Configure(Configure),
+    /// Removes a group without members.
+    Delete {
+        /// The group; not checked yet.
+        group: String,
+    },
+}
+
+/// A member commits a last time and leaves: all of it or nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Close {
+    /// The group; not checked yet.
+    pub group: String,
+    /// Who.
+    pub member: MemberRef,
+    /// Where it is; may be empty.
+    pub offsets: Vec<(PartitionKey, CommittedOffset)>,
+}
+
+/// An assignment by the leader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Propose {
+    /// The group; not checked yet.
+    pub group: String,
+    /// The leader.
+    pub member: MemberRef,
+    /// The epoch that it is for.
+    pub epoch: u32,
+    /// Member ids and what each is to hold.
+    pub assignments: Vec<(String, Vec<PartitionKey>)>,
+}
+
+/// Makes a group, or changes its settings: all of them or none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Configure {
+    /// The group; not checked yet.
+    pub group: String,
+    /// Whether it is made if there is none; if there is one, it is left as it is.
+    pub create: bool,
+    /// Names and values of settings; `None`: the default again.
+    pub entries: Vec<(String, Option<String>)>,
 }
 
 /// Offsets to be kept, all of them or none.
@@ -64,6 +144,8 @@ pub enum Command {
 pub struct CommitOffsets {
     /// The group; not checked yet.
     pub group: String,
+    /// Who says so; `None`: a consumer that assigns itself.
+    pub member: Option<MemberRef>,
     /// Where it is; the time of the commit is filled in.
     pub offsets: Vec<(PartitionKey, CommittedOffset)>,
 }
@@ -75,11 +157,32 @@ pub enum Reply {
     Committed(Timestamp),
     /// To [`Command::DeleteTopic`].
     TopicDeleted,
-    /// To a commit.
+    /// To [`Command::Heartbeat`]: [`Machine::membership`] says what the member is to know.
+    Alive {
+        /// The group.
+        group: GroupId,
+        /// The member.
+        member: MemberId,
+    },
+    /// To [`Command::Close`].
+    Closed {
+        /// When.
+        at: Timestamp,
+        /// False: it is a static member, and its place is kept until its session ends.
+        left: bool,
+    },
+    /// To commands that have nothing to say but that they were carried out, or that there was nothing to do.
+    Done,
+    /// To [`Command::Configure`].
+    Configured {
+        /// Whether something is different now.
+        changed: bool,
+    },
+    /// To any of them: nothing has happened.
     Refused(GroupError),
 }
 
-/// Why a commit is refused. `index` is the place in the command.
+/// Why something is refused. `index` is the place in the command.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GroupError {
     /// The group id is not allowed.
@@ -115,6 +218,111 @@ pub enum GroupError {
         /// The limit.
         max: usize,
     },
+    /// Nobody with this id is in the group.
+    #[error("member {member} is not in the group: its session has ended, or it has left or was removed")]
+    UnknownMember {
+        /// Who asked.
+        member: String,
+    },
+    /// The epoch is behind the member's.
+    #[error("member epoch {got} is over, the member is in {current}: a heartbeat tells what has changed")]
+    StaleEpoch {
+        /// The member's.
+        current: u32,
+        /// What was sent.
+        got: u32,
+    },
+    /// The epoch is ahead of the member's, or the member thinks that it holds what it does not.
+    #[error(
+        "a member that knew what it may do would not ask this in member epoch {got}; the member is in {current}"
+    )]
+    FencedEpoch {
+        /// The member's.
+        current: u32,
+        /// What was sent.
+        got: u32,
+    },
+    /// A partition that the member does not hold.
+    #[error("the member does not hold this partition")]
+    NotHeld {
+        /// Where.
+        index: usize,
+        /// The member's epoch.
+        current: u32,
+    },
+    /// Another member has the instance id now.
+    #[error("another member has taken the place of instance {instance}")]
+    FencedInstance {
+        /// The instance id.
+        instance: String,
+    },
+    /// There is no such group.
+    #[error("there is no group {group}")]
+    UnknownGroup {
+        /// What was asked for.
+        group: String,
+    },
+    /// The group has members.
+    #[error("the group has {members} members")]
+    NotEmpty {
+        /// How many.
+        members: usize,
+    },
+    /// The proposal cannot be taken.
+    #[error("the proposed assignment is refused: {reason}")]
+    InvalidAssignment {
+        /// Why.
+        reason: String,
+    },
+    /// No more members in this group.
+    #[error("the group has {max} members, which is the limit")]
+    GroupFull {
+        /// The limit.
+        max: usize,
+    },
+    /// No more members in all.
+    #[error("all groups together have {max} members, which is the limit")]
+    TooManyMembers {
+        /// The limit.
+        max: usize,
+    },
+    /// The member id is not allowed.
+    #[error("member id: {0}")]
+    MemberId(InvalidMemberId),
+    /// The instance id is not allowed.
+    #[error("instance id: {0}")]
+    InstanceId(InvalidMemberId),
+    /// A topic name in a subscription is not allowed.
+    #[error("subscription: {0}")]
+    TopicName(InvalidTopicName),
+    /// A pattern in a subscription is empty or longer than any name.
+    #[error("subscription: a pattern has 1 to 200 bytes, this one has {bytes}")]
+    Pattern {
+        /// Its length.
+        bytes: usize,
+    },
+    /// A member that joins wants to read nothing.
+    #[error("a member that joins says which topics or patterns it subscribes to, one at least")]
+    NoSubscription,
+    /// A subscription with too much in it.
+    #[error(
+        "a subscription has at most {SUBSCRIBED_TOPICS_MAX} topics and {PATTERNS_MAX} patterns, this one has {topics} and {patterns}"
+    )]
+    SubscriptionTooLarge {
+        /// Topics.
+        topics: usize,
+        /// Patterns.
+        patterns: usize,
+    },
+    /// Too long words of a client about itself.
+    #[error("a client id has at most 256 bytes, this one has {bytes}")]
+    ClientIdTooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// A setting is refused.
+    #[error(transparent)]
+    Config(#[from] GroupConfigError),
     /// No more offsets in all.
     #[error("the offsets of all groups would take {would_be} bytes, at most {max} are allowed")]
     StateFull {
@@ -126,15 +334,45 @@ pub enum GroupError {
 }
 
 /// The committed offsets of one group.
-type Offsets = BTreeMap<PartitionKey, CommittedOffset>;
+pub type Offsets = BTreeMap<PartitionKey, CommittedOffset>;
+
+/// A group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Group {
+    /// Its members; `None`: it has never had one, nor settings, and is there for its offsets alone.
+    pub membership: Option<Membership>,
+    /// How far it is.
+    pub offsets: Offsets,
+}
+
+/// What a member was told last, as far as it shows in an answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Shown {
+    revision: u64,
+    epoch: u32,
+    leader: Option<MemberId>,
+    idle_rank: Option<usize>,
+    /// Fingerprint of what it holds.
+    holds: u64,
+    wanted: Option<u32>,
+}
 
 /// All groups.
-// Invariant: no group is empty; `state_bytes` counts every offset that is there.
+// Invariants: a group has a membership or offsets; `state_bytes` counts every offset, `members` every member that is there.
 #[derive(Clone, Debug)]
 pub struct Machine {
-    limits: Limits,
-    groups: BTreeMap<GroupId, Offsets>,
-    state_bytes: u64,
+    pub(super) limits: Limits,
+    pub(super) groups: BTreeMap<GroupId, Group>,
+    pub(super) state_bytes: u64,
+    members: usize,
+    /// What there is to subscribe to. Soft.
+    topics: Topics,
+    /// What members were told. Soft.
+    shown: BTreeMap<GroupId, BTreeMap<MemberId, Shown>>,
+    /// The newest revision. Soft.
+    revision: u64,
+    /// Whose revision has changed since it was asked last. Soft.
+    changed: BTreeSet<(GroupId, MemberId)>,
 }
 
 impl Machine {
@@ -144,7 +382,24 @@ impl Machine {
             limits,
             groups: BTreeMap::new(),
             state_bytes: 0,
+            members: 0,
+            topics: Topics::default(),
+            shown: BTreeMap::new(),
+            revision: 0,
+            changed: BTreeSet::new(),
         }
+    }
+
+    /// The broker has started, in this epoch. Revisions of earlier runs are never those of this one.
+    pub fn begin(&mut self, leader_epoch: LeaderEpoch) {
+        let epoch = u64::try_from(leader_epoch.0).unwrap_or_default();
+        self.revision = epoch << 32;
+        self.shown.clear();
+        let groups: Vec<_> = self.groups.keys().cloned().collect();
+        for group in groups {
+            self.show(&group);
+        }
+        self.changed.clear();
     }
 
     /// From now on there may be so much. What there is more than that stays.
@@ -152,20 +407,84 @@ impl Machine {
         self.limits = limits;
     }
 
+    /// What there is to subscribe to. Whoever changes it has every group of [`affected`](Self::affected) refreshed.
+    pub fn topics_mut(&mut self) -> &mut Topics {
+        &mut self.topics
+    }
+
+    /// What there is to subscribe to.
+    pub fn topics(&self) -> &Topics {
+        &self.topics
+    }
+
+    /// Groups whose subscriptions mean something else than what they were resolved to.
+    pub fn affected(&self) -> Vec<GroupId> {
+        let groups = self.groups.iter();
+        let affected = groups.filter(|(_, group)| {
+            let membership = group.membership.as_ref();
+            membership.is_some_and(|membership| membership.clone().refresh(&self.topics))
+        });
+        affected.map(|(id, _)| id.clone()).collect()
+    }
+
     /// How far a group is in a partition; `None`: it never committed there.
     pub fn offset(&self, group: &str, key: PartitionKey) -> Option<&CommittedOffset> {
-        self.groups.get(group)?.get(&key)
+        self.groups.get(group)?.offsets.get(&key)
     }
 
     /// Everything that a group has committed, by topic id and partition.
     pub fn offsets(&self, group: &str) -> impl Iterator<Item = (PartitionKey, &CommittedOffset)> {
-        let offsets = self.groups.get(group).into_iter().flatten();
+        let offsets = self
+            .groups
+            .get(group)
+            .into_iter()
+            .flat_map(|group| &group.offsets);
         offsets.map(|(key, committed)| (*key, committed))
     }
 
-    /// All groups with their offsets, in the order of their ids.
-    pub fn groups(&self) -> impl Iterator<Item = (&GroupId, &Offsets)> {
+    /// All groups, in the order of their ids.
+    pub fn groups(&self) -> impl Iterator<Item = (&GroupId, &Group)> {
         self.groups.iter()
+    }
+
+    /// The groups behind this name, in the order of their ids.
+    pub fn groups_after(&self, name: &str) -> impl Iterator<Item = (&GroupId, &Group)> {
+        use std::ops::Bound;
+        let range = (Bound::Excluded(name), Bound::Unbounded);
+        self.groups.range::<str, _>(range)
+    }
+
+    /// A group.
+    pub fn group(&self, group: &str) -> Option<(&GroupId, &Group)> {
+        self.groups.get_key_value(group)
+    }
+
+    /// The members of a group.
+    pub fn membership(&self, group: &str) -> Option<&Membership> {
+        self.groups.get(group)?.membership.as_ref()
+    }
+
+    /// Members of all groups.
+    pub fn members(&self) -> usize {
+        self.members
+    }
+
+    /// Number of what a member is to know now: as long as it is the same, there is nothing new to tell. `None`: no member.
+    pub fn revision(&self, group: &str, member: &str) -> Option<u64> {
+        Some(self.shown.get(group)?.get(member)?.revision)
+    }
+
+    /// The members whose revision has changed since this was asked last.
+    pub fn take_changed(&mut self) -> BTreeSet<(GroupId, MemberId)> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Whether a member may read a partition.
+    ///
+    /// # Errors
+    /// Those of [`Membership::check_fetch`]; a group without members knows none.
+    pub fn check_fetch(&self, group: &str, asked: &MemberRef, key: PartitionKey) -> Result<(), GroupError> {
+        self.members_of(group, asked)?.check_fetch(asked, key)
     }
 
     /// Bytes of state as [`Limits::state_bytes_max`] counts them.
@@ -173,131 +492,268 @@ impl Machine {
         self.state_bytes
     }
 
-    fn commit(
-        &self,
-        now: Timestamp,
-        command: CommitOffsets,
-    ) -> Result<Effects<GroupRecord, Reply>, GroupError> {
-        let group: GroupId = command.group.parse()?;
-        self.check_items(&command.offsets)?;
-        self.check_room(&group, &command.offsets)?;
-        let stamp = |(key, committed): (PartitionKey, CommittedOffset)| {
-            let committed = CommittedOffset {
-                committed: now,
-                ..committed
-            };
-            (key, committed)
-        };
-        let offsets: Vec<_> = command.offsets.into_iter().map(stamp).collect();
-        let records = if offsets.is_empty() {
-            Vec::new()
-        } else {
-            vec![GroupRecord::OffsetsCommitted { group, offsets }]
-        };
-        Ok(Effects {
-            records,
-            reply: Reply::Committed(now),
+    /// The members of a group that has ever had one.
+    pub(super) fn members_of(&self, group: &str, asked: &MemberRef) -> Result<&Membership, GroupError> {
+        self.membership(group).ok_or_else(|| GroupError::UnknownMember {
+            member: asked.member.clone(),
         })
     }
 
-    fn check_items(&self, offsets: &[(PartitionKey, CommittedOffset)]) -> Result<(), GroupError> {
-        let max = self.limits.metadata_bytes_max;
-        let mut seen = BTreeSet::new();
-        for (index, (key, committed)) in offsets.iter().enumerate() {
-            if !seen.insert(*key) {
-                return Err(GroupError::Twice { index });
-            }
-            let bytes = committed.metadata.len();
-            if bytes > max {
-                return Err(GroupError::MetadataTooLarge { index, bytes, max });
-            }
-        }
-        Ok(())
+    fn change(&mut self, group: &GroupId, change: &GroupChange) {
+        let known = self.groups.entry(group.clone()).or_default();
+        let membership = known.membership.get_or_insert_default();
+        let before = membership.members.len();
+        change.apply_to(membership);
+        self.members = (self.members + membership.members.len()).saturating_sub(before);
+        self.show(group);
     }
 
-    /// Limits hold back what grows. A commit that takes no more room than what it replaces always passes: a group that is
-    /// there must be able to go on.
-    fn check_room(
+    fn delete(&mut self, group: &GroupId) {
+        let Some(known) = self.groups.remove(group) else {
+            return;
+        };
+        let freed = known.offsets.values().map(super::commits::state_bytes).sum();
+        self.state_bytes = self.state_bytes.saturating_sub(freed);
+        let members = known.membership.map_or(0, |membership| membership.members.len());
+        self.members = self.members.saturating_sub(members);
+        self.show(group);
+    }
+
+    /// Looks who is to be told something new.
+    fn show(&mut self, group: &GroupId) {
+        let before = self.shown.remove(group).unwrap_or_default();
+        let membership = self.groups.get(group).and_then(|group| group.membership.as_ref());
+        let Some(membership) = membership.filter(|membership| !membership.members.is_empty()) else {
+            let gone = before.into_keys().map(|member| (group.clone(), member));
+            self.changed.extend(gone);
+            return;
+        };
+        let leader = membership.leader().cloned();
+        let idle = membership.idle();
+        let ranks: BTreeMap<&MemberId, usize> = idle.iter().enumerate().map(|(at, id)| (*id, at)).collect();
+        let wanted = (membership.assignment_epoch < membership.epoch).then_some(membership.epoch);
+        let mut shown = BTreeMap::new();
+        for (id, member) in &membership.members {
+            let epoch = membership.member_epoch(member);
+            let now = Shown {
+                revision: 0,
+                epoch,
+                leader: leader.clone(),
+                idle_rank: ranks.get(id).copied(),
+                holds: fingerprint(member),
+                wanted: wanted.filter(|_| leader.as_ref() == Some(id)),
+            };
+            let known = before.get(id);
+            let same = known.filter(|known| {
+                Shown {
+                    revision: 0,
+                    ..(*known).clone()
+                } == now
+            });
+            let revision = if let Some(known) = same {
+                known.revision
+            } else {
+                self.revision += 1;
+                self.changed.insert((group.clone(), id.clone()));
+                self.revision
+            };
+            shown.insert(id.clone(), Shown { revision, ..now });
+        }
+        let gone = before.into_keys().filter(|id| !shown.contains_key(id));
+        self.changed.extend(gone.map(|id| (group.clone(), id)));
+        self.shown.insert(group.clone(), shown);
+    }
+
+    fn decide(&self, now: Timestamp, command: Command) -> Result<Effects<GroupRecord, Reply>, GroupError> {
+        match command {
+            Command::CommitOffsets(commit) => self.commit(now, commit),
+            Command::DeleteTopic(topic) => Ok(self.delete_topic(topic)),
+            Command::Heartbeat(heartbeat) => self.heartbeat(&heartbeat),
+            Command::Close(close) => self.close(now, close),
+            Command::Remove { group, member } => {
+                Ok(self.draft(&group, |draft| draft.remove(member.as_str(), &self.topics)))
+            }
+            Command::Refresh { group } => Ok(self.draft(&group, |draft| {
+                if draft.refresh(&self.topics) {
+                    draft.advance();
+                    draft.settle();
+                }
+            })),
+            Command::Propose(propose) => self.propose(&propose),
+            Command::Fallback { group, epoch } => Ok(self.draft(&group, |draft| {
+                if draft.epoch == epoch && draft.assignment_epoch < epoch {
+                    draft.settle_on(draft.best());
+                }
+            })),
+            Command::Configure(configure) => self.configure(&configure),
+            Command::Delete { group } => self.delete_group(&group),
+        }
+    }
+
+    /// Changes the membership of a group that is there, if it changes.
+    fn draft(&self, group: &GroupId, change: impl FnOnce(&mut Membership)) -> Effects<GroupRecord, Reply> {
+        let records = self.membership(group.as_str()).and_then(|before| {
+            let mut draft = before.clone();
+            change(&mut draft);
+            changed(group, before, &draft)
+        });
+        Effects {
+            records: records.into_iter().collect(),
+            reply: Reply::Done,
+        }
+    }
+
+    fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<Effects<GroupRecord, Reply>, GroupError> {
+        let group: GroupId = heartbeat.group.parse()?;
+        let known = self.membership(group.as_str());
+        let mut records = Vec::new();
+        if !known.map_or(Ok(false), |known| known.is_quiet(heartbeat))? {
+            let empty = Membership::default();
+            let before = known.unwrap_or(&empty);
+            let mut draft = before.clone();
+            draft.beat(heartbeat, &self.topics, &self.limits)?;
+            self.check_members(&group, before, &draft)?;
+            records.extend(changed(&group, before, &draft));
+        }
+        let member = heartbeat.member.member.parse().map_err(GroupError::MemberId)?;
+        Ok(Effects {
+            records,
+            reply: Reply::Alive { group, member },
+        })
+    }
+
+    /// Limits hold back what grows.
+    fn check_members(
         &self,
         group: &GroupId,
-        offsets: &[(PartitionKey, CommittedOffset)],
+        before: &Membership,
+        after: &Membership,
     ) -> Result<(), GroupError> {
-        let known = self.groups.get(group);
+        if after.members.len() <= before.members.len() {
+            return Ok(());
+        }
+        let max = self.limits.members_max;
+        if self.members >= max {
+            return Err(GroupError::TooManyMembers { max });
+        }
         let max = self.limits.groups_max;
-        if known.is_none() && !offsets.is_empty() && self.groups.len() >= max {
+        if !self.groups.contains_key(group) && self.groups.len() >= max {
             return Err(GroupError::TooManyGroups { max });
-        }
-        let replaced = || offsets.iter().filter_map(|(key, _)| known?.get(key));
-        let kept = known.map_or(0, BTreeMap::len).saturating_sub(replaced().count());
-        let (would_be, max) = (kept + offsets.len(), self.limits.offsets_per_group_max);
-        if would_be > max && offsets.len() > replaced().count() {
-            return Err(GroupError::TooManyOffsets { would_be, max });
-        }
-        let freed: u64 = replaced().map(state_bytes).sum();
-        let added: u64 = offsets.iter().map(|(_, committed)| state_bytes(committed)).sum();
-        let would_be = self.state_bytes.saturating_sub(freed).saturating_add(added);
-        let max = self.limits.state_bytes_max;
-        if would_be > max && added > freed {
-            return Err(GroupError::StateFull { would_be, max });
         }
         Ok(())
     }
 
-    fn delete_topic(&self, topic: TopicId) -> Effects<GroupRecord, Reply> {
-        let is_known = self.groups.values().any(|offsets| has_topic(offsets, topic));
-        let records = if is_known {
-            vec![GroupRecord::TopicDeleted(topic)]
-        } else {
-            Vec::new()
-        };
-        Effects {
+    /// EP11, bug 27: the last commit and the leave are one.
+    fn close(&self, now: Timestamp, close: Close) -> Result<Effects<GroupRecord, Reply>, GroupError> {
+        let membership = self.members_of(&close.group, &close.member)?;
+        let (id, member) = membership.known(&close.member)?;
+        let mut records = Vec::new();
+        if !close.offsets.is_empty() {
+            let commit = CommitOffsets {
+                group: close.group.clone(),
+                member: Some(close.member.clone()),
+                offsets: close.offsets,
+            };
+            records = self.commit(now, commit)?.records;
+        }
+        // ST6: a static member will be back.
+        let left = member.instance.is_none();
+        if left {
+            let mut draft = membership.clone();
+            draft.remove(id.as_str(), &self.topics);
+            let group: GroupId = close.group.parse()?;
+            records.extend(changed(&group, membership, &draft));
+        }
+        Ok(Effects {
             records,
-            reply: Reply::TopicDeleted,
-        }
+            reply: Reply::Closed { at: now, left },
+        })
     }
 
-    fn insert(&mut self, group: &GroupId, offsets: &[(PartitionKey, CommittedOffset)]) {
-        if offsets.is_empty() {
-            return;
-        }
-        let known = self.groups.entry(group.clone()).or_default();
-        for (key, committed) in offsets {
-            self.state_bytes = self.state_bytes.saturating_add(state_bytes(committed));
-            if let Some(replaced) = known.insert(*key, committed.clone()) {
-                self.state_bytes = self.state_bytes.saturating_sub(state_bytes(&replaced));
-            }
-        }
-    }
-
-    fn forget_topic(&mut self, topic: TopicId) {
-        let mut freed = 0;
-        self.groups.retain(|_, offsets| {
-            if has_topic(offsets, topic) {
-                offsets.retain(|key, committed| {
-                    let goes = key.topic == topic;
-                    freed += if goes { state_bytes(committed) } else { 0 };
-                    !goes
+    fn configure(&self, configure: &Configure) -> Result<Effects<GroupRecord, Reply>, GroupError> {
+        let group: GroupId = configure.group.parse()?;
+        let known = self.groups.get(&group);
+        match (known, configure.create) {
+            (Some(_), true) => {
+                return Ok(Effects {
+                    records: Vec::new(),
+                    reply: Reply::Configured { changed: false },
                 });
             }
-            !offsets.is_empty()
-        });
-        self.state_bytes = self.state_bytes.saturating_sub(freed);
+            (None, false) => {
+                return Err(GroupError::UnknownGroup {
+                    group: configure.group.clone(),
+                });
+            }
+            (None, true) => {
+                let max = self.limits.groups_max;
+                if self.groups.len() >= max {
+                    return Err(GroupError::TooManyGroups { max });
+                }
+            }
+            (Some(_), false) => {}
+        }
+        let before = known.and_then(|known| known.membership.clone());
+        let mut draft = before.clone().unwrap_or_default();
+        for (name, value) in &configure.entries {
+            draft.config.set(name, value.as_deref())?;
+        }
+        draft.config.check()?;
+        let before_or_empty = before.clone().unwrap_or_default();
+        if draft.config.assignor() != before_or_empty.config.assignor() && !draft.members.is_empty() {
+            draft.advance();
+            draft.settle();
+        }
+        let mut change = GroupChange::between(&before_or_empty, &draft);
+        if before.is_none() {
+            // That there is a group at all is a change.
+            change = change.or_else(|| Some(GroupChange::default()));
+        }
+        let is_changed = change.is_some();
+        let record = |change| GroupRecord::Changed {
+            group,
+            change: Box::new(change),
+        };
+        Ok(Effects {
+            records: change.map(record).into_iter().collect(),
+            reply: Reply::Configured { changed: is_changed },
+        })
+    }
+
+    fn delete_group(&self, group: &str) -> Result<Effects<GroupRecord, Reply>, GroupError> {
+        let Some((id, known)) = self.group(group) else {
+            return Err(GroupError::UnknownGroup {
+                group: group.to_owned(),
+            });
+        };
+        let members = known
+            .membership
+            .as_ref()
+            .map_or(0, |membership| membership.members.len());
+        if members > 0 {
+            return Err(GroupError::NotEmpty { members });
+        }
+        Ok(Effects {
+            records: vec![GroupRecord::Deleted(id.clone())],
+            reply: Reply::Done,
+        })
     }
 }
 
-fn has_topic(offsets: &Offsets, topic: TopicId) -> bool {
-    let first = PartitionKey {
-        topic,
-        partition: PartitionId(0),
-    };
-    offsets
-        .range(first..)
-        .next()
-        .is_some_and(|(key, _)| key.topic == topic)
+/// The same as long as the member holds the same. Not stored, and compared within one run of the broker only.
+fn fingerprint(member: &Member) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    member.assigned.hash(&mut hasher);
+    member.revoking.hash(&mut hasher);
+    hasher.finish()
 }
 
-fn state_bytes(committed: &CommittedOffset) -> u64 {
-    OFFSET_STATE_BYTES.saturating_add(u64::try_from(committed.metadata.len()).unwrap_or(u64::MAX))
+fn changed(group: &GroupId, before: &Membership, after: &Membership) -> Option<GroupRecord> {
+    let change = GroupChange::between(before, after)?;
+    Some(GroupRecord::Changed {
+        group: group.clone(),
+        change: Box::new(change),
+    })
 }
 
 impl StateMachine for Machine {
@@ -306,19 +762,24 @@ impl StateMachine for Machine {
     type Reply = Reply;
 
     fn handle(&self, now: Timestamp, command: Command) -> Effects<GroupRecord, Reply> {
-        match command {
-            Command::CommitOffsets(commit) => self.commit(now, commit).unwrap_or_else(|refusal| Effects {
-                records: Vec::new(),
-                reply: Reply::Refused(refusal),
-            }),
-            Command::DeleteTopic(topic) => self.delete_topic(topic),
-        }
+        self.decide(now, command).unwrap_or_else(|refusal| Effects {
+            records: Vec::new(),
+            reply: Reply::Refused(refusal),
+        })
     }
 
     fn apply(&mut self, record: &GroupRecord) {
         match record {
             GroupRecord::OffsetsCommitted { group, offsets } => self.insert(group, offsets),
-            GroupRecord::TopicDeleted(topic) => self.forget_topic(*topic),
+            GroupRecord::TopicDeleted(topic) => {
+                self.forget_topic(*topic);
+                let groups: Vec<_> = self.groups.keys().cloned().collect();
+                for group in groups {
+                    self.show(&group);
+                }
+            }
+            GroupRecord::Changed { group, change } => self.change(group, change),
+            GroupRecord::Deleted(group) => self.delete(group),
         }
     }
 }

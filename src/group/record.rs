@@ -1,14 +1,21 @@
 //! Records of `__groups` and its snapshot as they are stored: `naru.internal.v1`.
 
+mod membership;
+
 use bytes::Bytes;
 use prost::Message;
 
+use super::assignor::UnknownAssignor;
+use super::change::GroupChange;
 use super::machine::{CommittedOffset, Limits, Machine};
+use super::state::Membership;
 use crate::machine::{StateMachine, Stored};
 use crate::model::{
-    GroupId, InvalidGroupId, LeaderEpoch, Offset, PartitionId, PartitionKey, Timestamp, TopicId,
+    GroupId, InvalidGroupId, InvalidMemberId, LeaderEpoch, Offset, PartitionId, PartitionKey, Timestamp,
+    TopicId,
 };
 use crate::pb::internal as pb;
+use crate::pb::internal::group_record::Kind;
 
 /// One change, as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,8 +27,17 @@ pub enum GroupRecord {
         /// Where it is; each partition once.
         offsets: Vec<(PartitionKey, CommittedOffset)>,
     },
-    /// A topic is gone, and with it every offset committed for it.
+    /// A topic is gone, and with it every offset committed for it, and whatever members held of it.
     TopicDeleted(TopicId),
+    /// The membership of a group is different.
+    Changed {
+        /// The group.
+        group: GroupId,
+        /// What is different.
+        change: Box<GroupChange>,
+    },
+    /// A group is gone with all that it had.
+    Deleted(GroupId),
 }
 
 /// A stored record that cannot be: written by a newer or a broken broker. Offsets are never guessed.
@@ -39,6 +55,20 @@ pub enum DecodeError {
     /// An id that has not 16 bytes.
     #[error("a topic id of {0} bytes")]
     TopicId(usize),
+    /// A bad member id or instance id.
+    #[error("a bad member id: {0}")]
+    Member(#[from] InvalidMemberId),
+    /// An assignor that this version does not know.
+    #[error("an assignor: {0}")]
+    Assignor(#[from] UnknownAssignor),
+    /// Not one epoch per partition.
+    #[error("{partitions} partitions with {epochs} epochs")]
+    Epochs {
+        /// Partitions.
+        partitions: usize,
+        /// Epochs.
+        epochs: usize,
+    },
     /// An offset below zero.
     #[error("a committed offset of {0}")]
     Offset(i64),
@@ -55,35 +85,47 @@ impl Stored for Machine {
     fn encode(record: &GroupRecord) -> Bytes {
         let kind = match record {
             GroupRecord::OffsetsCommitted { group, offsets } => {
-                pb::group_record::Kind::OffsetsCommitted(pb::OffsetsCommitted {
+                Kind::OffsetsCommitted(pb::OffsetsCommitted {
                     group: group.to_string(),
                     topics: encode_offsets(offsets.iter().map(|(key, committed)| (key, committed))),
                 })
             }
-            GroupRecord::TopicDeleted(topic) => pb::group_record::Kind::TopicDeleted(pb::TopicDeleted {
+            GroupRecord::TopicDeleted(topic) => Kind::TopicDeleted(pb::TopicDeleted {
                 topic_id: encode_id(*topic),
             }),
+            GroupRecord::Changed { group, change } => Kind::GroupChanged(membership::encode(group, change)),
+            GroupRecord::Deleted(group) => Kind::GroupDeleted(group.to_string()),
         };
         pb::GroupRecord { kind: Some(kind) }.encode_to_vec().into()
     }
 
     fn decode(bytes: Bytes) -> Result<GroupRecord, DecodeError> {
         match pb::GroupRecord::decode(bytes)?.kind {
-            Some(pb::group_record::Kind::OffsetsCommitted(stored)) => Ok(GroupRecord::OffsetsCommitted {
+            Some(Kind::OffsetsCommitted(stored)) => Ok(GroupRecord::OffsetsCommitted {
                 group: stored.group.parse()?,
                 offsets: decode_offsets(stored.topics)?,
             }),
-            Some(pb::group_record::Kind::TopicDeleted(stored)) => {
-                decode_id(&stored.topic_id).map(GroupRecord::TopicDeleted)
-            }
+            Some(Kind::TopicDeleted(stored)) => decode_id(&stored.topic_id).map(GroupRecord::TopicDeleted),
+            Some(Kind::GroupChanged(stored)) => Ok(GroupRecord::Changed {
+                group: stored.group.parse()?,
+                change: Box::new(membership::decode(stored)?),
+            }),
+            Some(Kind::GroupDeleted(group)) => Ok(GroupRecord::Deleted(group.parse()?)),
             None => Err(DecodeError::UnknownKind),
         }
     }
 
     fn snapshot(&self) -> Bytes {
-        let groups = self.groups().map(|(group, offsets)| pb::Group {
-            group: group.to_string(),
-            topics: encode_offsets(offsets.iter()),
+        let groups = self.groups().map(|(id, group)| {
+            let whole = |after| GroupChange::between(&Membership::default(), after).unwrap_or_default();
+            pb::Group {
+                group: id.to_string(),
+                topics: encode_offsets(group.offsets.iter()),
+                membership: group
+                    .membership
+                    .as_ref()
+                    .map(|after| membership::encode(id, &whole(after))),
+            }
         });
         let snapshot = pb::GroupSnapshot {
             groups: groups.collect(),
@@ -94,11 +136,16 @@ impl Stored for Machine {
     fn restore(limits: Limits, snapshot: Bytes) -> Result<Self, DecodeError> {
         let mut machine = Self::new(limits);
         for stored in pb::GroupSnapshot::decode(snapshot)?.groups {
-            // What a group holds is what one commit of all of it would leave.
+            let group: GroupId = stored.group.parse()?;
+            // What a group holds is what one commit of all of it would leave; so it is with its members.
             machine.apply(&GroupRecord::OffsetsCommitted {
-                group: stored.group.parse()?,
+                group: group.clone(),
                 offsets: decode_offsets(stored.topics)?,
             });
+            if let Some(stored) = stored.membership {
+                let change = Box::new(membership::decode(stored)?);
+                machine.apply(&GroupRecord::Changed { group, change });
+            }
         }
         Ok(machine)
     }

@@ -1,5 +1,9 @@
 //! The machine by scripts of commands, its snapshot, and random histories against a plain map.
 
+mod explore;
+mod histories;
+mod members;
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
@@ -48,12 +52,17 @@ fn commit(
 ) -> Result<Timestamp, GroupError> {
     let command = CommitOffsets {
         group: group.to_owned(),
+        member: None,
         offsets: offsets.to_vec(),
     };
     match run(machine, 42, Command::CommitOffsets(command)) {
         Reply::Committed(at) => Ok(at),
         Reply::Refused(error) => Err(error),
-        Reply::TopicDeleted => panic!("another reply"),
+        Reply::TopicDeleted
+        | Reply::Alive { .. }
+        | Reply::Closed { .. }
+        | Reply::Done
+        | Reply::Configured { .. } => panic!("another reply"),
     }
 }
 
@@ -95,6 +104,7 @@ fn a_commit_is_one_record_or_none() {
     let handle = |offsets: Vec<_>| {
         let command = CommitOffsets {
             group: "g".to_owned(),
+            member: None,
             offsets,
         };
         machine.handle(Timestamp(1), Command::CommitOffsets(command))
@@ -305,7 +315,7 @@ proptest! {
             let groups = machine.groups();
             let held: BTreeMap<_, _> = groups
                 .flat_map(|(group, offsets)| {
-                    offsets.iter().map(|(key, c)| ((group.to_string(), *key), c.offset.get()))
+                    offsets.offsets.iter().map(|(key, c)| ((group.to_string(), *key), c.offset.get()))
                 })
                 .collect();
             prop_assert_eq!(&held, &model);

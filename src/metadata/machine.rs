@@ -5,11 +5,11 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use super::config::{self, ConfigError, ConfigKey, ConfigSource, ConfigValue, Entries, TopicDefaults};
-use super::glob::Glob;
+
 use super::record::{AlteredTopic, MetaRecord};
 use crate::machine::{Effects, StateMachine};
 use crate::model::{
-    InvalidTopicName, PartitionId, PartitionKey, Timestamp, TopicConfig, TopicId, TopicName, nearest,
+    Glob, InvalidTopicName, PartitionId, PartitionKey, Timestamp, TopicConfig, TopicId, TopicName, nearest,
 };
 
 /// So many producer ids are reserved at once, durable before one of them is handed out.

@@ -5,7 +5,6 @@
 //! requests, locks or the engine.
 
 mod config;
-mod glob;
 mod machine;
 mod record;
 #[cfg(test)]
@@ -13,7 +12,6 @@ mod tests;
 mod topic_keys;
 
 pub use config::{ConfigError, ConfigKey, ConfigSource, ConfigValue, TopicDefaults};
-pub use glob::{GLOB_BYTES_MAX, Glob, GlobTooLong};
 pub use machine::{
     AlterTopic, Command, CreateTopic, Limits, Machine, MetaError, PRODUCER_ID_BLOCK, PRODUCER_ID_FIRST, Page,
     ProducerIds, Reply, Topic,

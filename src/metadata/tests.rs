@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::machine::{StateMachine, Stored};
-use crate::model::{InvalidTopicName, Timestamp, TopicId};
+use crate::model::{Glob, InvalidTopicName, Timestamp, TopicId};
 
 fn id(n: u8) -> TopicId {
     TopicId::from_bytes([n; 16])

@@ -1,6 +1,7 @@
 //! The words of the field as types. Knows nothing else of the crate.
 
 mod error_code;
+mod glob;
 mod group;
 mod health;
 mod ids;
@@ -11,6 +12,7 @@ mod topic;
 mod units;
 
 pub use error_code::{ErrorClass, ErrorCode};
+pub use glob::{GLOB_BYTES_MAX, Glob, GlobTooLong};
 pub use group::{GROUP_ID_BYTES_MAX, GroupId, GroupState, InvalidGroupId};
 pub use health::{MemoryHealth, RecoverySummary, StorageHealth, StorageState};
 pub use ids::{

@@ -15,7 +15,7 @@ use super::reload::LastReload;
 use super::status::Status;
 use crate::broker::{CountersNow, GroupNow, TopicNow};
 use crate::http::{self, BadQuery, CheckState, Probe};
-use crate::metadata::Glob;
+use crate::model::Glob;
 use crate::model::{ErrorCode, MemoryHealth, Timestamp};
 use crate::net::{Counters, Hangup};
 use crate::rt::Clock;

@@ -8,18 +8,12 @@ use super::{
     producer_id_from, topic_id,
 };
 use crate::api;
-use crate::api::{ApiError, ErrorDetails, GroupMember, ProducePayload, Subscription, TopicPartitions};
-use crate::model::{ErrorCode, PartitionId, Sequence};
+use crate::api::{ApiError, GroupMember, ProducePayload, Subscription, TopicPartitions};
+use crate::model::{PartitionId, Sequence};
 use crate::pb::v1;
 
-/// Most bytes of what a member says about itself.
-pub(in crate::wire) const CLIENT_ID_BYTES_MAX: usize = 256;
-
 /// Most bytes of why a member is evicted.
-pub(in crate::wire) const EVICT_REASON_BYTES_MAX: usize = 256;
-
-/// Most topics and patterns of a subscription.
-pub(in crate::wire) const SUBSCRIPTION_ENTRIES_MAX: usize = 1024;
+const EVICT_REASON_BYTES_MAX: usize = 256;
 
 pub(in crate::wire) fn group_heartbeat(request: v1::GroupHeartbeatRequest) -> Result<api::Request, ApiError> {
     let v1::GroupHeartbeatRequest {
@@ -30,10 +24,10 @@ pub(in crate::wire) fn group_heartbeat(request: v1::GroupHeartbeatRequest) -> Re
         instance_id,
         client_id,
         max_wait_ms,
-        subscription: subscribed,
+        subscription,
         owned,
     } = request;
-    within("group_heartbeat.client_id", &client_id, CLIENT_ID_BYTES_MAX)?;
+    let subscribe = |v1::Subscription { topics, patterns }| Subscription { topics, patterns };
     let owned =
         owned.map(|owned| each_if_any(owned.topics, "group_heartbeat.owned.topics", topic_partitions));
     Ok(api::Request::GroupHeartbeat(api::GroupHeartbeat {
@@ -46,36 +40,9 @@ pub(in crate::wire) fn group_heartbeat(request: v1::GroupHeartbeatRequest) -> Re
         revision,
         client_id,
         max_wait: Duration::from_millis(u64::from(max_wait_ms)),
-        subscription: subscribed.map(subscription).transpose()?,
+        subscription: subscription.map(subscribe),
         owned: owned.transpose()?,
     }))
-}
-
-fn subscription(subscription: v1::Subscription) -> Result<Subscription, ApiError> {
-    let v1::Subscription { topics, patterns } = subscription;
-    match topics.len().saturating_add(patterns.len()) {
-        0 => Err(invalid(
-            "group_heartbeat.subscription",
-            "must have a topic or a pattern",
-        )),
-        entries if entries > SUBSCRIPTION_ENTRIES_MAX => {
-            let field = "group_heartbeat.subscription";
-            Err(ApiError::new(
-                ErrorCode::TooManyElements,
-                format!(
-                    "{field}: {entries} topics and patterns, at most {SUBSCRIPTION_ENTRIES_MAX} are allowed"
-                ),
-            )
-            .hint("subscribe to a pattern instead of many topics")
-            .details(ErrorDetails {
-                limit: u64::try_from(SUBSCRIPTION_ENTRIES_MAX).ok(),
-                actual: u64::try_from(entries).ok(),
-                field: Some(field.to_owned()),
-                ..ErrorDetails::default()
-            }))
-        }
-        _ => Ok(Subscription { topics, patterns }),
-    }
 }
 
 pub(in crate::wire) fn close_consumer(request: v1::CloseConsumerRequest) -> Result<api::Request, ApiError> {

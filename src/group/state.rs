@@ -1,0 +1,198 @@
+//! What a group is: its members, what each holds and is to hold, and what follows from that.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::assignor::Assignment;
+use super::config::GroupConfig;
+use crate::model::{Glob, GroupState, InstanceId, MemberId, PartitionKey, TopicId};
+
+/// Partitions and the epoch since which they are held.
+pub type Held = BTreeMap<PartitionKey, u32>;
+
+/// What a member wants to read. Sets: the order in which a client lists topics means nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subscription {
+    /// Names of topics.
+    pub topics: BTreeSet<Arc<str>>,
+    /// Globs over names of topics.
+    pub patterns: BTreeSet<Arc<str>>,
+}
+
+/// A member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// When it joined, counted. A static member that comes back keeps its place.
+    pub join: u64,
+    /// Its name, if it is static.
+    pub instance: Option<InstanceId>,
+    /// Its own words.
+    pub client_id: Arc<str>,
+    /// Address that it joined from.
+    pub host: Arc<str>,
+    /// What it wants to read.
+    pub subscription: Arc<Subscription>,
+    /// The topics which that meant when it was looked up last.
+    pub topics: Arc<BTreeSet<TopicId>>,
+    /// What it holds and may read.
+    pub assigned: Held,
+    /// What it holds, is to release, and may only commit.
+    pub revoking: Held,
+    /// Its epoch as long as `revoking` is not empty.
+    pub held_epoch: u32,
+}
+
+impl Member {
+    /// Whether it holds a partition, be it one that it is to release.
+    pub fn holds(&self, key: PartitionKey) -> bool {
+        self.assigned.contains_key(&key) || self.revoking.contains_key(&key)
+    }
+}
+
+/// The membership of a group. Everything here is stored.
+// Invariant (EP12): a partition is in `assigned` or `revoking` of one member at most.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Membership {
+    /// Its settings.
+    pub config: GroupConfig,
+    /// Changes with members, subscriptions and partitions; never goes back. 0: there never was a member.
+    pub epoch: u32,
+    /// The epoch that `target` was made for.
+    pub assignment_epoch: u32,
+    /// The topics that members subscribe to, with the numbers of partitions that `epoch` was made for.
+    pub resolved: BTreeMap<TopicId, u32>,
+    /// The members.
+    pub members: BTreeMap<MemberId, Member>,
+    /// Who is to hold what.
+    pub target: Assignment,
+    /// Number of the next join.
+    pub next_join: u64,
+}
+
+impl Membership {
+    /// The epoch of a member: of the assignment, unless it has still to release something (EP5).
+    pub fn member_epoch(&self, member: &Member) -> u32 {
+        if member.revoking.is_empty() {
+            self.assignment_epoch
+        } else {
+            member.held_epoch
+        }
+    }
+
+    /// Who joined first of those who are there (LE1, LE2); a static member that comes back keeps its place (LE3).
+    pub fn leader(&self) -> Option<&MemberId> {
+        let first = self.members.iter().min_by_key(|(_, member)| member.join);
+        first.map(|(id, _)| id)
+    }
+
+    /// The member that has this instance id now.
+    pub fn instance(&self, instance: &str) -> Option<&MemberId> {
+        let mut members = self.members.iter();
+        let found =
+            members.find(|(_, member)| member.instance.as_ref().is_some_and(|i| i.as_str() == instance));
+        found.map(|(id, _)| id)
+    }
+
+    /// The members in the order in which they joined.
+    pub fn in_join_order(&self) -> Vec<(&MemberId, &Member)> {
+        let mut members: Vec<_> = self.members.iter().collect();
+        members.sort_unstable_by_key(|(_, member)| member.join);
+        members
+    }
+
+    /// Who holds what, be it to be released.
+    pub fn holders(&self) -> BTreeMap<PartitionKey, &MemberId> {
+        let held = self.members.iter().flat_map(|(id, member)| {
+            let keys = member.assigned.keys().chain(member.revoking.keys());
+            keys.map(move |key| (*key, id))
+        });
+        held.collect()
+    }
+
+    /// Partitions of the topics that members subscribe to.
+    pub fn partitions(&self) -> u64 {
+        self.resolved.values().map(|count| u64::from(*count)).sum()
+    }
+
+    /// How the group is.
+    pub fn state(&self) -> GroupState {
+        if self.members.is_empty() {
+            return GroupState::Empty;
+        }
+        if self.assignment_epoch < self.epoch {
+            return GroupState::Assigning;
+        }
+        let revoking = self.members.values().any(|member| !member.revoking.is_empty());
+        let waiting = || {
+            let holds =
+                |id: &MemberId, key| self.members.get(id).is_some_and(|m| m.assigned.contains_key(key));
+            self.target.iter().any(|(key, id)| !holds(id, key))
+        };
+        if revoking || waiting() {
+            GroupState::Reconciling
+        } else {
+            GroupState::Stable
+        }
+    }
+
+    /// Members that hold nothing and are to have nothing, in the order in which they are next in line.
+    pub fn idle(&self) -> Vec<&MemberId> {
+        let wanted: BTreeSet<&MemberId> = self.target.values().collect();
+        let members = self.in_join_order().into_iter();
+        let idle = members.filter(|(id, member)| {
+            !wanted.contains(id) && member.assigned.is_empty() && member.revoking.is_empty()
+        });
+        idle.map(|(id, _)| id).collect()
+    }
+}
+
+/// What topics there are now, as far as groups need to know. Not stored: the broker keeps it as it is.
+#[derive(Clone, Debug, Default)]
+pub struct Topics {
+    by_id: BTreeMap<TopicId, (Arc<str>, u32)>,
+    by_name: BTreeMap<Arc<str>, TopicId>,
+}
+
+impl Topics {
+    /// There is a topic, or it has more partitions now.
+    pub fn insert(&mut self, id: TopicId, name: &str, partitions: u32) {
+        let name: Arc<str> = Arc::from(name);
+        self.by_id.insert(id, (Arc::clone(&name), partitions));
+        self.by_name.insert(name, id);
+    }
+
+    /// A topic is gone.
+    pub fn remove(&mut self, id: TopicId) {
+        let Some((name, _)) = self.by_id.remove(&id) else {
+            return;
+        };
+        if self.by_name.get(&name) == Some(&id) {
+            self.by_name.remove(&name);
+        }
+    }
+
+    /// The name of a topic.
+    pub fn name(&self, id: TopicId) -> Option<&Arc<str>> {
+        self.by_id.get(&id).map(|(name, _)| name)
+    }
+
+    /// How many partitions a topic has.
+    pub fn partitions(&self, id: TopicId) -> Option<u32> {
+        self.by_id.get(&id).map(|(_, partitions)| *partitions)
+    }
+
+    /// The topics that a subscription means now. A name without a topic means none yet.
+    pub fn resolve(&self, subscription: &Subscription) -> BTreeSet<TopicId> {
+        let named = subscription.topics.iter();
+        let named = named.filter_map(|name| self.by_name.get(name).copied());
+        // A pattern that is too long was refused when it came, and matches nothing.
+        let globs: Vec<_> = subscription
+            .patterns
+            .iter()
+            .filter_map(|p| Glob::new(p).ok())
+            .collect();
+        let fits = |name: &str| globs.iter().any(|glob| glob.matches(name));
+        let matching = self.by_name.iter().filter(|(name, _)| fits(name));
+        named.chain(matching.map(|(_, id)| *id)).collect()
+    }
+}
