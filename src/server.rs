@@ -4,6 +4,7 @@
 //! engine, broker, native listener, port file. Order of the end: readiness, listeners, connections, engine, HTTP.
 
 mod engine;
+mod groups;
 mod lock;
 mod metered;
 mod metrics;

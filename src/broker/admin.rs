@@ -160,7 +160,7 @@ impl<S: LogStore> Broker<S> {
     fn parts(&self, topic: &Topic) -> Option<Vec<Part<S::Log>>> {
         if topic.id.is_internal() {
             let log = match topic.id {
-                TopicId::GROUPS => Arc::clone(&self.lock_groups().log),
+                TopicId::GROUPS => Arc::clone(&self.groups.lock().driver.log),
                 _ => Arc::clone(&self.lock_coordinator().driver.log),
             };
             return Some(vec![(log, 0)]);

@@ -64,6 +64,7 @@ impl<S: LogStore> Broker<S> {
         self.commit(meta, permit, records)?;
         self.registry.insert(self.in_new_form(&handle, topic));
         drop(locks);
+        self.groups.topic_changed(topic);
         Ok(())
     }
 
@@ -85,7 +86,7 @@ impl<S: LogStore> Broker<S> {
             }
         }
         drop(meta);
-        self.lock_groups().machine.set_limits(new.groups);
+        self.groups.lock().driver.machine.set_limits(new.groups);
     }
 
     /// The partitions that there are, with the topic's configuration, and those that it has more.

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use smallvec::SmallVec;
 
 use super::driver::{Driver, Replayed};
+use super::groups::State;
 use super::{Broker, NotAdmitted, errors, open_topic};
 use crate::api::{
     ApiError, CreateTopic, CreatedTopic, DeleteTopic, InitProducer, InitializedProducer, Outcome, Reply,
@@ -177,6 +178,7 @@ impl<S: LogStore> Broker<S> {
         self.commit(meta, permit, records)?;
         let handle = open_topic(&*self.store, topic, self.settings.producers, |_| None);
         self.registry.insert(handle);
+        self.groups.topic_changed(topic);
         Ok(())
     }
 
@@ -192,7 +194,7 @@ impl<S: LogStore> Broker<S> {
             .with_id(topic.id)
             .ok_or_else(|| errors::internal("a topic without partitions"))?;
         // Held until the topic is out of the registry: a commit for it comes before the deletion, or finds it gone.
-        let mut groups = self.lock_groups();
+        let mut groups = self.groups.lock();
         // All of them are locked while the deletion is ordered: no batch may follow it.
         let locks: Vec<_> = handle.partitions.iter().map(|p| p.lock()).collect();
         let mark = |gone| {
@@ -209,6 +211,7 @@ impl<S: LogStore> Broker<S> {
         }
         drop(locks);
         self.registry.remove(topic);
+        self.groups.topic_gone(&mut groups, topic.id);
         Ok(())
     }
 
@@ -216,18 +219,19 @@ impl<S: LogStore> Broker<S> {
     fn commit_deletion(
         &self,
         meta: &mut Coordinator<S::Log>,
-        groups: &mut Driver<S::Log, group::Machine>,
+        groups: &mut State<S::Log>,
         permit: Permit,
         topic: TopicId,
         records: Vec<MetaRecord>,
     ) -> Result<(), ApiError> {
         let now = self.clock.wall();
         let forgotten = groups
+            .driver
             .machine
             .handle(now, group::Command::DeleteTopic(topic))
             .records;
         let (of_meta, pending_meta) = meta.driver.place(now, records);
-        let of_groups = (!forgotten.is_empty()).then(|| groups.place(now, forgotten));
+        let of_groups = (!forgotten.is_empty()).then(|| groups.driver.place(now, forgotten));
         let (of_groups, pending_groups) = of_groups.unzip();
         let step = Step {
             appends: std::iter::once(of_meta).chain(of_groups).collect(),
@@ -237,7 +241,7 @@ impl<S: LogStore> Broker<S> {
         let lsn = self.submit(permit, step)?;
         meta.driver.apply(&pending_meta, lsn);
         if let Some(pending) = &pending_groups {
-            groups.apply(pending, lsn);
+            groups.driver.apply(pending, lsn);
         }
         self.metadata_lsn.store(lsn.0, Ordering::Release);
         Ok(())

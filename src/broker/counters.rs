@@ -17,6 +17,7 @@ pub struct Counters {
     /// One per code, in the order of [`ErrorCode::ALL`].
     refused: Box<[AtomicU64]>,
     produce_refused: Box<[AtomicU64]>,
+    members_expired: AtomicU64,
 }
 
 /// The totals at one moment.
@@ -38,6 +39,8 @@ pub struct CountersNow {
     pub refused: Vec<(ErrorCode, u64)>,
     /// Those of them that refused a batch.
     pub produce_refused: Vec<(ErrorCode, u64)>,
+    /// Members of groups that were removed because they were not heard of, or did not release.
+    pub members_expired: u64,
 }
 
 impl Default for Counters {
@@ -51,6 +54,7 @@ impl Default for Counters {
             memory_bytes: AtomicU64::default(),
             refused: per_code(),
             produce_refused: per_code(),
+            members_expired: AtomicU64::default(),
         }
     }
 }
@@ -68,12 +72,17 @@ impl Counters {
             memory_bytes: get(&self.memory_bytes),
             refused: seen(&self.refused),
             produce_refused: seen(&self.produce_refused),
+            members_expired: get(&self.members_expired),
         }
     }
 
     pub(super) fn appended(&self, records: u32, bytes: u32) {
         add(&self.records_in, u64::from(records));
         add(&self.bytes_in, u64::from(bytes));
+    }
+
+    pub(super) fn member_expired(&self) {
+        add(&self.members_expired, 1);
     }
 
     pub(super) fn duplicate(&self) {

@@ -8,10 +8,11 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::{Notify, watch};
 
 use super::decompression::{Decompression, has_compressed};
+use super::groups::Fence;
 use super::{Broker, Counters, Partition, errors};
 use crate::api::{
-    ApiError, Fetch, FetchForm, FetchPartition, FetchPayload, Fetched, FetchedPartition, Outcome, Reply,
-    Response,
+    ApiError, Fetch, FetchForm, FetchPartition, FetchPayload, Fetched, FetchedPartition, Outcome, Peer,
+    Reply, Response,
 };
 use crate::model::{DurableState, LeaderEpoch, LogBounds, Lsn, Offset};
 use crate::record::{Batches, DECOMPRESSED_BYTES_MAX, Record, Records, uncompressed};
@@ -30,6 +31,9 @@ struct Plan<L> {
     metadata_lsn: Arc<AtomicU64>,
     counters: Arc<Counters>,
     decompression: Decompression,
+    /// If a member of a group asks.
+    fence: Option<Arc<dyn Fence>>,
+    fence_lsn: Lsn,
 }
 
 /// One partition to read.
@@ -64,15 +68,17 @@ enum Next {
 }
 
 impl<S: LogStore> Broker<S> {
-    pub(super) fn fetch(&self, fetch: Fetch) -> Outcome {
+    pub(super) fn fetch(&self, fetch: Fetch, from: &Peer) -> Outcome {
         let (asked, max) = (fetch.partitions.len(), self.settings.request_partitions_max);
         if asked > max {
             return Outcome::Ready(Err(errors::too_many("partitions", asked, max)));
         }
-        let plan = self.plan(fetch);
-        if let Some(round) = plan.read_memory()
+        let mut plan = self.plan(fetch, from);
+        plan.pass_fence();
+        if let Some(mut round) = plan.read_memory()
             && (round.is_enough(plan.min_bytes) || plan.max_wait.is_zero())
         {
+            plan.hand_out(&mut round);
             let lsn = plan.waits_for(&round);
             let reply = plan.answer(round);
             return Outcome::AfterLsn { lsn, reply };
@@ -80,13 +86,15 @@ impl<S: LogStore> Broker<S> {
         Outcome::Later(Box::pin(plan.wait()))
     }
 
-    fn plan(&self, fetch: Fetch) -> Plan<S::Log> {
+    fn plan(&self, fetch: Fetch, from: &Peer) -> Plan<S::Log> {
         let limit = self.settings.fetch_bytes_max;
         let max_bytes = match fetch.max_bytes {
             0 => limit,
             asked => asked.min(limit),
         };
         let targets = fetch.partitions.iter().map(|asked| self.target(asked));
+        let member = fetch.member.as_ref();
+        let fence = member.map(|(group, member)| self.groups.fence(group, member, from.connection));
         Plan {
             targets: targets.collect(),
             max_wait: fetch.max_wait.min(self.settings.fetch_wait_max),
@@ -99,6 +107,8 @@ impl<S: LogStore> Broker<S> {
             metadata_lsn: Arc::clone(&self.metadata_lsn),
             counters: Arc::clone(&self.counters),
             decompression: self.decompression.clone(),
+            fence,
+            fence_lsn: Lsn::ZERO,
         }
     }
 
@@ -122,11 +132,11 @@ impl<S: LogStore> Broker<S> {
 
 impl<L: PartitionLog> Plan<L> {
     /// Answers as soon as there is enough, an error, or the time is up. Dropping it loses nothing.
-    async fn wait(self) -> Reply {
+    async fn wait(mut self) -> Reply {
         let mut durable = self.durable.clone();
         let deadline = tokio::time::sleep(self.max_wait);
         tokio::pin!(deadline);
-        let round = loop {
+        let mut round = loop {
             // Registered first: what becomes durable behind the read wakes us. A new one per turn, because which of the
             // partitions has used up its registration is not known.
             let appended = Arc::new(Notify::new());
@@ -146,6 +156,7 @@ impl<L: PartitionLog> Plan<L> {
                 () = &mut deadline => break round,
             }
         };
+        self.hand_out(&mut round);
         let lsn = self.waits_for(&round);
         let reply = self.answer(round);
         let reply = match durable.wait_for(|now| now.lsn >= lsn || now.poisoned).await {
@@ -156,6 +167,41 @@ impl<L: PartitionLog> Plan<L> {
         };
         self.counters.count(&reply);
         reply
+    }
+
+    /// A member reads what it holds; the others of its partitions are answered at once with what is wrong.
+    fn pass_fence(&mut self) {
+        let Some(fence) = &self.fence else { return };
+        let held = self.targets.iter().enumerate();
+        let held = held.filter_map(|(at, target)| Some((at, target.as_ref().ok()?.partition.log.key())));
+        let (places, ends): (Vec<_>, Vec<_>) = held.map(|(at, key)| (at, (key, Offset::default()))).unzip();
+        let (lsn, passed) = fence.pass(&ends);
+        self.fence_lsn = lsn;
+        for (at, passed) in places.into_iter().zip(passed) {
+            if let (Err(error), Some(target)) = (passed, self.targets.get_mut(at)) {
+                *target = Err(error);
+            }
+        }
+    }
+
+    /// A member may have lost meanwhile what it asked for; and what it is handed now is noted for whoever comes after it.
+    fn hand_out(&mut self, round: &mut Round) {
+        let Some(fence) = &self.fence else { return };
+        let fetched = round.results.iter().zip(&self.targets).enumerate();
+        let fetched = fetched.filter_map(|(at, (result, target))| {
+            let (result, target) = (result.as_ref().ok()?, target.as_ref().ok()?);
+            Some((at, (target.partition.log.key(), result.next_offset)))
+        });
+        let (places, ends): (Vec<_>, Vec<_>) = fetched.unzip();
+        let (lsn, passed) = fence.pass(&ends);
+        self.fence_lsn = self.fence_lsn.max(lsn);
+        for (at, passed) in places.into_iter().zip(passed) {
+            if let (Err(error), Some(result)) = (passed, round.results.get_mut(at)) {
+                *result = Err(error);
+                round.failed = true;
+                round.taken.retain(|(of, ..)| *of != at);
+            }
+        }
     }
 
     /// All partitions from memory; `None` if one of them needs the disk, or another thread for decompression.
@@ -309,7 +355,7 @@ impl<L: PartitionLog> Plan<L> {
         for target in self.targets.iter().flatten() {
             drop(target.partition.lock());
         }
-        Lsn(self.metadata_lsn.load(Ordering::Acquire))
+        Lsn(self.metadata_lsn.load(Ordering::Acquire)).max(self.fence_lsn)
     }
 
     fn answer(&self, round: Round) -> Reply {

@@ -34,8 +34,8 @@ impl<S: LogStore> Broker<S> {
 
     /// Looks nothing up while the groups are locked: commits wait for this.
     fn copy_groups(&self, groups_max: usize) -> (Vec<Copied>, usize) {
-        let groups = self.lock_groups();
-        let first = groups.machine.groups().take(groups_max);
+        let groups = self.groups.lock();
+        let first = groups.driver.machine.groups().take(groups_max);
         let copied = first.map(|(name, group)| {
             let offsets = &group.offsets;
             let times = offsets.values().map(|committed| committed.committed);
@@ -43,7 +43,7 @@ impl<S: LogStore> Broker<S> {
             let offsets = offsets.iter().map(|(key, committed)| (*key, committed.offset));
             (name.clone(), offsets.collect(), last)
         });
-        (copied.collect(), groups.machine.groups().count())
+        (copied.collect(), groups.driver.machine.groups().count())
     }
 
     fn group_now(&self, (name, offsets, last_commit): Copied) -> GroupNow {

@@ -43,12 +43,11 @@ pub use traffic::{PartitionNow, TopicNow};
 
 use self::coordinator::Coordinator;
 use self::decompression::Decompression;
-use self::driver::Driver;
+use self::groups::Groups;
 use self::recovered::Parts;
 use self::retention::RetentionClock;
 use self::traffic::Traffic;
-use crate::api::{ApiError, CommitOffsets, Fetch, Outcome, Peer, Request, Service, TopicPartition};
-use crate::group;
+use crate::api::{ApiError, Outcome, Peer, Request, Service, TopicPartition};
 use crate::metadata;
 use crate::model::{
     ConnectionId, DurableState, ErrorCode, Lsn, PartitionKey, TopicId, TopicName, TopicStorage,
@@ -67,11 +66,11 @@ pub struct Broker<S: LogStore> {
     ids: Arc<dyn IdSource>,
     settings: Settings,
     counters: Arc<Counters>,
-    registry: Registry<S::Log>,
+    registry: Arc<Registry<S::Log>>,
     decompression: Decompression,
     retention: RetentionClock,
     coordinator: Mutex<Coordinator<S::Log>>,
-    groups: Mutex<Driver<S::Log, group::Machine>>,
+    groups: Arc<Groups<S>>,
     /// LSN of the newest metadata that answers may have been decided by. Behind what the coordinator holds for moments
     /// only; read where its lock would be too much.
     metadata_lsn: Arc<AtomicU64>,
@@ -138,7 +137,7 @@ impl<S: LogStore> Broker<S> {
         // The defaults of this start; what is stored are the topics' own settings alone.
         meta.machine = meta.machine.with_defaults(&settings.topic_defaults);
         let limits = settings.producers;
-        let registry = Registry::default();
+        let registry = Arc::<Registry<S::Log>>::default();
         for topic in meta.machine.user_topics() {
             let states = |key| partitions.remove(&key);
             registry.insert(open_topic(&*store, topic, limits, states));
@@ -146,7 +145,16 @@ impl<S: LogStore> Broker<S> {
         let retention = RetentionClock::starting(&registry, clock.mono());
         let producer_ids_next = AtomicI64::new(meta.machine.producer_ids_end());
         let coordinator = Mutex::new(Coordinator::new(&*store, meta));
-        let groups = Mutex::new(Driver::new(&*store, groups));
+        let (metadata_lsn, counters) = (Arc::default(), Arc::default());
+        let origin = groups::Origin {
+            recovered: groups,
+            registry: &registry,
+            clock: &clock,
+            metadata_lsn: &metadata_lsn,
+            counters: &counters,
+            settings: &settings,
+        };
+        let groups = Arc::new(Groups::new(&store, origin));
         Ok(Self {
             durable: store.durable(),
             started: clock.mono(),
@@ -154,13 +162,13 @@ impl<S: LogStore> Broker<S> {
             clock,
             ids,
             settings,
-            counters: Arc::default(),
+            counters,
             registry,
             decompression: Decompression::default(),
             retention,
             coordinator,
             groups,
-            metadata_lsn: Arc::default(),
+            metadata_lsn,
             producer_ids_next,
         })
     }
@@ -174,10 +182,6 @@ impl<S: LogStore> Broker<S> {
         self.coordinator.lock().expect("no panics while locked")
     }
 
-    fn lock_groups(&self) -> MutexGuard<'_, Driver<S::Log, group::Machine>> {
-        self.groups.lock().expect("no panics while locked")
-    }
-
     fn durable_lsn(&self) -> Lsn {
         self.durable.borrow().lsn
     }
@@ -187,21 +191,7 @@ impl<S: LogStore> Broker<S> {
     }
 
     fn admit(&self, bytes: u64, class: Class) -> Result<Permit, NotAdmitted> {
-        let mut refusal = match self.store.permit(bytes, class) {
-            Ok(permit) => return Ok(permit),
-            Err(refusal) => refusal,
-        };
-        if refusal == Backpressure::Busy {
-            // Registered before asking again: what is freed in between wakes us.
-            let freed = self.store.permit_freed();
-            refusal = match self.store.permit(bytes, class) {
-                Ok(permit) => return Ok(permit),
-                Err(Backpressure::Busy) => return Err(NotAdmitted::Wait(freed)),
-                Err(refusal) => refusal,
-            };
-        }
-        let error = errors::not_admitted(refusal, &self.settings);
-        Err(NotAdmitted::Refused(Box::new(error)))
+        admit(&*self.store, bytes, class, &self.settings)
     }
 
     /// The partition that a client means.
@@ -241,7 +231,7 @@ impl<S: LogStore> Broker<S> {
 }
 
 impl<S: LogStore> Service for Broker<S> {
-    fn handle(&self, request: Request, _from: &Peer) -> Outcome {
+    fn handle(&self, request: Request, from: &Peer) -> Outcome {
         let outcome = match request {
             Request::Metadata(metadata) => self.metadata(metadata),
             Request::CreateTopic(create) => self.create_topic(create),
@@ -251,24 +241,22 @@ impl<S: LogStore> Service for Broker<S> {
             Request::ListOffsets(list) => self.list_offsets(&list),
             Request::InitProducer(init) => self.init_producer(init),
             Request::Produce(produce) => self.produce(produce),
-            Request::Fetch(Fetch { member: Some(_), .. })
-            | Request::CommitOffsets(CommitOffsets { member: Some(_), .. }) => not_served(),
-            Request::Fetch(fetch) => self.fetch(fetch),
-            Request::CommitOffsets(commit) => self.commit_offsets(commit),
+            Request::Fetch(fetch) => self.fetch(fetch, from),
+            Request::CommitOffsets(commit) => self.commit_offsets(commit, from),
             Request::FetchOffsets(fetch) => self.fetch_offsets(&fetch),
             Request::DescribeCluster(_) => self.describe_cluster(),
             Request::AlterTopic(alter) => self.alter_topic(alter),
             Request::TrimTopic(trim) => self.trim_topic(trim),
-            Request::GroupHeartbeat(_)
-            | Request::CloseConsumer(_)
-            | Request::ProposeAssignment(_)
-            | Request::CreateGroup(_)
-            | Request::AlterGroup(_)
-            | Request::DeleteGroup(_)
-            | Request::DescribeGroup(_)
-            | Request::ListGroups(_)
-            | Request::EvictMember(_)
-            | Request::Step(_) => not_served(),
+            Request::GroupHeartbeat(heartbeat) => self.group_heartbeat(heartbeat, from),
+            Request::CloseConsumer(close) => self.close_consumer(close),
+            Request::ProposeAssignment(propose) => self.propose_assignment(propose),
+            Request::CreateGroup(create) => self.create_group(create),
+            Request::AlterGroup(alter) => self.alter_group(alter),
+            Request::DeleteGroup(delete) => self.delete_group(delete),
+            Request::DescribeGroup(describe) => self.describe_group(&describe),
+            Request::ListGroups(list) => self.list_groups(&list),
+            Request::EvictMember(evict) => self.evict_member(evict),
+            Request::Step(_) => not_served(),
         };
         match &outcome {
             Outcome::Ready(reply) | Outcome::AfterLsn { reply, .. } => self.counters.count(reply),
@@ -278,14 +266,16 @@ impl<S: LogStore> Service for Broker<S> {
         outcome
     }
 
-    fn disconnected(&self, _connection: ConnectionId) {}
+    fn disconnected(&self, connection: ConnectionId) {
+        self.groups.disconnected(connection);
+    }
 }
 
 /// The answer to what is not served yet.
 fn not_served() -> Outcome {
     Outcome::Ready(Err(ApiError::new(
         ErrorCode::UnknownRequest,
-        "this broker does not serve members of groups yet",
+        "this broker does not take steps",
     )))
 }
 
@@ -295,7 +285,7 @@ impl<S: LogStore> SnapshotSource for Broker<S> {
             return Some(self.lock_coordinator().driver.snapshot());
         }
         if key == PartitionKey::GROUPS {
-            return Some(self.lock_groups().snapshot());
+            return Some(self.groups.lock().driver.snapshot());
         }
         let handle = self.registry.with_id(key.topic)?;
         // Whoever sends a batch again behind a restart must not hear that it is there: it went with all the others.
@@ -343,6 +333,14 @@ impl<L> Registry<L> {
         now.is_some_and(|now| Arc::ptr_eq(&now, handle))
     }
 
+    fn partition(&self, key: PartitionKey) -> Option<Arc<Partition<L>>> {
+        let handle = self.with_id(key.topic)?;
+        handle
+            .partitions
+            .get(usize::try_from(key.partition.0).ok()?)
+            .cloned()
+    }
+
     fn with_id(&self, id: TopicId) -> Option<Arc<TopicHandle<L>>> {
         self.by_id.get(&id).map(|handle| Arc::clone(&handle))
     }
@@ -369,6 +367,30 @@ impl<L> Partition<L> {
     fn is_gone(&self) -> bool {
         self.gone.load(Ordering::Acquire)
     }
+}
+
+/// A permit, or why there is none.
+fn admit<S: LogStore>(
+    store: &S,
+    bytes: u64,
+    class: Class,
+    settings: &Settings,
+) -> Result<Permit, NotAdmitted> {
+    let mut refusal = match store.permit(bytes, class) {
+        Ok(permit) => return Ok(permit),
+        Err(refusal) => refusal,
+    };
+    if refusal == Backpressure::Busy {
+        // Registered before asking again: what is freed in between wakes us.
+        let freed = store.permit_freed();
+        refusal = match store.permit(bytes, class) {
+            Ok(permit) => return Ok(permit),
+            Err(Backpressure::Busy) => return Err(NotAdmitted::Wait(freed)),
+            Err(refusal) => refusal,
+        };
+    }
+    let error = errors::not_admitted(refusal, settings);
+    Err(NotAdmitted::Refused(Box::new(error)))
 }
 
 /// Opens all logs of a topic; partitions without a recovered state begin with an empty one.

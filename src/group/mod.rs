@@ -19,6 +19,7 @@ mod members;
 mod propose;
 mod reconcile;
 mod record;
+pub mod sessions;
 mod state;
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use super::machine::{GroupError, Machine, Propose, Reply};
 use super::record::GroupRecord;
 use super::state::Membership;
 use crate::machine::Effects;
-use crate::model::{GroupId, MemberId, PartitionId, PartitionKey};
+use crate::model::{GroupId, MemberId, PartitionKey};
 
 impl Machine {
     pub(super) fn propose(&self, propose: &Propose) -> Result<Effects<GroupRecord, Reply>, GroupError> {
@@ -69,13 +69,7 @@ impl Machine {
                 }
             }
         }
-        let all = membership.resolved.iter().flat_map(|(topic, count)| {
-            (0..*count).map(|index| PartitionKey {
-                topic: *topic,
-                partition: PartitionId(index),
-            })
-        });
-        match all.into_iter().find(|key| !target.contains_key(key)) {
+        match membership.all_partitions().find(|key| !target.contains_key(key)) {
             Some(missing) => Err(refused(format!("{} goes to nobody", self.show_key(missing)))),
             None => Ok(target),
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::assignor::Assignment;
 use super::config::GroupConfig;
-use crate::model::{Glob, GroupState, InstanceId, MemberId, PartitionKey, TopicId};
+use crate::model::{Glob, GroupState, InstanceId, MemberId, PartitionId, PartitionKey, TopicId};
 
 /// Partitions and the epoch since which they are held.
 pub type Held = BTreeMap<PartitionKey, u32>;
@@ -109,7 +109,17 @@ impl Membership {
         held.collect()
     }
 
-    /// Partitions of the topics that members subscribe to.
+    /// The partitions of the topics that members subscribe to, in the order of their keys.
+    pub fn all_partitions(&self) -> impl Iterator<Item = PartitionKey> {
+        self.resolved.iter().flat_map(|(topic, count)| {
+            (0..*count).map(|index| PartitionKey {
+                topic: *topic,
+                partition: PartitionId(index),
+            })
+        })
+    }
+
+    /// How many partitions the topics have that members subscribe to.
     pub fn partitions(&self) -> u64 {
         self.resolved.values().map(|count| u64::from(*count)).sum()
     }

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::ServeError;
+use super::groups;
 use super::lock::DirectoryLock;
 use super::metered::{DiskMeter, MeteredDisk};
 use super::metrics::{EngineNow, GROUPS_MAX, LocalNow};
@@ -46,6 +47,8 @@ pub(crate) struct Engine {
     pub(crate) now: Arc<dyn Fn() -> EngineNow + Send + Sync>,
     /// Removes what retention does not keep; takes a while with many partitions.
     pub(crate) retain: Arc<dyn Fn() + Send + Sync>,
+    /// Starts what time brings about for consumer groups.
+    pub(crate) start_groups: Box<dyn Fn(&Tasks) + Send + Sync>,
     /// Takes over from new settings what can change; takes a while with many partitions.
     pub(crate) reconfigure: Arc<dyn Fn(&broker::Settings) + Send + Sync>,
     /// Ends the engine with a clean checkpoint.
@@ -129,11 +132,13 @@ fn in_memory(pair: Pair<MemoryStore>) -> Engine {
     let state = durable.clone();
     let (counted, counting) = (Arc::clone(&pair.store), Arc::clone(&pair.broker));
     let retaining = Arc::clone(&pair.broker);
+    let of_groups = Arc::clone(&pair.broker);
     let reconfiguring = Arc::clone(&pair.broker);
     Engine {
         retain: Arc::new(move || {
             retaining.retain();
         }),
+        start_groups: Box::new(move |tasks| groups::start(Arc::clone(&of_groups), tasks)),
         reconfigure: Arc::new(move |settings| {
             let mut settings = settings.clone();
             settings.topic_defaults = for_memory(&settings.topic_defaults);
@@ -280,11 +285,13 @@ fn local(pair: Pair<WithMemory<LocalStore>>, lock: DirectoryLock, recovery_took:
     let asked = Arc::clone(&store);
     let (counted, counting) = (Arc::clone(&store), Arc::clone(&broker));
     let retaining = Arc::clone(&broker);
+    let of_groups = Arc::clone(&broker);
     let reconfiguring = Arc::clone(&broker);
     Engine {
         retain: Arc::new(move || {
             retaining.retain();
         }),
+        start_groups: Box::new(move |tasks| groups::start(Arc::clone(&of_groups), tasks)),
         reconfigure: Arc::new(move |settings| reconfiguring.reconfigure(settings)),
         service: broker,
         now: Arc::new(move || EngineNow {
@@ -346,6 +353,7 @@ pub(crate) fn start_native(
     counters: &Arc<net::Counters>,
     tasks: &Tasks,
 ) {
+    (engine.start_groups)(tasks);
     let net = net::Settings {
         http_port: Some(http.port()),
         ..settings.net.clone()

@@ -266,7 +266,7 @@ fn a_topic_that_is_created_again_inherits_nothing() {
     assert_eq!(committed(&rig, "g"), [line("u", 0, 6)]);
     // One step: no reader of the journal can find the one without the other.
     assert_eq!(
-        rig.broker.lock_groups().lsn,
+        rig.broker.groups.lock().driver.lsn,
         rig.broker.lock_coordinator().driver.lsn
     );
     filled(&rig, "t", 9);

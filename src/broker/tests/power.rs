@@ -109,7 +109,7 @@ impl Life {
                 .collect()
         };
         // As the machine has them: what is shown leaves out topics that are gone.
-        let groups = self.broker.lock_groups();
+        let groups = &self.broker.groups.lock().driver;
         let places = GROUPS.map(|group| {
             let offsets = groups.machine.offsets(group);
             (

@@ -2,43 +2,68 @@
 
 use std::sync::Arc;
 
-use super::coordinator::not_admitted;
-use super::{Broker, Partition, errors, group_errors};
+use super::Undone;
+use super::members::{member_ref, other_kind};
 use crate::api::{
     ApiError, CommitOffsets, Committed, FetchOffsets, FetchedOffsets, GroupOffset, OffsetToCommit, Outcome,
-    Request, Response,
+    Peer, Request, Response,
 };
+use crate::broker::coordinator::not_admitted;
+use crate::broker::{Broker, Partition, errors};
 use crate::group::{self, Command, CommittedOffset};
-use crate::machine::StateMachine;
-use crate::model::{GroupId, Offset, PartitionKey, Timestamp, TopicName};
-use crate::storage::{Class, LogStore, PartitionLog, Permit, Step};
-
-/// A record of a commit beside its offsets: batch header, group id, numbers.
-const COMMIT_BYTES: u64 = 1_024;
-
-/// An offset of a commit beside its metadata, as it is written: topic id, numbers, lengths.
-const OFFSET_BYTES: u64 = 128;
+use crate::model::{GroupId, Offset, PartitionKey, TopicName};
+use crate::storage::{LogStore, PartitionLog};
 
 /// A partition that exists, and what its topic is called.
 type Found<L> = (TopicName, Arc<Partition<L>>);
 
 /// An offset that may be committed, and where.
-type Checked<L> = (Arc<Partition<L>>, Offset);
+pub(super) type Checked<L> = (Arc<Partition<L>>, Offset);
 
 impl<S: LogStore> Broker<S> {
-    pub(super) fn commit_offsets(&self, commit: CommitOffsets) -> Outcome {
-        let (asked, max) = (commit.offsets.len(), self.settings.request_partitions_max);
-        if asked > max {
-            return Outcome::Ready(Err(errors::too_many("offsets", asked, max)));
-        }
-        let permit = match self.admit(step_bytes(&commit), Class::Internal) {
-            Ok(permit) => permit,
-            Err(refused) => return not_admitted(refused, Request::CommitOffsets(commit)),
+    pub(in crate::broker) fn commit_offsets(&self, commit: CommitOffsets, from: &Peer) -> Outcome {
+        let found = match self.found_offsets(&commit.offsets) {
+            Ok(found) => found,
+            Err(outcome) => return outcome,
         };
-        // Looked up before the groups are locked: what is wrong with a name is known to the metadata, whose lock comes
-        // first.
-        let found: Result<Vec<_>, _> = commit
-            .offsets
+        let mut state = self.groups.lock();
+        let committed = self.offsets_of(&commit.offsets, &found).and_then(|offsets| {
+            let command = Command::CommitOffsets(group::CommitOffsets {
+                group: commit.group.clone(),
+                member: commit.member.as_ref().map(member_ref),
+                offsets,
+            });
+            self.groups.carry_out(&mut state, command, &commit.offsets)
+        });
+        let reply = match committed {
+            Err(Undone::NotAdmitted(refused)) => {
+                return not_admitted(refused, Request::CommitOffsets(commit));
+            }
+            Err(Undone::Refused(error)) => Err(*error),
+            Ok(group::Reply::Committed(at)) => {
+                if let Some(member) = &commit.member {
+                    let groups = &self.groups;
+                    groups.touch(&mut state, &commit.group, &member.member_id, from.connection);
+                }
+                Ok(Response::CommitOffsets(at))
+            }
+            Ok(_) => Err(other_kind()),
+        };
+        Outcome::AfterLsn {
+            // A deletion that was seen is in the metadata, too, and its LSN is known before the groups are free.
+            lsn: self.groups.lsn(&state),
+            reply,
+        }
+    }
+
+    /// Looks offsets up before the groups are locked: what is wrong with a name is known to the metadata, whose lock comes
+    /// first.
+    pub(super) fn found_offsets(&self, items: &[OffsetToCommit]) -> Result<Vec<Checked<S::Log>>, Outcome> {
+        let (asked, max) = (items.len(), self.settings.request_partitions_max);
+        if asked > max {
+            return Err(Outcome::Ready(Err(errors::too_many("offsets", asked, max))));
+        }
+        let found: Result<Vec<_>, _> = items
             .iter()
             .enumerate()
             .map(|(index, item)| {
@@ -46,43 +71,24 @@ impl<S: LogStore> Broker<S> {
                     .map_err(|error| errors::of_item(error, index, item))
             })
             .collect();
-        let found = match found {
-            Ok(found) => found,
-            Err(error) => {
-                return Outcome::AfterLsn {
-                    lsn: self.metadata_lsn(),
-                    reply: Err(error),
-                };
-            }
-        };
-        self.commit_found(permit, commit, &found)
+        found.map_err(|error| Outcome::AfterLsn {
+            lsn: self.metadata_lsn(),
+            reply: Err(error),
+        })
     }
 
-    fn commit_found(&self, permit: Permit, commit: CommitOffsets, found: &[Checked<S::Log>]) -> Outcome {
-        let mut groups = self.lock_groups();
-        let mut items = commit.offsets.iter().enumerate().zip(found);
-        let gone = items.find(|(_, (partition, _))| partition.is_gone());
-        let result = match gone.map(|(item, _)| item) {
-            Some((index, item)) => Err(errors::of_item(errors::deleted(), index, item)),
-            None => self.decide_commit(&mut groups, permit, commit, found),
-        };
-        Outcome::AfterLsn {
-            // A deletion that was seen is in the metadata, too, and its LSN is known before the groups are free.
-            lsn: groups.lsn.max(self.metadata_lsn()),
-            reply: result.map(Response::CommitOffsets),
-        }
-    }
-
-    fn decide_commit(
+    /// Offsets for the machine, unless one of the topics is gone by now. The groups are locked.
+    pub(super) fn offsets_of(
         &self,
-        groups: &mut super::driver::Driver<S::Log, group::Machine>,
-        permit: Permit,
-        commit: CommitOffsets,
+        items: &[OffsetToCommit],
         found: &[Checked<S::Log>],
-    ) -> Result<Timestamp, ApiError> {
+    ) -> Result<Vec<(PartitionKey, CommittedOffset)>, Undone> {
+        let mut placed = items.iter().enumerate().zip(found);
+        if let Some(((index, item), _)) = placed.find(|(_, (partition, _))| partition.is_gone()) {
+            return Err(errors::of_item(errors::deleted(), index, item).into());
+        }
         let now = self.clock.wall();
-        let offsets = commit.offsets.iter().zip(found);
-        let offsets = offsets.map(|(item, (partition, offset))| {
+        let offsets = items.iter().zip(found).map(|(item, (partition, offset))| {
             let committed = CommittedOffset {
                 offset: *offset,
                 leader_epoch: item.leader_epoch,
@@ -91,24 +97,7 @@ impl<S: LogStore> Broker<S> {
             };
             (partition.log.key(), committed)
         });
-        let command = Command::CommitOffsets(group::CommitOffsets {
-            group: commit.group.clone(),
-            member: None,
-            offsets: offsets.collect(),
-        });
-        let effects = groups.machine.handle(now, command);
-        match effects.reply {
-            group::Reply::Committed(at) => {
-                if !effects.records.is_empty() {
-                    let (placed, pending) = groups.place(now, effects.records);
-                    let lsn = self.submit(permit, Step::append(placed))?;
-                    groups.apply(&pending, lsn);
-                }
-                Ok(at)
-            }
-            group::Reply::Refused(refusal) => Err(group_errors::group(refusal, &commit.offsets)),
-            _ => Err(errors::internal("the answer is of another kind")),
-        }
+        Ok(offsets.collect())
     }
 
     /// The partition of an item, and its offset if that can be one.
@@ -122,7 +111,7 @@ impl<S: LogStore> Broker<S> {
         Ok((partition, offset))
     }
 
-    pub(super) fn fetch_offsets(&self, fetch: &FetchOffsets) -> Outcome {
+    pub(in crate::broker) fn fetch_offsets(&self, fetch: &FetchOffsets) -> Outcome {
         let (asked, max) = (fetch.partitions.len(), self.settings.request_partitions_max);
         if asked > max {
             return Outcome::Ready(Err(errors::too_many("partitions", asked, max)));
@@ -138,22 +127,22 @@ impl<S: LogStore> Broker<S> {
                 Ok((handle.topic.name.clone(), partition))
             })
             .collect();
-        let groups = self.lock_groups();
+        let groups = self.groups.lock();
         let offsets: FetchedOffsets = if fetch.partitions.is_empty() {
-            self.all_offsets(&groups.machine, &fetch.group)
+            self.all_offsets(&groups.driver.machine, &fetch.group)
         } else {
             let shown = found.into_iter().map(|found| {
                 let (topic, partition) = found?;
                 if partition.is_gone() {
                     return Err(errors::deleted());
                 }
-                let committed = groups.machine.offset(&fetch.group, partition.log.key());
+                let committed = groups.driver.machine.offset(&fetch.group, partition.log.key());
                 Ok(self.show_offset(topic, &partition, committed))
             });
             shown.collect()
         };
         Outcome::AfterLsn {
-            lsn: groups.lsn.max(self.metadata_lsn()),
+            lsn: self.groups.lsn(&groups),
             reply: Ok(Response::FetchOffsets(offsets)),
         }
     }
@@ -171,7 +160,7 @@ impl<S: LogStore> Broker<S> {
         shown.into_iter().map(Ok).collect()
     }
 
-    pub(super) fn partition_of(&self, key: PartitionKey) -> Option<Found<S::Log>> {
+    pub(in crate::broker) fn partition_of(&self, key: PartitionKey) -> Option<Found<S::Log>> {
         let handle = self.registry.with_id(key.topic)?;
         let index = usize::try_from(key.partition.0).ok()?;
         let partition = handle.partitions.get(index).cloned()?;
@@ -196,12 +185,4 @@ impl<S: LogStore> Broker<S> {
             bounds: partition.log.bounds(self.durable_lsn()),
         }
     }
-}
-
-/// At least what the record of a commit takes.
-fn step_bytes(commit: &CommitOffsets) -> u64 {
-    let bytes = |len: usize| u64::try_from(len).unwrap_or(u64::MAX);
-    let offsets = commit.offsets.iter();
-    let offsets = offsets.map(|item| OFFSET_BYTES.saturating_add(bytes(item.metadata.len())));
-    offsets.fold(COMMIT_BYTES, u64::saturating_add)
 }

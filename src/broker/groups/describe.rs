@@ -1,0 +1,196 @@
+//! DescribeGroup and ListGroups: groups as operators see them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::admin::configs;
+use super::members::unknown_group;
+use super::show::role;
+use super::{Groups, State};
+use crate::api::{
+    DescribeGroup, DescribedGroup, GroupListing, GroupPartition, ListGroups, ListedGroups, MemberDescription,
+    Outcome, Response, Subscription,
+};
+use crate::broker::{Broker, errors};
+use crate::group::{Group, Member, Membership};
+use crate::model::{Glob, GroupId, GroupState, MemberId, Offset, PartitionKey};
+use crate::storage::{LogStore, PartitionLog};
+
+impl<S: LogStore> Broker<S> {
+    pub(in crate::broker) fn describe_group(&self, asked: &DescribeGroup) -> Outcome {
+        let state = self.groups.lock();
+        let described = match state.driver.machine.group(&asked.group) {
+            Some((id, known)) => Ok(self.groups.described(&state, id, known)),
+            None => Err(unknown_group(&asked.group)),
+        };
+        self.answer(
+            &state,
+            described.map(|described| Response::DescribeGroup(Box::new(described))),
+        )
+    }
+
+    pub(in crate::broker) fn list_groups(&self, asked: &ListGroups) -> Outcome {
+        let matching = match Glob::new(&asked.matching) {
+            Ok(glob) => glob,
+            Err(long) => {
+                let error = errors::bad_argument("match", long.to_string());
+                return Outcome::Ready(Err(error));
+            }
+        };
+        let count = match asked.count {
+            0 => self.settings.list_count_default,
+            count => count.min(self.settings.list_count_max),
+        };
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        let state = self.groups.lock();
+        let behind = state.driver.machine.groups_after(&asked.cursor);
+        let mut found = behind.filter(|(id, _)| matching.matches(id.as_str()));
+        let mut groups = Vec::new();
+        for (id, known) in found.by_ref().take(count) {
+            groups.push(self.groups.listed(id, known));
+        }
+        let more = found.next().is_some();
+        let last = groups.last().filter(|_| more);
+        let cursor = last.map(|group| group.group.clone()).unwrap_or_default();
+        self.answer(&state, Ok(Response::ListGroups(ListedGroups { groups, cursor })))
+    }
+}
+
+impl<S: LogStore> Groups<S> {
+    fn described(&self, state: &State<S::Log>, id: &GroupId, known: &Group) -> DescribedGroup {
+        let empty = Membership::default();
+        let membership = known.membership.as_ref().unwrap_or(&empty);
+        let holders = membership.holders();
+        let idle = membership.idle().len();
+        let all: BTreeSet<PartitionKey> = membership.all_partitions().collect();
+        let unassigned = all.iter().filter(|key| !holders.contains_key(key)).count();
+        let members = membership.in_join_order().into_iter();
+        let shown = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        DescribedGroup {
+            group: id.to_string(),
+            state: membership.state(),
+            group_epoch: membership.epoch,
+            assignment_epoch: membership.assignment_epoch,
+            assignor: membership.config.assignor().to_string(),
+            leader_id: membership.leader().map(ToString::to_string),
+            idle_members: shown(idle),
+            unassigned_partitions: shown(unassigned),
+            hint: hint(membership, idle),
+            configs: configs(state, id.as_str()),
+            members: members
+                .map(|(of, member)| self.member(state, id, membership, (of, member)))
+                .collect(),
+            partitions: self.partitions(known, &all, &holders, membership),
+        }
+    }
+
+    fn member(
+        &self,
+        state: &State<S::Log>,
+        group: &GroupId,
+        membership: &Membership,
+        (id, member): (&MemberId, &Member),
+    ) -> MemberDescription {
+        let texts =
+            |set: &BTreeSet<std::sync::Arc<str>>| set.iter().map(|text| text.as_ref().to_owned()).collect();
+        let standing = state.sessions.standing(group, id);
+        let now = self.clock.mono();
+        let heard = standing.map(|standing| now.saturating_sub(standing.heard));
+        let heard_ms = heard.map_or(0, |heard| heard.as_millis());
+        MemberDescription {
+            member_id: id.to_string(),
+            instance_id: member.instance.as_ref().map(ToString::to_string),
+            client_id: member.client_id.as_ref().to_owned(),
+            host: member.host.as_ref().to_owned(),
+            subscription: Subscription {
+                topics: texts(&member.subscription.topics),
+                patterns: texts(&member.subscription.patterns),
+            },
+            member_epoch: membership.member_epoch(member),
+            assigned: self.by_topic(&member.assigned),
+            revoking: self.by_topic(&member.revoking),
+            role: role(membership, id),
+            last_heartbeat_ms: u64::try_from(heard_ms).unwrap_or(u64::MAX),
+            is_leader: membership.leader() == Some(id),
+        }
+    }
+
+    /// Subscribed or committed partitions, by topic name and index.
+    fn partitions(
+        &self,
+        known: &Group,
+        subscribed: &BTreeSet<PartitionKey>,
+        holders: &BTreeMap<PartitionKey, &MemberId>,
+        membership: &Membership,
+    ) -> Vec<GroupPartition> {
+        let durable = self.durable.borrow().lsn;
+        let committed: BTreeSet<PartitionKey> = known.offsets.keys().copied().collect();
+        let keys = subscribed.union(&committed);
+        let shown = keys.filter_map(|key| {
+            let handle = self.registry.with_id(key.topic)?;
+            let partition = self.registry.partition(*key)?;
+            let bounds = partition.log.bounds(durable);
+            let committed = known.offsets.get(key).map(|committed| committed.offset);
+            let lag = committed.map(|offset| bounds.high_watermark.since(offset.max(bounds.log_start)));
+            let holder = holders.get(key).copied();
+            let revoking = holder.and_then(|id| membership.members.get(id));
+            Some(GroupPartition {
+                topic: handle.topic.name.clone(),
+                key: *key,
+                committed,
+                bounds,
+                lag,
+                lag_ms: lag.filter(|lag| *lag == 0),
+                member_id: holder.map(ToString::to_string),
+                is_revoking: revoking.is_some_and(|member| member.revoking.contains_key(key)),
+            })
+        });
+        let mut shown: Vec<_> = shown.collect();
+        shown.sort_by(|a, b| (&a.topic, a.key.partition).cmp(&(&b.topic, b.key.partition)));
+        shown
+    }
+
+    fn listed(&self, id: &GroupId, known: &Group) -> GroupListing {
+        let durable = self.durable.borrow().lsn;
+        let membership = known.membership.as_ref();
+        let subscribed = membership
+            .into_iter()
+            .flat_map(|membership| membership.resolved.keys());
+        let topics: BTreeSet<_> = subscribed
+            .chain(known.offsets.keys().map(|key| &key.topic))
+            .collect();
+        let lags = known.offsets.iter().filter_map(|(key, committed)| {
+            let bounds = self.registry.partition(*key)?.log.bounds(durable);
+            let from: Offset = committed.offset.max(bounds.log_start);
+            Some(bounds.high_watermark.since(from))
+        });
+        GroupListing {
+            group: id.to_string(),
+            state: membership.map_or(GroupState::Empty, Membership::state),
+            members: u32::try_from(membership.map_or(0, |m| m.members.len())).unwrap_or(u32::MAX),
+            topics: u32::try_from(topics.len()).unwrap_or(u32::MAX),
+            lag: lags.fold(0, u64::saturating_add),
+        }
+    }
+}
+
+/// What to do about it, in words.
+fn hint(membership: &Membership, idle: usize) -> String {
+    let (members, partitions) = (membership.members.len(), membership.partitions());
+    match membership.state() {
+        GroupState::Assigning => {
+            "the leader is to propose an assignment; after proposal.timeout.ms the broker assigns".to_owned()
+        }
+        GroupState::Reconciling => {
+            let slow = membership
+                .members
+                .iter()
+                .filter(|(_, member)| !member.revoking.is_empty());
+            let slow: Vec<_> = slow.map(|(id, _)| id.to_string()).collect();
+            format!("waiting until {} has released what is revoked", slow.join(", "))
+        }
+        GroupState::Empty | GroupState::Stable if idle > 0 => format!(
+            "{idle} of {members} members are idle: the subscribed topics have {partitions} partitions; add partitions, or run fewer members"
+        ),
+        GroupState::Empty | GroupState::Stable => String::new(),
+    }
+}
