@@ -99,6 +99,7 @@ impl ConsumerBuilder {
                 topic: Arc::clone(&topic),
                 topic_id: described.topic_id,
                 partition: point.partition.0,
+                member: None,
             };
             let link = Arc::clone(&consumer.client.link);
             let reader = PartitionReader::start(link, source, self.options, point.offset);
@@ -289,7 +290,7 @@ impl Consumer {
 }
 
 /// What can be read, if the error says that a reader at this position is too late.
-fn bounds_behind(error: &Error, position: Offset) -> Option<(Offset, Offset)> {
+pub(super) fn bounds_behind(error: &Error, position: Offset) -> Option<(Offset, Offset)> {
     let refusal = error.broker()?;
     if refusal.code != Some(ErrorCode::OffsetOutOfRange) {
         return None;

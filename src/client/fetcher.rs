@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::Error;
 use super::admin::{decode, offset, unexpected};
 use super::link::{Link, pause_after};
+use super::members::GroupMember;
 use super::reader::{ConsumedBatch, ReaderOptions, Source};
-use crate::model::Offset;
+use crate::model::{ErrorCode, Offset};
 use crate::pb::v1 as pb;
 use crate::pb::v1::{request::Body as RequestBody, response::Body as ResponseBody};
 use crate::record::{Batches, check_crc};
@@ -26,6 +27,37 @@ pub(super) struct Fetched {
     /// Where to go on.
     pub(super) next: Offset,
     pub(super) high_watermark: Offset,
+}
+
+/// How long a fetch that the group refuses waits for news of the membership before it is tried again.
+const NEWS_WAIT: Duration = Duration::from_secs(1);
+
+/// A member of a group on whose behalf is fetched.
+#[derive(Clone, Debug)]
+pub(super) struct FetchAs {
+    pub(super) group: Arc<str>,
+    /// As the last heartbeat told it; changes with every answer.
+    pub(super) member: watch::Receiver<GroupMember>,
+    /// Asks for a heartbeat at once.
+    pub(super) heartbeat: Arc<Notify>,
+}
+
+impl FetchAs {
+    /// What the group refuses, or what is gone: whether it still is the member's decides the next heartbeat, not the reader.
+    fn is_for_the_group(error: &Error) -> bool {
+        error.concerns_membership()
+            || error.code() == Some(ErrorCode::FencedInstanceId)
+            || error.broker().is_some_and(|error| error.says_unknown_topic())
+    }
+
+    /// Waits for news of the membership. False: there will be none.
+    async fn news(&mut self) -> bool {
+        self.heartbeat.notify_one();
+        tokio::time::timeout(NEWS_WAIT, self.member.changed())
+            .await
+            .unwrap_or(Ok(()))
+            .is_ok()
+    }
 }
 
 /// The task of one reader.
@@ -65,6 +97,16 @@ impl Fetcher {
                 Err(error) => error,
             };
             failures = failures.saturating_add(1);
+            if let Some(member) = &mut self.source.member
+                && FetchAs::is_for_the_group(&error)
+            {
+                tracing::debug!(%error, topic = %self.source.topic, partition = self.source.partition, "fetch refused");
+                if !member.news().await {
+                    return;
+                }
+                tokio::time::sleep(pause_after(&error, self.link.backoff(), failures)).await;
+                continue;
+            }
             let now = self.link.clock.mono();
             let since = *failing_since.get_or_insert(now);
             if !error.is_retriable() || now.saturating_sub(since) >= self.options.give_up_after {
@@ -77,18 +119,25 @@ impl Fetcher {
         }
     }
 
-    async fn fetch(&self) -> Result<Fetched, Error> {
+    async fn fetch(&mut self) -> Result<Fetched, Error> {
         let connection = self.link.connection().await?;
         let limit = connection.limits().fetch_wait_ms_max;
         let wait_ms = u32::try_from(self.options.max_wait.as_millis()).unwrap_or(u32::MAX);
         let wait_ms = if limit == 0 { wait_ms } else { wait_ms.min(limit) };
+        let (group, member) = match &mut self.source.member {
+            Some(of) => {
+                let member = pb::GroupMember::from(&*of.member.borrow_and_update());
+                (of.group.as_ref().to_owned(), Some(member))
+            }
+            None => (String::new(), None),
+        };
         let body = RequestBody::Fetch(pb::FetchRequest {
             max_wait_ms: wait_ms.max(1),
             min_bytes: 1,
             max_bytes: self.options.fetch_bytes,
             form: pb::FetchForm::Raw.into(),
-            group: String::new(),
-            member: None,
+            group,
+            member,
             partitions: vec![pb::FetchPartition {
                 partition: Some(pb::TopicPartition {
                     topic: self.source.topic.as_ref().to_owned(),

@@ -114,7 +114,7 @@ pub struct ResumePoint {
 }
 
 impl ResumePoint {
-    fn find(group: &str, at: &GroupOffset, reset: Reset) -> Result<Self, Error> {
+    pub(super) fn find(group: &str, at: &GroupOffset, reset: Reset) -> Result<Self, Error> {
         let lost = at.lost();
         let committed = at.committed.as_ref().filter(|_| lost.is_none());
         let offset = match (committed, reset) {

@@ -60,6 +60,16 @@ impl Link {
         }
     }
 
+    /// A connection of its own to the same broker.
+    pub(super) async fn another(&self) -> Result<Arc<Self>, Error> {
+        Self::open(self.addresses.clone(), self.config.clone()).await
+    }
+
+    /// Ends the connection and all tasks, for ever.
+    pub(super) fn close(&self) {
+        self.tasks.stop();
+    }
+
     /// The broker that is connected now or was last.
     pub(super) fn info(&self) -> BrokerInfo {
         self.info.lock().expect("no panics while locked").clone()

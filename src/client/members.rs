@@ -162,8 +162,18 @@ impl Client {
     /// (stop), `UNRELEASED_INSTANCE_ID`, `GROUP_FULL`, `INVALID_NAME`, `INVALID_ARGUMENT`; `Connect`, `Disconnected` and
     /// `Timeout`, after which the same heartbeat may be sent again.
     pub async fn group_heartbeat(&self, beat: GroupHeartbeat) -> Result<Membership, Error> {
+        self.group_heartbeat_within(beat, self.link.config.request_timeout)
+            .await
+    }
+
+    /// [`group_heartbeat`](Self::group_heartbeat) with its own timeout beside what it is to wait.
+    pub(super) async fn group_heartbeat_within(
+        &self,
+        beat: GroupHeartbeat,
+        timeout: Duration,
+    ) -> Result<Membership, Error> {
         const WHAT: &str = "group heartbeat";
-        let timeout = self.link.config.request_timeout.saturating_add(beat.max_wait);
+        let timeout = timeout.saturating_add(beat.max_wait);
         let body = RequestBody::GroupHeartbeat(beat.into());
         match self.link.call_once(WHAT, body, timeout).await? {
             ResponseBody::GroupHeartbeat(answer) => answer.try_into(),

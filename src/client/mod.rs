@@ -28,6 +28,12 @@
 //!     println!("{:?}", record?.value);
 //!     consumer.commit().await?; // after the work: each record is processed at least once
 //! }
+//!
+//! // As a member of a group, which shares the partitions out; commits what was processed by itself.
+//! let mut member = client.group_consumer("mail").topics(["orders"]).reset(Reset::Earliest).build().await?;
+//! while let Some(record) = member.next().await {
+//!     println!("{:?}", record?.value); // counts as processed when the next one is asked for
+//! }
 //! # Ok(())
 //! # }
 //! ```
@@ -43,6 +49,7 @@ mod connection;
 mod consumer;
 mod error;
 mod fetcher;
+mod group;
 mod group_admin;
 mod groups;
 mod link;
@@ -66,6 +73,10 @@ pub use cluster::{ClusterDescription, ClusterLimits};
 pub use config::{ClientBuilder, DEFAULT_PORT};
 pub use consumer::{Consumer, ConsumerBuilder};
 pub use error::{BrokerError, Error, NoPlace};
+pub use group::{
+    AutoCommit, CommitError, ConsumerState, GroupBatch, GroupConsumer, GroupConsumerBuilder, GroupHandle,
+    GroupRecord,
+};
 pub use group_admin::{
     AlteredGroup, CreatedGroup, Evict, EvictedMember, GroupDescription, GroupListing, GroupMemberDescription,
     GroupPage, GroupPartitionDescription, ListGroupsOptions,
@@ -149,6 +160,11 @@ impl Client {
     /// Builds a consumer that goes on where its group has committed.
     pub fn consumer(&self, group: &str, topic: &str) -> ConsumerBuilder {
         ConsumerBuilder::new(self.clone(), group, topic)
+    }
+
+    /// Builds a consumer that becomes a member of a group, which shares the partitions out among its members.
+    pub fn group_consumer(&self, group: &str) -> GroupConsumerBuilder {
+        GroupConsumerBuilder::new(self.clone(), group)
     }
 
     /// Builds a reader of one partition.

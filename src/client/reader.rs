@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::admin::decode;
-use super::fetcher::{Fetched, Fetcher};
+use super::fetcher::{FetchAs, Fetched, Fetcher};
 use super::link::Link;
 use super::{Client, Error, OffsetSpec};
 use crate::model::{Offset, PartitionId, Timestamp, TopicId};
@@ -68,6 +68,8 @@ pub(super) struct Source {
     pub(super) topic: Arc<str>,
     pub(super) topic_id: TopicId,
     pub(super) partition: u32,
+    /// Who fetches; `None`: somebody who needs no leave of a group.
+    pub(super) member: Option<FetchAs>,
 }
 
 impl PartitionReaderBuilder {
@@ -141,6 +143,7 @@ impl PartitionReaderBuilder {
             topic: self.topic.into(),
             topic_id: described.topic_id,
             partition: self.partition,
+            member: None,
         };
         Ok(PartitionReader::start(
             self.client.link,

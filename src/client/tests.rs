@@ -2,6 +2,8 @@
 
 mod altered;
 mod fake;
+mod fake_group;
+mod group;
 mod members;
 
 use std::sync::Mutex;

@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
+use super::fake_group::Group;
 use crate::client::{Client, ClientBuilder};
 use crate::model::{ErrorCode, Sequence};
 use crate::net::frame::FrameReader;
@@ -47,6 +48,7 @@ struct Shared {
     state: Mutex<State>,
     script: Mutex<Script>,
     appended: Notify,
+    group: Group,
 }
 
 #[derive(Default)]
@@ -87,6 +89,7 @@ impl FakeBroker {
             state: Mutex::new(state),
             script: Mutex::new(Box::new(script)),
             appended: Notify::new(),
+            group: Group::default(),
         });
         let mut tasks = JoinSet::new();
         let broker = shared.clone();
@@ -110,6 +113,11 @@ impl FakeBroker {
 
     pub(super) async fn client(&self) -> Client {
         fast().connect(&self.url()).await.unwrap()
+    }
+
+    /// The group that it has.
+    pub(super) fn group(&self) -> &Group {
+        &self.shared.group
     }
 
     /// Values of all records of a partition, in order.
@@ -231,8 +239,16 @@ impl Shared {
             RequestBody::Produce(produce) => self.produce(produce),
             RequestBody::Fetch(fetch) => self.fetch(fetch).await,
             RequestBody::ListOffsets(list) => self.list_offsets(&list),
+            RequestBody::GroupHeartbeat(beat) => self.group.heartbeat(beat).await,
+            RequestBody::CommitOffsets(commit) => self.group.commit(commit),
+            RequestBody::CloseConsumer(close) => self.group.close(close),
+            RequestBody::FetchOffsets(fetch) => self.group.offsets(&fetch, &|partition| self.end(partition)),
             other => panic!("the fake broker has no {other:?}"),
         }
+    }
+
+    fn end(&self, partition: u32) -> i64 {
+        self.state.lock().unwrap().partitions[usize::try_from(partition).unwrap()].end
     }
 
     fn describe(&self) -> ResponseBody {

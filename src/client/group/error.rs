@@ -1,0 +1,38 @@
+//! Why a commit of a member failed, by what its program can do.
+
+use crate::client::{Error, TopicPartition};
+
+/// Why a commit of a member of a group failed. Nothing was kept of it, unless [`Error::may_have_taken_effect`] says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// The member does not hold these partitions any more: somebody else goes on there, from what was committed before.
+    /// Nothing of the commit was kept, also not for the others; committing again leaves the lost ones out.
+    #[error("not held any more: {}", named(.partitions))]
+    Lost {
+        /// Which.
+        partitions: Vec<TopicPartition>,
+    },
+    /// Any other failure.
+    #[error("{0}")]
+    Failed(#[from] Error),
+}
+
+impl CommitError {
+    /// The partitions that are lost, if that is the reason.
+    pub fn lost(&self) -> &[TopicPartition] {
+        match self {
+            Self::Lost { partitions } => partitions,
+            Self::Failed(_) => &[],
+        }
+    }
+}
+
+fn named(partitions: &[TopicPartition]) -> String {
+    const NAMED_MAX: usize = 10;
+    let names = partitions.iter().take(NAMED_MAX);
+    let mut text: Vec<String> = names.map(|at| format!("{}/{}", at.topic, at.partition)).collect();
+    if partitions.len() > NAMED_MAX {
+        text.push(format!("{} more", partitions.len() - NAMED_MAX));
+    }
+    text.join(", ")
+}

@@ -1,0 +1,194 @@
+//! What the consumer, its handles and its tasks have in common.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+
+use super::builder::Options;
+use super::error::CommitError;
+use super::membership::Beat;
+use super::places::{Done, Places};
+use crate::client::fetcher::FetchAs;
+use crate::client::link::{Link, pause_after};
+use crate::client::reader::{PartitionReader, ReaderOptions, Source};
+use crate::client::{Client, Error, GroupHeartbeat, GroupMember, Membership, OffsetToCommit, TopicPartition};
+use crate::model::{ErrorClass, ErrorCode, Offset, Timestamp};
+use crate::rt::Clock;
+
+/// Refusals of one commit that say that the membership has ended, while heartbeats say that it has not.
+const REFUSALS_MAX: u32 = 5;
+
+/// Waited for the answer to a heartbeat beside what it may be held back, before anything is known about the session.
+const FIRST_ANSWER_WAIT: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// A connection of its own: the broker sees its end as the end of this consumer, and heartbeats do not queue behind
+    /// anybody's fetches.
+    pub(super) control: Client,
+    /// Records come over the connection of the program's client.
+    pub(super) data: Arc<Link>,
+    pub(super) options: Options,
+    places: Mutex<Places>,
+    /// Who this is, as the last answer told it; changes with every answer.
+    pub(super) member: watch::Sender<GroupMember>,
+    /// Asks for a heartbeat at once.
+    pub(super) heartbeat: Arc<Notify>,
+    /// What was in hand is processed.
+    pub(super) settled: Notify,
+    /// Commits are made one after another.
+    committing: tokio::sync::Mutex<()>,
+}
+
+impl Shared {
+    pub(super) fn new(control: Client, data: Arc<Link>, options: Options, member: GroupMember) -> Self {
+        Self {
+            control,
+            data,
+            options,
+            places: Mutex::default(),
+            member: watch::Sender::new(member),
+            heartbeat: Arc::default(),
+            settled: Notify::new(),
+            committing: tokio::sync::Mutex::default(),
+        }
+    }
+
+    pub(super) fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().expect("no panics while locked")
+    }
+
+    /// Sends a heartbeat and waits for the answer.
+    pub(super) async fn beat(&self, beat: &Beat) -> Result<Membership, Error> {
+        let last = self
+            .places()
+            .membership
+            .as_ref()
+            .map(|last| (last.heartbeat, last.session_timeout));
+        let (heartbeat, session) = last.unwrap_or((Duration::ZERO, FIRST_ANSWER_WAIT));
+        // Given up while there is time for another one within the session.
+        let patience = self.data.config.request_timeout.min(session / 2);
+        let request = GroupHeartbeat {
+            group: self.options.group.as_ref().to_owned(),
+            member: beat.member.clone(),
+            revision: beat.revision,
+            client_id: self.data.config.client_id.clone(),
+            max_wait: if beat.waits() { heartbeat } else { Duration::ZERO },
+            subscription: beat.subscribes.then(|| self.options.subscription.clone()),
+            owned: beat.owned.clone(),
+        };
+        self.control.group_heartbeat_within(request, patience).await
+    }
+
+    /// Reads a partition as the member that this is.
+    pub(super) fn read(&self, partition: &TopicPartition, from: Offset) -> PartitionReader {
+        let source = Source {
+            topic: Arc::clone(&partition.topic),
+            topic_id: partition.topic_id,
+            partition: partition.partition.0,
+            member: Some(FetchAs {
+                group: Arc::clone(&self.options.group),
+                member: self.member.subscribe(),
+                heartbeat: Arc::clone(&self.heartbeat),
+            }),
+        };
+        let options = ReaderOptions {
+            // One fetch waits while another is under way.
+            fetch_bytes: (self.options.prefetch_bytes / 2).max(1),
+            // Whether there is anything to read decides the group: a reader does not end by itself.
+            give_up_after: Duration::MAX,
+            ..ReaderOptions::default()
+        };
+        PartitionReader::start(Arc::clone(&self.data), source, options, from)
+    }
+
+    /// Commits what was processed, of these partitions or of all; `None` if the broker has all of it.
+    pub(super) async fn commit_processed(
+        &self,
+        of: Option<&[TopicPartition]>,
+    ) -> Result<Option<Timestamp>, CommitError> {
+        let _one_at_a_time = self.committing.lock().await;
+        let done = self.places().uncommitted(of);
+        if done.is_empty() {
+            return Ok(None);
+        }
+        self.commit_as_member(&done).await.map(Some)
+    }
+
+    /// Commits places that were processed.
+    pub(super) async fn commit(&self, done: &[Done]) -> Result<Timestamp, CommitError> {
+        let _one_at_a_time = self.committing.lock().await;
+        self.commit_as_member(done).await
+    }
+
+    async fn commit_as_member(&self, done: &[Done]) -> Result<Timestamp, CommitError> {
+        let at = self
+            .as_member(done, |member, offsets| async move {
+                let group = self.options.group.as_ref();
+                self.control.commit_offsets_as(group, &member, offsets).await
+            })
+            .await?;
+        self.places().committed(done);
+        Ok(at)
+    }
+
+    /// Makes a request of the member about these places, again after the next heartbeat if its epoch has passed.
+    pub(super) async fn as_member<T, Fut>(
+        &self,
+        done: &[Done],
+        request: impl Fn(GroupMember, Vec<OffsetToCommit>) -> Fut,
+    ) -> Result<T, CommitError>
+    where
+        Fut: Future<Output = Result<T, Error>>,
+    {
+        let clock = &self.data.clock;
+        let deadline = clock.mono() + self.data.config.request_timeout;
+        let mut member = self.member.subscribe();
+        let mut refusals = 0;
+        loop {
+            let lost = self.places().not_held(done);
+            if !lost.is_empty() {
+                return Err(CommitError::Lost { partitions: lost });
+            }
+            let now = member.borrow_and_update().clone();
+            let error = match request(now, offsets(done)).await {
+                Ok(got) => return Ok(got),
+                Err(error) => error,
+            };
+            let is_stale = error.code() == Some(ErrorCode::StaleMemberEpoch);
+            let is_out = error
+                .broker()
+                .is_some_and(|error| error.class == ErrorClass::Rejoin);
+            let is_replaced = error.code() == Some(ErrorCode::FencedInstanceId);
+            if !is_stale && !is_out && !is_replaced {
+                return Err(error.into());
+            }
+            // Whether the partitions are still held decides the heartbeat.
+            self.heartbeat.notify_one();
+            refusals += u32::from(!is_stale);
+            let left = deadline.saturating_sub(clock.mono());
+            let news = tokio::time::timeout(left, member.changed()).await;
+            if refusals >= REFUSALS_MAX || !matches!(news, Ok(Ok(()))) {
+                return Err(error.into());
+            }
+        }
+    }
+
+    /// How long to wait after failures in a row.
+    pub(super) fn pause(&self, error: &Error, failures: u32) -> Duration {
+        pause_after(error, self.data.backoff(), failures)
+    }
+}
+
+fn offsets(done: &[Done]) -> Vec<OffsetToCommit> {
+    let offset = |done: &Done| OffsetToCommit {
+        topic_id: Some(done.partition.topic_id),
+        ..OffsetToCommit::new(
+            done.partition.topic.as_ref(),
+            done.partition.partition.0,
+            done.offset,
+        )
+    };
+    done.iter().map(offset).collect()
+}
