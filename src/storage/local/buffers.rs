@@ -44,6 +44,11 @@ impl BufferPool {
         AlignedBuf::zeroed(len)
     }
 
+    /// Bytes of the buffers that nobody uses now.
+    pub(super) fn free_bytes(&self) -> usize {
+        self.free.lock().expect("no panics while locked").1
+    }
+
     /// The first `len` bytes of a buffer, which comes back when the last slice of them is dropped.
     pub(super) fn freeze(self: &Arc<Self>, buf: AlignedBuf, len: usize) -> Bytes {
         Bytes::from_owner(PooledBuf {
@@ -99,7 +104,9 @@ mod tests {
         drop(bytes);
         let other = pool.take(50_000);
         assert_ne!(other.as_ptr() as usize, at, "still in use");
+        assert_eq!(pool.free_bytes(), 0);
         drop(slice);
+        assert_eq!(pool.free_bytes(), len);
         let again = pool.take(50_000);
         assert_eq!((again.as_ptr() as usize, again.len()), (at, len));
         drop((pool.freeze(other, 1), pool.freeze(again, 1)));
