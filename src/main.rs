@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use naru::cli::{self, Invocation};
 use naru::config::Configuration;
+use naru::disk;
 use naru::server;
 use tokio::runtime::{Builder, Runtime};
 
@@ -16,6 +17,10 @@ const RUNTIME_GRACE: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
     let invocation = cli::parse(std::env::args_os());
+    if matches!(invocation, Invocation::Serve(_)) {
+        // Before there are threads: each takes memory of its own.
+        disk::huge_pages::decline();
+    }
     let runtime = match Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
-use crate::disk::{AlignedBuf, BLOCK_BYTES};
+use crate::disk::{AlignedBuf, BLOCK_BYTES, huge_pages};
 
 /// Aligned buffers that are used again, because memory that was not touched for a while is slow.
 #[derive(Debug)]
@@ -41,6 +41,7 @@ impl BufferPool {
                 return buf;
             }
         }
+        huge_pages::expect_buffer(len);
         AlignedBuf::zeroed(len)
     }
 
