@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use naru::cli::{self, Invocation};
 use naru::config::Configuration;
-use naru::disk;
 use naru::server;
 use tokio::runtime::{Builder, Runtime};
 
@@ -19,7 +18,7 @@ fn main() -> ExitCode {
     let invocation = cli::parse(std::env::args_os());
     if matches!(invocation, Invocation::Serve(_)) {
         // Before there are threads: each takes memory of its own.
-        disk::huge_pages::decline();
+        server::start_small();
     }
     let runtime = match Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
