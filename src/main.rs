@@ -16,6 +16,10 @@ const RUNTIME_GRACE: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
     let invocation = cli::parse(std::env::args_os());
+    if matches!(invocation, Invocation::Serve(_)) {
+        // Before there are threads: each takes memory of its own.
+        server::start_small();
+    }
     let runtime = match Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -118,6 +118,11 @@ impl ServeError {
     }
 }
 
+/// Makes the process take little memory until it has large buffers to fill. For the start of a process, before it has threads.
+pub fn start_small() {
+    crate::disk::huge_pages::decline();
+}
+
 /// Runs the broker until a signal ends it or its engine fails.
 ///
 /// # Errors

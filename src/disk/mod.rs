@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 mod aligned;
 mod error;
+pub mod huge_pages;
 mod paths;
 pub mod real;
 pub mod sim;

@@ -193,12 +193,18 @@ impl Broker {
 
     /// Memory that the process has now, and had at most, in KiB.
     pub(crate) fn rss_kib(&self) -> (u64, u64) {
+        (self.memory_kib("VmRSS:"), self.memory_kib("VmHWM:"))
+    }
+
+    /// Memory that the process has now and that is of no file, in KiB: the same for every build.
+    pub(crate) fn anonymous_kib(&self) -> u64 {
+        self.memory_kib("RssAnon:")
+    }
+
+    fn memory_kib(&self, name: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let field = |name: &str| {
-            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-            line.split_whitespace().nth(1).unwrap().parse().unwrap()
-        };
-        (field("VmRSS:"), field("VmHWM:"))
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 }
 

@@ -403,9 +403,7 @@ impl Applier {
         self.engine.control().applied = last;
         let free = self.engine.disk.free_bytes().unwrap_or(0);
         self.engine.budget.applied(granted, free);
-        self.engine
-            .tail()
-            .evict(last, self.engine.settings.memory_tail_bytes);
+        self.engine.evict(last);
     }
 
     /// Forgets a deleted topic; its files go behind the next checkpoint.

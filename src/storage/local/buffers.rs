@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
-use crate::disk::{AlignedBuf, BLOCK_BYTES};
+use crate::disk::{AlignedBuf, BLOCK_BYTES, huge_pages};
 
 /// Aligned buffers that are used again, because memory that was not touched for a while is slow.
 #[derive(Debug)]
@@ -41,7 +41,13 @@ impl BufferPool {
                 return buf;
             }
         }
+        huge_pages::expect_buffer(len);
         AlignedBuf::zeroed(len)
+    }
+
+    /// Bytes of the buffers that nobody uses now.
+    pub(super) fn free_bytes(&self) -> usize {
+        self.free.lock().expect("no panics while locked").1
     }
 
     /// The first `len` bytes of a buffer, which comes back when the last slice of them is dropped.
@@ -99,7 +105,9 @@ mod tests {
         drop(bytes);
         let other = pool.take(50_000);
         assert_ne!(other.as_ptr() as usize, at, "still in use");
+        assert_eq!(pool.free_bytes(), 0);
         drop(slice);
+        assert_eq!(pool.free_bytes(), len);
         let again = pool.take(50_000);
         assert_eq!((again.as_ptr() as usize, again.len()), (at, len));
         drop((pool.freeze(other, 1), pool.freeze(again, 1)));

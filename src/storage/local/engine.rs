@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::budget::Budget;
+use super::buffers::BufferPool;
 use super::format::DirectoryId;
 use super::journal_files::JournalFiles;
 use super::log::LocalLog;
@@ -22,6 +23,9 @@ use crate::rt::Clock;
 
 /// How often a checkpoint that waits for the journal asks for a journal file.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Buffers kept for the next groups have at most this part of the memory tail's bytes, and count as part of it.
+const POOL_SHARE: u64 = 8;
 
 /// What the applier is asked for.
 #[derive(Clone, Debug, Default)]
@@ -55,6 +59,8 @@ pub(super) struct Engine {
     pub(super) files: JournalFiles,
     pub(super) budget: Arc<Budget>,
     pub(super) stats: Stats,
+    /// For groups on their way to the journal, and then part of the memory tail.
+    pub(super) buffers: Arc<BufferPool>,
     pub(super) logs: Mutex<BTreeMap<PartitionKey, Arc<LocalLog>>>,
     control: Mutex<Control>,
     changed: Condvar,
@@ -78,6 +84,7 @@ impl Engine {
             settings.reserve_bytes,
             settings.step_bytes_max,
         );
+        let pool_bytes = usize::try_from(settings.memory_tail_bytes / POOL_SHARE).unwrap_or(usize::MAX);
         let engine = Self {
             queue: Queue::new(begin.durable.next(), settings.group_bytes_max),
             durable: watch::Sender::new(DurableState {
@@ -89,6 +96,7 @@ impl Engine {
             files: begin.files,
             budget: Arc::new(budget),
             stats: Stats::default(),
+            buffers: Arc::new(BufferPool::new(pool_bytes)),
             logs: Mutex::new(begin.logs),
             control: Mutex::new(Control {
                 applied: begin.durable,
@@ -157,10 +165,17 @@ impl Engine {
                 control.awaits.is_some_and(|lsn| lsn <= self.durable_lsn()),
             )
         };
-        self.tail().evict(applied, self.settings.memory_tail_bytes);
+        self.evict(applied);
         if awaited || self.budget.admitted() >= self.settings.apply_bytes {
             self.changed.notify_all();
         }
+    }
+
+    /// Drops groups that are in the segments, while they and the buffers kept for others have more bytes than the memory tail.
+    pub(super) fn evict(&self, applied: Lsn) {
+        let kept = self.buffers.free_bytes() as u64;
+        let bytes_max = self.settings.memory_tail_bytes.saturating_sub(kept);
+        self.tail().evict(applied, bytes_max);
     }
 
     /// Blocks the applier until a group is durable; false if it never will be.

@@ -3,15 +3,11 @@
 use std::io;
 use std::sync::Arc;
 
-use super::buffers::BufferPool;
 use super::engine::Engine;
 use super::format::journal::{GROUPS_START, Place};
 use super::group::{Framing, Group, OpenGroup, assemble};
 use super::journal_files::RingFile;
 use crate::model::Lsn;
-
-/// Buffers kept for the next groups.
-const POOL_BYTES: usize = 16 << 20;
 
 /// What a round came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +24,6 @@ pub enum Round {
 #[derive(Debug)]
 pub(super) struct Journal {
     engine: Arc<Engine>,
-    pool: Arc<BufferPool>,
     current: Option<RingFile>,
     generation: u64,
     position: u64,
@@ -44,7 +39,6 @@ impl Journal {
     pub(super) fn new(engine: Arc<Engine>, previous: u64, incarnation: u32) -> Self {
         Self {
             engine,
-            pool: Arc::new(BufferPool::new(POOL_BYTES)),
             current: None,
             generation: 0,
             position: 0,
@@ -128,7 +122,7 @@ impl Journal {
             written: self.engine.clock.wall(),
             mono: self.engine.clock.mono(),
         };
-        let group = assemble(open, &framing, &self.pool);
+        let group = assemble(open, &framing, &self.engine.buffers);
         let ring = self.current.as_mut().expect("a file was taken above");
         assert!(
             self.position + total <= ring.bytes,
