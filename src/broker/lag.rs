@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Broker;
+use crate::group::Membership;
 use crate::model::{GroupId, Offset, PartitionKey, Timestamp, TopicName};
 use crate::storage::{LogStore, PartitionLog};
 
@@ -17,10 +18,45 @@ pub struct GroupNow {
     pub lag: BTreeMap<TopicName, u64>,
     /// The most of them in one partition.
     pub lag_max: u64,
+    /// Its members.
+    pub members: u64,
+    /// Members that hold nothing and are to have nothing.
+    pub idle_members: u64,
+    /// Subscribed partitions that nobody holds.
+    pub unassigned_partitions: u64,
+    /// Epoch of the group; 0: it has never had a member.
+    pub epoch: u64,
 }
 
 /// A group's offsets as they are copied out of the machine.
-type Copied = (GroupId, Vec<(PartitionKey, Offset)>, Timestamp);
+struct Copied {
+    name: GroupId,
+    offsets: Vec<(PartitionKey, Offset)>,
+    last_commit: Timestamp,
+    membership: MembersNow,
+}
+
+/// How the members of a group are.
+#[derive(Default)]
+struct MembersNow {
+    members: u64,
+    idle: u64,
+    unassigned: u64,
+    epoch: u64,
+}
+
+impl MembersNow {
+    fn of(membership: &Membership) -> Self {
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let held = count(membership.holders().len());
+        Self {
+            members: count(membership.members.len()),
+            idle: count(membership.idle().len()),
+            unassigned: membership.partitions().saturating_sub(held),
+            epoch: u64::from(membership.epoch),
+        }
+    }
+}
 
 impl<S: LogStore> Broker<S> {
     /// The first groups in the order of their names, and how many there are in all.
@@ -41,20 +77,29 @@ impl<S: LogStore> Broker<S> {
             let times = offsets.values().map(|committed| committed.committed);
             let last = times.max().unwrap_or_default();
             let offsets = offsets.iter().map(|(key, committed)| (*key, committed.offset));
-            (name.clone(), offsets.collect(), last)
+            Copied {
+                name: name.clone(),
+                offsets: offsets.collect(),
+                last_commit: last,
+                membership: group.membership.as_ref().map(MembersNow::of).unwrap_or_default(),
+            }
         });
         (copied.collect(), groups.driver.machine.groups().count())
     }
 
-    fn group_now(&self, (name, offsets, last_commit): Copied) -> GroupNow {
+    fn group_now(&self, copied: Copied) -> GroupNow {
         let durable = self.durable_lsn();
         let mut group = GroupNow {
-            name,
-            last_commit,
+            name: copied.name,
+            last_commit: copied.last_commit,
             lag: BTreeMap::new(),
             lag_max: 0,
+            members: copied.membership.members,
+            idle_members: copied.membership.idle,
+            unassigned_partitions: copied.membership.unassigned,
+            epoch: copied.membership.epoch,
         };
-        for (key, offset) in offsets {
+        for (key, offset) in copied.offsets {
             let Some((topic, partition)) = self.partition_of(key) else {
                 continue;
             };

@@ -2,6 +2,7 @@
 //!
 //! The one place that knows both the components and the names of metrics.
 
+mod groups;
 mod memory;
 
 use std::borrow::Cow;
@@ -148,7 +149,7 @@ impl Metrics {
         if let Some(engine) = self.engine_now() {
             broker(&mut page, &engine.counters);
             topics(&mut page, &engine.topics);
-            groups(&mut page, &engine.groups);
+            groups::groups(&mut page, &engine.groups);
             fetch_sources(&mut page, &engine.counters, &self.disk.now());
             if let Some(local) = &engine.local {
                 journal(&mut page, local);
@@ -440,6 +441,12 @@ fn broker(page: &mut Page, counters: &CountersNow) {
         "Batches refused because they do not follow the last one of their producer.",
         refused(ErrorCode::OutOfOrderSequence),
     );
+    page.one(
+        Kind::Counter,
+        "naru_group_members_expired",
+        "Members removed because nothing was heard of them, or because they did not release in time.",
+        counters.members_expired,
+    );
 }
 
 fn fetch_sources(page: &mut Page, counters: &CountersNow, disk: &DiskNow) {
@@ -567,52 +574,6 @@ fn topics(page: &mut Page, topics: &[TopicNow]) {
         if let Some(at) = topic.last_append {
             last.real([("topic", topic.name.clone().into())], seconds_since_1970(at));
         }
-    }
-}
-
-fn groups(page: &mut Page, (groups, all): &(Vec<GroupNow>, usize)) {
-    page.one(
-        Kind::Gauge,
-        "naru_groups",
-        "Groups that have committed offsets.",
-        *all as u64,
-    );
-    page.one(
-        Kind::Gauge,
-        "naru_metrics_groups_dropped",
-        "Groups above the limit on series, which are not shown.",
-        all.saturating_sub(groups.len()) as u64,
-    );
-    let name = |group: &GroupNow| ("group", Cow::from(group.name.to_string()));
-    let lag = page.family(
-        Kind::Gauge,
-        "naru_group_lag_records",
-        "Records that a group still has to read.",
-    );
-    for group in groups {
-        let rest: u64 = group.lag.values().skip(GROUP_TOPICS_MAX).sum();
-        for (topic, behind) in group.lag.iter().take(GROUP_TOPICS_MAX) {
-            lag.whole([name(group), ("topic", topic.to_string().into())], *behind);
-        }
-        if group.lag.len() > GROUP_TOPICS_MAX {
-            lag.whole([name(group), ("topic", OTHER.into())], rest);
-        }
-    }
-    let most = page.family(
-        Kind::Gauge,
-        "naru_group_lag_max_records",
-        "The greatest lag of a group in one partition.",
-    );
-    for group in groups {
-        most.whole([name(group)], group.lag_max);
-    }
-    let last = page.family(
-        Kind::Gauge,
-        "naru_group_last_commit_timestamp_seconds",
-        "When a group committed last, in seconds since 1970.",
-    );
-    for group in groups {
-        last.real([name(group)], seconds_since_1970(group.last_commit));
     }
 }
 
@@ -870,9 +831,13 @@ mod tests {
                 .map(|n| (TopicName::for_user(&format!("t{n:02}")).unwrap(), 4))
                 .collect(),
             lag_max: 4,
+            members: 3,
+            idle_members: 1,
+            unassigned_partitions: 0,
+            epoch: 5,
         };
         let mut page = Page::default();
-        groups(&mut page, &(vec![group], 7));
+        groups::groups(&mut page, &(vec![group], 7));
         let text = page.text();
         for line in [
             "naru_groups 7",
@@ -880,6 +845,9 @@ mod tests {
             "naru_group_lag_records{group=\"a \\\"b\\\"\",topic=\"t00\"} 4",
             "naru_group_lag_records{group=\"a \\\"b\\\"\",topic=\"__other\"} 12",
             "naru_group_lag_max_records{group=\"a \\\"b\\\"\"} 4",
+            "naru_group_members{group=\"a \\\"b\\\"\"} 3",
+            "naru_group_idle_members{group=\"a \\\"b\\\"\"} 1",
+            "naru_group_epoch{group=\"a \\\"b\\\"\"} 5",
             "naru_group_last_commit_timestamp_seconds{group=\"a \\\"b\\\"\"} 2.5",
         ] {
             assert!(
