@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 
 use super::Context;
 use super::consume_group::Place;
+use super::consume_member;
 use super::failure::{Exit, Failure, Outcome, Stopped};
 use super::new_partitions::NewPartitions;
 use super::offset_range::OffsetRange;
@@ -34,10 +35,12 @@ const EXAMPLES: &str = "Examples:
   naru consume orders -o start --exit-at-end -f json | naru produce copy -f json";
 
 const OFFSETS: &str = "\
-With -g the command goes on where the group has committed, and commits what it has printed: after the output was flushed, when \
-there is nothing more to print, at least once a second, and at the end. So each record is printed at least once; what was \
+With -g the command is a member of the group: commands with one group share the partitions out, and when one ends the others \
+go on where it was. It commits what it has printed: after the output was flushed, when there is nothing more to print, at least \
+once a second, when a partition goes to another member, and at the end. So each record is printed at least once; what was \
 printed right before a kill is printed again. There -o says where to begin where nothing was committed, or where what comes \
-next is gone; without it that is an error. Two commands with one group do not share the work: both print everything.
+next is gone; without it that is an error. --exit-at-end ends when the group has printed everything up to there. With -p the \
+command takes the partitions itself, which is refused while the group has members.
 
 Partitions that the topic gets meanwhile are read from their beginning, within some seconds; not with -p, with an end, or \
 from an offset that is named.
@@ -87,7 +90,7 @@ pub(crate) struct ConsumeArgs {
     pub(super) exit_at_end: bool,
     /// End after so many records.
     #[arg(short = 'n', long, value_name = "COUNT")]
-    count: Option<u64>,
+    pub(super) count: Option<u64>,
     /// Only these partitions.
     #[arg(short, long, value_name = "N", value_delimiter = ',')]
     pub(super) partitions: Vec<u32>,
@@ -98,6 +101,9 @@ pub(crate) struct ConsumeArgs {
 
 pub(crate) async fn run(args: ConsumeArgs, context: &Context) -> Outcome {
     let style = Style::new(&args, context)?;
+    if let Some(group) = args.group.as_deref().filter(|_| args.partitions.is_empty()) {
+        return consume_member::run(&args, group, style, context).await;
+    }
     let client = connect(context).await?;
     let Plan {
         ranges,
@@ -116,7 +122,7 @@ pub(crate) async fn run(args: ConsumeArgs, context: &Context) -> Outcome {
     loop {
         if let Some(new_partitions) = &mut new_partitions {
             let more = new_partitions.look().await;
-            reading.add(begin(&more, place.as_mut()).await?).await?;
+            reading.add(begin(&more)).await?;
         }
         let received = match reading.batches.try_recv() {
             Ok(received) => Some(received),
@@ -174,27 +180,14 @@ async fn settle(printer: &mut Printer<'_>, place: Option<&mut Place>) -> Outcome
     }
 }
 
-/// Where reading partitions begins that the topic got while it was read.
-async fn begin(partitions: &[u32], place: Option<&mut Place>) -> Result<Vec<Range>, Stopped> {
-    let from = |partition, start| Range {
-        partition,
-        start,
+/// Partitions that the topic got while it was read: what is in them is newer than the command.
+fn begin(partitions: &[u32]) -> Vec<Range> {
+    let range = |partition: &u32| Range {
+        partition: PartitionId(*partition),
+        start: Start::Earliest,
         end: None,
     };
-    match place {
-        Some(place) if !partitions.is_empty() => {
-            let points = place.add(partitions).await?.into_iter();
-            let ranges = points.map(|point| from(point.partition, Start::Offset(point.offset)));
-            Ok(ranges.collect())
-        }
-        // What is in them is newer than the command.
-        _ => {
-            let partitions = partitions.iter().map(|partition| PartitionId(*partition));
-            Ok(partitions
-                .map(|partition| from(partition, Start::Earliest))
-                .collect())
-        }
-    }
+    partitions.iter().map(range).collect()
 }
 
 /// The readers, and where what they read comes together.
@@ -335,7 +328,7 @@ async fn read(mut reader: PartitionReader, range: Range, out: mpsc::Sender<Recei
     }
 }
 
-fn failed(topic: &str, partition: PartitionId, error: Error) -> Stopped {
+pub(super) fn failed(topic: &str, partition: PartitionId, error: Error) -> Stopped {
     let Some((first, last)) = error.damaged_offsets() else {
         return error.into();
     };
@@ -357,7 +350,7 @@ fn does_not_fit(located: &Located<'_>, error: &DoesNotFit) -> Failure {
 }
 
 /// How records are written.
-enum Style {
+pub(super) enum Style {
     Custom(RecordFormat),
     Readable { colours: bool },
     Json,
@@ -382,14 +375,14 @@ impl Style {
 }
 
 /// How far the output is.
-struct Printed {
+pub(super) struct Printed {
     /// Offset behind what was printed of the partition.
-    next: Offset,
+    pub(super) next: Offset,
     /// As many records as were asked for.
-    was_all: bool,
+    pub(super) was_all: bool,
 }
 
-struct Printer<'a> {
+pub(super) struct Printer<'a> {
     out: BufWriter<StdoutLock<'static>>,
     topic: &'a str,
     style: Style,
@@ -400,7 +393,7 @@ struct Printer<'a> {
 }
 
 impl<'a> Printer<'a> {
-    fn new(args: &'a ConsumeArgs, style: Style) -> Self {
+    pub(super) fn new(args: &'a ConsumeArgs, style: Style) -> Self {
         Self {
             out: BufWriter::with_capacity(64 << 10, io::stdout().lock()),
             topic: &args.topic,
@@ -412,7 +405,7 @@ impl<'a> Printer<'a> {
     }
 
     /// Writes the records of a batch that were asked for.
-    fn print(
+    pub(super) fn print(
         &mut self,
         partition: PartitionId,
         batch: &ConsumedBatch,
@@ -459,7 +452,7 @@ impl<'a> Printer<'a> {
         })
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    pub(super) fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
 }

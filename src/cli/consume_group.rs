@@ -1,4 +1,4 @@
-//! The place of a group in `naru consume -g`: where it goes on, and what of it was printed and can be committed.
+//! The place of a group in `naru consume -g -p`, which assigns itself: where it goes on, and what of it was printed and can be committed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -64,19 +64,6 @@ impl Place {
         Ok((place, points))
     }
 
-    /// Where the group goes on in partitions that the topic got since. Nobody can have passed over what is in them, so where
-    /// nothing was committed that is their beginning, whatever was asked for.
-    pub(crate) async fn add(&mut self, partitions: &[u32]) -> Result<Vec<ResumePoint>, Stopped> {
-        let found = self
-            .client
-            .resume_points(&self.group, &self.topic, partitions, Reset::Earliest);
-        let points = found.await?;
-        for point in points.iter().filter(|point| !point.is_committed) {
-            self.printed(point.partition, point.offset);
-        }
-        Ok(points)
-    }
-
     /// Everything before `next` was written to the output.
     pub(crate) fn printed(&mut self, partition: PartitionId, next: Offset) {
         self.printed.insert(partition, next);
@@ -103,7 +90,7 @@ impl Place {
     }
 }
 
-fn reset_of(range: Option<OffsetRange>) -> Result<Reset, Failure> {
+pub(super) fn reset_of(range: Option<OffsetRange>) -> Result<Reset, Failure> {
     let refused = || {
         Failure::usage(
             "with -g, -o is start or end: it says where to begin where the group has committed nothing",

@@ -1,10 +1,11 @@
-//! `naru group offsets|commit`.
+//! `naru group offsets|commit`; the other commands of groups are in `group_admin`.
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::Context;
 use super::failure::{Exit, Failure, Outcome, Stopped};
+use super::group_admin::{self, EvictArgs, ListArgs, NameArgs};
 use super::offset_range::{Begin, parse_begin_alone};
 use super::output::{line, table};
 use super::ranges::resolve_begin;
@@ -15,6 +16,16 @@ use crate::telemetry::rfc3339_millis;
 /// What to do with groups.
 #[derive(Debug, Subcommand)]
 pub(crate) enum GroupCommand {
+    /// List groups with their state, members and lag.
+    List(ListArgs),
+    /// Show everything about a group: members, lag, who reads what.
+    Describe(NameArgs),
+    /// Show the members of a group: what each one holds, and when it was heard of.
+    Members(NameArgs),
+    /// Delete a group without members, with its committed offsets and settings.
+    Delete(NameArgs),
+    /// Remove a member at once; what it held goes to the others.
+    Evict(EvictArgs),
     /// Show how far a group is: committed offset, end and lag of each partition.
     Offsets(OffsetsArgs),
     /// Set how far a group is in a partition.
@@ -36,7 +47,7 @@ pub(crate) struct OffsetsArgs {
 #[command(after_help = "Example: read partition 0 again from the first record kept
   naru group commit billing orders -p 0 -o start
 
-A consumer that runs does not notice; its next commit replaces this one. Stop it first.")]
+Refused while the group has members. A consumer that assigns itself does not notice; its next commit replaces this one. Stop it first.")]
 pub(crate) struct CommitArgs {
     /// Name of the group.
     group: String,
@@ -52,6 +63,11 @@ pub(crate) struct CommitArgs {
 
 pub(crate) async fn run(command: GroupCommand, context: &Context) -> Outcome {
     match command {
+        GroupCommand::List(args) => group_admin::list(args, context).await,
+        GroupCommand::Describe(args) => group_admin::describe(args, context).await,
+        GroupCommand::Members(args) => group_admin::members(args, context).await,
+        GroupCommand::Delete(args) => group_admin::delete(args, context).await,
+        GroupCommand::Evict(args) => group_admin::evict(args, context).await,
         GroupCommand::Offsets(args) => offsets(args, context).await,
         GroupCommand::Commit(args) => commit(args, context).await,
     }

@@ -393,7 +393,7 @@ fn not_there(error: Error) -> Failure {
 }
 
 /// Asks on the terminal. Anything but yes ends the command.
-async fn confirm(question: &str) -> Result<(), Stopped> {
+pub(super) async fn confirm(question: &str) -> Result<(), Stopped> {
     write!(io::stderr().lock(), "{question}")?;
     // On a thread of its own, so that Ctrl-C still ends the command.
     let (sender, receiver) = tokio::sync::oneshot::channel();

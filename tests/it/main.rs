@@ -17,6 +17,8 @@ mod config;
 #[cfg(test)]
 mod connections;
 #[cfg(test)]
+mod consumers;
+#[cfg(test)]
 mod examples;
 #[cfg(test)]
 mod groups;

@@ -3,6 +3,7 @@
 mod arrivals;
 mod consume;
 mod e2e;
+mod group;
 mod pace;
 mod produce;
 
@@ -30,6 +31,8 @@ pub(crate) enum BenchCommand {
     Consume(consume::ConsumeBenchArgs),
     /// Produce at a fixed rate and measure how long records take to their readers.
     E2e(e2e::E2eArgs),
+    /// Let members of a group come and go, and measure how long partitions are without an owner.
+    Group(group::GroupBenchArgs),
 }
 
 pub(crate) async fn run(command: BenchCommand, context: &Context) -> Outcome {
@@ -37,6 +40,7 @@ pub(crate) async fn run(command: BenchCommand, context: &Context) -> Outcome {
         BenchCommand::Produce(args) => produce::run(args, context).await,
         BenchCommand::Consume(args) => consume::run(args, context).await,
         BenchCommand::E2e(args) => e2e::run(args, context).await,
+        BenchCommand::Group(args) => group::run(args, context).await,
     }
 }
 

@@ -1,0 +1,390 @@
+//! Members of groups as programs have them, against the real binary: they join and leave, their connections break, the broker is
+//! killed, and one that was away for too long is told.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use naru::client::{
+    Client, CommitError, ConsumerState, CreateTopicOptions, GroupConsumer, GroupHandle, GroupHeartbeat,
+    GroupMember, OffsetToCommit, ProducerRecord, Reset, Subscription, TopicPartition,
+};
+use naru::model::{ErrorCode, Offset};
+use naru::pb::v1;
+use naru::pb::v1::request::Body;
+use naru::pb::v1::response::Body as Answer;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::Broker;
+use crate::peer::{PATIENCE, Peer, until};
+
+const PARTITIONS: u32 = 6;
+
+/// How often each value was handed out.
+type Seen = Arc<Mutex<BTreeMap<u32, u32>>>;
+
+/// A consumer that counts what it gets until it is told to leave.
+struct Reader {
+    handle: GroupHandle,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+    lost: Arc<AtomicUsize>,
+}
+
+impl Reader {
+    async fn join(client: &Client, seen: &Seen) -> Self {
+        let lost = Arc::new(AtomicUsize::new(0));
+        let count = lost.clone();
+        let builder = client
+            .group_consumer("g")
+            .topics(["orders"])
+            .reset(Reset::Earliest);
+        let builder = builder.on_lost(move |partitions: Vec<TopicPartition>, _| {
+            count.fetch_add(partitions.len(), Ordering::SeqCst);
+            std::future::ready(())
+        });
+        let consumer = builder.build().await.unwrap();
+        let (handle, stop) = (consumer.handle(), CancellationToken::new());
+        let task = tokio::spawn(read(consumer, seen.clone(), stop.clone()));
+        Self {
+            handle,
+            stop,
+            task,
+            lost,
+        }
+    }
+
+    async fn has(&self, partitions: usize) {
+        until("a share", || self.handle.assignment().len() == partitions).await;
+    }
+
+    async fn leave(self) {
+        self.stop.cancel();
+        self.task.await.unwrap();
+        assert_eq!(self.lost.load(Ordering::SeqCst), 0, "nothing was lost");
+    }
+}
+
+async fn read(mut consumer: GroupConsumer, seen: Seen, stop: CancellationToken) {
+    loop {
+        let next = tokio::select! {
+            next = consumer.next() => next,
+            () = stop.cancelled() => break,
+        };
+        let record = next.unwrap().unwrap();
+        let value = String::from_utf8(record.value.clone().unwrap().to_vec()).unwrap();
+        *seen.lock().unwrap().entry(value.parse().unwrap()).or_default() += 1;
+    }
+    // What was handed out last is processed, too.
+    consumer.commit().await.unwrap();
+    consumer.close().await.unwrap();
+}
+
+async fn create(client: &Client) {
+    let options = CreateTopicOptions {
+        partitions: PARTITIONS,
+        ..Default::default()
+    };
+    client.create_topic("orders", options).await.unwrap();
+}
+
+/// Writes numbers until it is told to stop; how many there are.
+fn write(client: Client, stop: CancellationToken) -> JoinHandle<u32> {
+    tokio::spawn(async move {
+        let producer = client.producer().build().await.unwrap();
+        let mut count = 0;
+        while !stop.is_cancelled() {
+            let record = ProducerRecord::to("orders").partition(count % PARTITIONS);
+            producer.send(record.value(count.to_string())).await.unwrap();
+            count += 1;
+        }
+        producer.close().await.unwrap();
+        count
+    })
+}
+
+/// Waits until everything was seen; how many came more than once.
+async fn all_seen(seen: &Seen, count: u32) -> usize {
+    until("all records", || {
+        seen.lock().unwrap().len() == usize::try_from(count).unwrap()
+    })
+    .await;
+    seen.lock().unwrap().values().filter(|times| **times > 1).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_join_and_leave_and_nobody_gets_a_record_twice() {
+    let broker = Broker::start();
+    let client = broker.client().await;
+    create(&client).await;
+    let (seen, stop) = (Seen::default(), CancellationToken::new());
+    let writer = write(client.clone(), stop.clone());
+    for _ in 0..2 {
+        let first = Reader::join(&client, &seen).await;
+        first.has(6).await;
+        let second = Reader::join(&client, &seen).await;
+        first.has(3).await;
+        second.has(3).await;
+        let third = Reader::join(&broker.client().await, &seen).await;
+        for reader in [&first, &second, &third] {
+            reader.has(2).await;
+        }
+        first.leave().await;
+        second.has(3).await;
+        third.has(3).await;
+        second.leave().await;
+        third.has(6).await;
+        third.leave().await;
+    }
+    stop.cancel();
+    let count = writer.await.unwrap();
+    let last = Reader::join(&client, &seen).await;
+    assert_eq!(all_seen(&seen, count).await, 0, "records came twice");
+    last.leave().await;
+    let group = client.describe_group("g").await.unwrap();
+    assert_eq!(group.members.len(), 0);
+    assert!(
+        group.partitions.iter().all(|at| at.lag == Some(0)),
+        "{:?}",
+        group.partitions
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_stands_by_takes_over_when_the_other_is_gone_without_a_word() {
+    let broker = Broker::start();
+    let client = broker.client().await;
+    client
+        .create_topic("orders", CreateTopicOptions::default())
+        .await
+        .unwrap();
+    let seen = Seen::default();
+    let first = Reader::join(&client, &seen).await;
+    first.has(1).await;
+    let second = Reader::join(&broker.client().await, &seen).await;
+    let standby = |rank| matches!(rank, ConsumerState::Standby { rank: 1, .. });
+    until("a stand-by", || standby(second.handle.state())).await;
+    // The stream is dropped, and its connection with it.
+    first.task.abort();
+    second.has(1).await;
+    assert_eq!(second.handle.state(), ConsumerState::Active);
+    second.leave().await;
+}
+
+/// Passes connections on, and breaks them when a test says so.
+struct Proxy {
+    address: String,
+    open: Arc<Mutex<JoinSet<()>>>,
+    _accepting: JoinSet<()>,
+}
+
+impl Proxy {
+    async fn start(to: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let open = Arc::new(Mutex::new(JoinSet::new()));
+        let connections = open.clone();
+        let mut accepting = JoinSet::new();
+        accepting.spawn(async move {
+            loop {
+                let (mut near, _) = listener.accept().await.unwrap();
+                let to = to.clone();
+                connections.lock().unwrap().spawn(async move {
+                    if let Ok(mut far) = TcpStream::connect(to).await {
+                        // Its end is the end of the connection, whatever the reason.
+                        let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                    }
+                });
+            }
+        });
+        Self {
+            address,
+            open,
+            _accepting: accepting,
+        }
+    }
+
+    fn cut(&self) {
+        *self.open.lock().unwrap() = JoinSet::new();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_connection_costs_no_partition_and_no_record_comes_twice() {
+    let broker = Broker::start();
+    let client = broker.client().await;
+    create(&client).await;
+    let proxy = Proxy::start(broker.native.clone()).await;
+    let through = Client::connect(&format!("naru://{}", proxy.address))
+        .await
+        .unwrap();
+    let (seen, stop) = (Seen::default(), CancellationToken::new());
+    let writer = write(client.clone(), stop.clone());
+    let reader = Reader::join(&through, &seen).await;
+    reader.has(6).await;
+    let before = reader.handle.member();
+    for _ in 0..3 {
+        let more = seen.lock().unwrap().len() + 50;
+        proxy.cut();
+        until("more records", || seen.lock().unwrap().len() >= more).await;
+    }
+    stop.cancel();
+    let count = writer.await.unwrap();
+    assert_eq!(all_seen(&seen, count).await, 0, "records came twice");
+    assert_eq!(
+        reader.handle.member(),
+        before,
+        "it is the same member in the same epoch"
+    );
+    reader.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_a_restart_of_the_broker_members_stay_and_go_on_where_they_are() {
+    let mut broker = Broker::start();
+    let client = broker.client().await;
+    create(&client).await;
+    let (seen, stop) = (Seen::default(), CancellationToken::new());
+    let writer = write(client.clone(), stop.clone());
+    let first = Reader::join(&client, &seen).await;
+    let second = Reader::join(&broker.client().await, &seen).await;
+    first.has(3).await;
+    second.has(3).await;
+    let ids = [first.handle.member().member_id, second.handle.member().member_id];
+    for _ in 0..2 {
+        let more = seen.lock().unwrap().len() + 100;
+        broker.kill();
+        broker.restart();
+        until("more records", || seen.lock().unwrap().len() >= more).await;
+    }
+    stop.cancel();
+    let count = writer.await.unwrap();
+    assert_eq!(all_seen(&seen, count).await, 0, "records came twice");
+    assert_eq!(
+        ids,
+        [first.handle.member().member_id, second.handle.member().member_id]
+    );
+    first.has(3).await;
+    second.has(3).await;
+    first.leave().await;
+    second.leave().await;
+}
+
+fn beat(member: &GroupMember, revision: u64) -> GroupHeartbeat {
+    GroupHeartbeat {
+        group: "g".to_owned(),
+        member: member.clone(),
+        revision,
+        client_id: String::new(),
+        max_wait: Duration::ZERO,
+        subscription: (member.member_epoch == 0).then(|| Subscription {
+            topics: vec!["orders".to_owned()],
+            patterns: vec![],
+        }),
+        owned: None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_comes_back_after_its_session_is_refused_and_told() {
+    let broker = Broker::start();
+    let client = broker.client().await;
+    create(&client).await;
+    let short = [("session.timeout.ms", "1000"), ("heartbeat.interval.ms", "300")];
+    let short = short.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    client.create_group("g", short.to_vec()).await.unwrap();
+    let mut zombie = GroupMember {
+        member_id: "zombie".to_owned(),
+        member_epoch: 0,
+        instance_id: None,
+    };
+    let joined = client.group_heartbeat(beat(&zombie, 0)).await.unwrap();
+    assert_eq!(joined.assigned.len(), 6);
+    zombie.member_epoch = joined.member_epoch;
+    // It says no more, and somebody else gets everything.
+    let seen = Seen::default();
+    let other = Reader::join(&broker.client().await, &seen).await;
+    other.has(6).await;
+
+    let offsets = vec![OffsetToCommit::new("orders", 0, Offset::ZERO)];
+    let commit = client.commit_offsets_as("g", &zombie, offsets).await.unwrap_err();
+    assert_eq!(commit.code(), Some(ErrorCode::UnknownMemberId));
+    assert!(!commit.may_have_taken_effect());
+    let told = client
+        .group_heartbeat(beat(&zombie, joined.revision))
+        .await
+        .unwrap_err();
+    assert_eq!(told.code(), Some(ErrorCode::UnknownMemberId));
+    let mut peer = Peer::connect(broker.native.parse().unwrap()).await;
+    peer.ask(
+        2,
+        Body::Fetch(v1::FetchRequest {
+            group: "g".to_owned(),
+            member: Some(v1::GroupMember {
+                member_id: zombie.member_id.clone(),
+                member_epoch: zombie.member_epoch,
+                instance_id: String::new(),
+            }),
+            partitions: vec![v1::FetchPartition {
+                partition: Some(v1::TopicPartition {
+                    topic: "orders".to_owned(),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }],
+            ..Default::default()
+        }),
+    )
+    .await;
+    let code = match peer.answer().await.body.unwrap() {
+        Answer::Fetch(fetched) => fetched.partitions[0].error.clone().unwrap().code,
+        Answer::Error(error) => error.code,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(code, ErrorCode::UnknownMemberId.number());
+    other.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_evicted_consumer_loses_what_it_had_in_hand_and_joins_as_another() {
+    let broker = Broker::start();
+    let client = broker.client().await;
+    client
+        .create_topic("orders", CreateTopicOptions::default())
+        .await
+        .unwrap();
+    let producer = client.producer().build().await.unwrap();
+    producer
+        .send(ProducerRecord::to("orders").value("1"))
+        .await
+        .unwrap();
+    let lost = Arc::new(AtomicUsize::new(0));
+    let count = lost.clone();
+    let builder = client
+        .group_consumer("g")
+        .topics(["orders"])
+        .reset(Reset::Earliest);
+    let builder = builder.on_lost(move |partitions: Vec<TopicPartition>, _| {
+        count.fetch_add(partitions.len(), Ordering::SeqCst);
+        std::future::ready(())
+    });
+    let mut consumer = builder.build().await.unwrap();
+    let next = tokio::time::timeout(PATIENCE, consumer.next()).await;
+    let first = next.unwrap().unwrap().unwrap();
+    let id = consumer.handle().member().member_id;
+    let who = naru::client::Evict::Member(id.clone());
+    client.evict_member("g", who, "for a test").await.unwrap();
+    until("a loss", || lost.load(Ordering::SeqCst) == 1).await;
+    let error = consumer.commit_through(&first).await.unwrap_err();
+    assert!(matches!(error, CommitError::Lost { .. }), "{error}");
+    let next = tokio::time::timeout(PATIENCE, consumer.next()).await;
+    let again = next.unwrap().unwrap().unwrap();
+    assert_eq!(again.offset, first.offset);
+    assert!(again.redelivered && !first.redelivered);
+    assert_ne!(consumer.handle().member().member_id, id);
+    consumer.commit().await.unwrap();
+    consumer.close().await.unwrap();
+}
