@@ -70,6 +70,21 @@ fn member(error: GroupError, text: String) -> ApiError {
         GroupError::ClientIdTooLong { .. } => argument("client_id"),
         GroupError::Config(bad) => ApiError::new(ErrorCode::InvalidConfig, bad.to_string())
             .details(field("configs")),
+        GroupError::StaleProducer { current, .. } => with(ErrorCode::InvalidProducerEpoch)
+            .hint("a newer instance of this producer steps here")
+            .details(ErrorDetails {
+                current_epoch: Some(i32::from(current.0)),
+                ..ErrorDetails::default()
+            }),
+        GroupError::StepOutOfOrder { expected, .. } => with(ErrorCode::OutOfOrderSequence)
+            .hint("a step before this one is missing: bump the epoch, then send all that was not acknowledged")
+            .details(ErrorDetails {
+                expected_sequence: Some(expected.0),
+                ..ErrorDetails::default()
+            }),
+        GroupError::TooManyAppends { max, .. } => with(ErrorCode::LimitExceeded)
+            .hint("make smaller steps")
+            .details(limit(number(max), None)),
         GroupError::Id(_)
         | GroupError::Twice { .. }
         | GroupError::MetadataTooLarge { .. }

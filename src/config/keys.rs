@@ -256,7 +256,7 @@ pub(super) static KEYS: &[Key] = &[
     hot(number!("limits.partitions_max", "Partitions of all topics.", count(1, 1_000_000), broker.limits.partitions_max)),
     hot(number!("limits.groups_max", "Groups.", count(1, 1_000_000), broker.groups.groups_max)),
     hot(number!("limits.offsets_per_group_max", "Committed offsets of one group.", count(1, 1_000_000), broker.groups.offsets_per_group_max)),
-    hot(number!("limits.group_state_bytes_max", "Committed offsets of all groups; all of it is written with every checkpoint.", bytes(MIB, 4 * GIB), broker.groups.state_bytes_max)),
+    hot(number!("limits.group_state_bytes_max", "Committed offsets and members of all groups; all of it is written with every checkpoint.", bytes(MIB, 4 * GIB), broker.groups.state_bytes_max)),
     number!("limits.producers_per_partition_max", "Idempotent producers remembered per partition.", count(1, 100_000), broker.producers.count_max),
     number!("http.connections_max", "Connections to the HTTP port at once; more wait.", count(1, 65_536), http.connections_max),
     duration!("http.head_timeout", "How long the head of a request may take, and how long an idle connection is kept.", millis(100, HOUR), http.head_timeout),

@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::machine::{
-    CommitOffsets, CommittedOffset, Group, GroupError, Machine, OFFSET_STATE_BYTES, Offsets, Reply,
-};
+use super::error::GroupError;
+use super::machine::{CommitOffsets, CommittedOffset, Group, Machine, OFFSET_STATE_BYTES, Offsets, Reply};
 use super::record::GroupRecord;
 use crate::machine::Effects;
 use crate::model::{GroupId, PartitionId, PartitionKey, Timestamp, TopicId};
@@ -84,13 +83,24 @@ impl Machine {
         Ok(())
     }
 
+    /// Its offsets go, and members lose its partitions, which is another epoch; what waited for them to be released is given
+    /// out in the same step.
     pub(super) fn delete_topic(&self, topic: TopicId) -> Effects<GroupRecord, Reply> {
-        let is_known = self.groups.values().any(|group| group.has_topic(topic));
-        let records = if is_known {
-            vec![GroupRecord::TopicDeleted(topic)]
-        } else {
-            Vec::new()
-        };
+        let mut records = Vec::new();
+        if self.groups.values().any(|group| group.has_topic(topic)) {
+            records.push(GroupRecord::TopicDeleted(topic));
+        }
+        for (group, known) in &self.groups {
+            let Some(membership) = known.membership.as_ref().filter(|m| m.has_topic(topic)) else {
+                continue;
+            };
+            let mut without = membership.clone();
+            without.forget_topic(topic);
+            let mut draft = without.clone();
+            draft.advance();
+            draft.settle();
+            records.extend(GroupRecord::changed(group, &without, &draft));
+        }
         Effects {
             records,
             reply: Reply::TopicDeleted,
@@ -112,7 +122,8 @@ impl Machine {
 
     pub(super) fn forget_topic(&mut self, topic: TopicId) {
         let mut freed = 0;
-        self.groups.retain(|_, group| {
+        let mut shown = Vec::new();
+        self.groups.retain(|id, group| {
             if has_topic(&group.offsets, topic) {
                 group.offsets.retain(|key, committed| {
                     let goes = key.topic == topic;
@@ -120,12 +131,20 @@ impl Machine {
                     !goes
                 });
             }
-            if let Some(membership) = &mut group.membership {
+            if let Some(membership) = &mut group.membership
+                && membership.has_topic(topic)
+            {
+                let before = membership.state_bytes();
                 membership.forget_topic(topic);
+                freed += before.saturating_sub(membership.state_bytes());
+                shown.push(id.clone());
             }
-            group.membership.is_some() || !group.offsets.is_empty()
+            !group.is_empty()
         });
         self.state_bytes = self.state_bytes.saturating_sub(freed);
+        for group in shown {
+            self.show(&group);
+        }
     }
 
     /// Who may commit: a member in its epoch, for what it holds; or a consumer that assigns itself, where there are no members.
@@ -154,7 +173,7 @@ impl Group {
     /// Whether the group has to do with a topic.
     fn has_topic(&self, topic: TopicId) -> bool {
         let membership = self.membership.as_ref();
-        has_topic(&self.offsets, topic) || membership.is_some_and(|m| m.resolved.contains_key(&topic))
+        has_topic(&self.offsets, topic) || membership.is_some_and(|m| m.has_topic(topic))
     }
 }
 

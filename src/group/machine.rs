@@ -6,15 +6,13 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use super::change::GroupChange;
-use super::config::GroupConfigError;
-use super::members::{Heartbeat, MemberRef, PATTERNS_MAX, SUBSCRIBED_TOPICS_MAX};
+use super::error::GroupError;
+use super::members::{Heartbeat, MemberRef};
 use super::record::GroupRecord;
-use super::state::{Member, Membership, Topics};
+use super::state::{Held, Member, Membership, Topics};
+use super::step::{StepCommand, StepIndex, Steppers, Taken};
 use crate::machine::{Effects, StateMachine};
-use crate::model::{
-    GroupId, InvalidGroupId, InvalidMemberId, InvalidTopicName, LeaderEpoch, MemberId, Offset, PartitionKey,
-    Timestamp, TopicId,
-};
+use crate::model::{GroupId, LeaderEpoch, MemberId, Offset, PartitionKey, Timestamp, TopicId};
 
 /// What a committed offset is counted as beside its metadata, in bytes of state: about what it takes in memory.
 pub const OFFSET_STATE_BYTES: u64 = 96;
@@ -28,13 +26,20 @@ pub struct Limits {
     pub offsets_per_group_max: usize,
     /// Metadata of one committed offset, in bytes.
     pub metadata_bytes_max: usize,
-    /// Offsets of all groups with their metadata, in bytes, each offset counted as [`OFFSET_STATE_BYTES`]. The whole state
-    /// is written with every checkpoint.
+    /// Offsets of all groups with their metadata, and members with what they subscribe to and hold, in bytes, counted as
+    /// [`OFFSET_STATE_BYTES`] and its like. The whole state is written with every checkpoint.
     pub state_bytes_max: u64,
     /// Members of one group. Every join and leave looks at all of them.
     pub members_per_group_max: usize,
     /// Members of all groups.
     pub members_max: usize,
+    /// Producers whose steps are remembered, of all groups; beyond, the one that has not stepped for longest is forgotten.
+    pub step_producers_max: usize,
+    /// What is remembered of steps, of all groups, in bytes, counted as [`STEP_STATE_BYTES`](super::STEP_STATE_BYTES) and
+    /// its like; beyond, as for the number of producers.
+    pub step_state_bytes_max: u64,
+    /// A producer is forgotten so many ms after its last step.
+    pub step_idle_ms_max: i64,
 }
 
 impl Default for Limits {
@@ -46,6 +51,9 @@ impl Default for Limits {
             state_bytes_max: 64 << 20,
             members_per_group_max: 1_000,
             members_max: 50_000,
+            step_producers_max: 10_000,
+            step_state_bytes_max: 16 << 20,
+            step_idle_ms_max: super::step::STEP_IDLE_MS_MAX,
         }
     }
 }
@@ -102,6 +110,8 @@ pub enum Command {
         /// The group; not checked yet.
         group: String,
     },
+    /// A producer appends and commits in one.
+    Step(StepCommand),
 }
 
 /// A member commits a last time and leaves: all of it or nothing.
@@ -178,159 +188,10 @@ pub enum Reply {
         /// Whether something is different now.
         changed: bool,
     },
+    /// To [`Command::Step`]. Without records it had been taken before.
+    Stepped(Taken),
     /// To any of them: nothing has happened.
     Refused(GroupError),
-}
-
-/// Why something is refused. `index` is the place in the command.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum GroupError {
-    /// The group id is not allowed.
-    #[error("{0}")]
-    Id(#[from] InvalidGroupId),
-    /// A partition comes twice: which of the two offsets is meant cannot be known.
-    #[error("a partition comes a second time")]
-    Twice {
-        /// The second place.
-        index: usize,
-    },
-    /// Too much metadata.
-    #[error("{bytes} bytes of metadata, at most {max} are allowed")]
-    MetadataTooLarge {
-        /// Where.
-        index: usize,
-        /// What was sent.
-        bytes: usize,
-        /// The limit.
-        max: usize,
-    },
-    /// No more groups.
-    #[error("there are {max} groups, which is the limit")]
-    TooManyGroups {
-        /// The limit.
-        max: usize,
-    },
-    /// No more offsets in this group.
-    #[error("the group would have {would_be} committed offsets, at most {max} are allowed")]
-    TooManyOffsets {
-        /// With this commit.
-        would_be: usize,
-        /// The limit.
-        max: usize,
-    },
-    /// Nobody with this id is in the group.
-    #[error("member {member} is not in the group: its session has ended, or it has left or was removed")]
-    UnknownMember {
-        /// Who asked.
-        member: String,
-    },
-    /// The epoch is behind the member's.
-    #[error("member epoch {got} is over, the member is in {current}: a heartbeat tells what has changed")]
-    StaleEpoch {
-        /// The member's.
-        current: u32,
-        /// What was sent.
-        got: u32,
-    },
-    /// The epoch is ahead of the member's, or the member thinks that it holds what it does not.
-    #[error(
-        "a member that knew what it may do would not ask this in member epoch {got}; the member is in {current}"
-    )]
-    FencedEpoch {
-        /// The member's.
-        current: u32,
-        /// What was sent.
-        got: u32,
-    },
-    /// A partition that the member does not hold.
-    #[error("the member does not hold this partition")]
-    NotHeld {
-        /// Where.
-        index: usize,
-        /// The member's epoch.
-        current: u32,
-    },
-    /// Another member has the instance id now.
-    #[error("another member has taken the place of instance {instance}")]
-    FencedInstance {
-        /// The instance id.
-        instance: String,
-    },
-    /// There is no such group.
-    #[error("there is no group {group}")]
-    UnknownGroup {
-        /// What was asked for.
-        group: String,
-    },
-    /// The group has members.
-    #[error("the group has {members} members")]
-    NotEmpty {
-        /// How many.
-        members: usize,
-    },
-    /// The proposal cannot be taken.
-    #[error("the proposed assignment is refused: {reason}")]
-    InvalidAssignment {
-        /// Why.
-        reason: String,
-    },
-    /// No more members in this group.
-    #[error("the group has {max} members, which is the limit")]
-    GroupFull {
-        /// The limit.
-        max: usize,
-    },
-    /// No more members in all.
-    #[error("all groups together have {max} members, which is the limit")]
-    TooManyMembers {
-        /// The limit.
-        max: usize,
-    },
-    /// The member id is not allowed.
-    #[error("member id: {0}")]
-    MemberId(InvalidMemberId),
-    /// The instance id is not allowed.
-    #[error("instance id: {0}")]
-    InstanceId(InvalidMemberId),
-    /// A topic name in a subscription is not allowed.
-    #[error("subscription: {0}")]
-    TopicName(InvalidTopicName),
-    /// A pattern in a subscription is empty or longer than any name.
-    #[error("subscription: a pattern has 1 to 200 bytes, this one has {bytes}")]
-    Pattern {
-        /// Its length.
-        bytes: usize,
-    },
-    /// A member that joins wants to read nothing.
-    #[error("a member that joins says which topics or patterns it subscribes to, one at least")]
-    NoSubscription,
-    /// A subscription with too much in it.
-    #[error(
-        "a subscription has at most {SUBSCRIBED_TOPICS_MAX} topics and {PATTERNS_MAX} patterns, this one has {topics} and {patterns}"
-    )]
-    SubscriptionTooLarge {
-        /// Topics.
-        topics: usize,
-        /// Patterns.
-        patterns: usize,
-    },
-    /// Too long words of a client about itself.
-    #[error("a client id has at most 256 bytes, this one has {bytes}")]
-    ClientIdTooLong {
-        /// Its length.
-        bytes: usize,
-    },
-    /// A setting is refused.
-    #[error(transparent)]
-    Config(#[from] GroupConfigError),
-    /// No more offsets in all.
-    #[error("the offsets of all groups would take {would_be} bytes, at most {max} are allowed")]
-    StateFull {
-        /// With this commit.
-        would_be: u64,
-        /// The limit.
-        max: u64,
-    },
 }
 
 /// The committed offsets of one group.
@@ -339,10 +200,19 @@ pub type Offsets = BTreeMap<PartitionKey, CommittedOffset>;
 /// A group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Group {
-    /// Its members; `None`: it has never had one, nor settings, and is there for its offsets alone.
+    /// Its members; `None`: it has never had one, nor settings. If it has had one, it stays until it is deleted.
     pub membership: Option<Membership>,
     /// How far it is.
     pub offsets: Offsets,
+    /// Producers that have stepped here.
+    pub steppers: Steppers,
+}
+
+impl Group {
+    /// Whether nothing is left of it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.membership.is_none() && self.offsets.is_empty() && self.steppers.is_empty()
+    }
 }
 
 /// What a member was told last, as far as it shows in an answer.
@@ -354,17 +224,44 @@ struct Shown {
     idle_rank: Option<usize>,
     /// Fingerprint of what it holds.
     holds: u64,
+    /// What it is to release.
+    revoking: Held,
+    /// The revision that told it of the newest of these.
+    revoked: u64,
     wanted: Option<u32>,
 }
 
+impl Shown {
+    /// Whether this is what it shows, whenever it was told.
+    fn shows(&self, now: &Self) -> bool {
+        self.epoch == now.epoch
+            && self.leader == now.leader
+            && self.idle_rank == now.idle_rank
+            && self.holds == now.holds
+            && self.revoking == now.revoking
+            && self.wanted == now.wanted
+    }
+
+    fn after(self, before: Option<&Self>, revision: u64) -> Self {
+        let told = before.filter(|known| self.revoking.keys().all(|key| known.revoking.contains_key(key)));
+        Self {
+            revision,
+            revoked: told.map_or(revision, |known| known.revoked),
+            ..self
+        }
+    }
+}
+
 /// All groups.
-// Invariants: a group has a membership or offsets; `state_bytes` counts every offset, `members` every member that is there.
+// Invariants: no group is empty; `state_bytes` counts every offset and membership, `members` every member that is there,
+// `steps` every producer that has stepped.
 #[derive(Clone, Debug)]
 pub struct Machine {
     pub(super) limits: Limits,
     pub(super) groups: BTreeMap<GroupId, Group>,
     pub(super) state_bytes: u64,
     members: usize,
+    pub(super) steps: StepIndex,
     /// What there is to subscribe to. Soft.
     topics: Topics,
     /// What members were told. Soft.
@@ -383,6 +280,7 @@ impl Machine {
             groups: BTreeMap::new(),
             state_bytes: 0,
             members: 0,
+            steps: StepIndex::default(),
             topics: Topics::default(),
             shown: BTreeMap::new(),
             revision: 0,
@@ -474,6 +372,13 @@ impl Machine {
         Some(self.shown.get(group)?.get(member)?.revision)
     }
 
+    /// The revision that told a member of the newest partition that it is to release. What was said before that one was heard
+    /// says nothing about it.
+    pub fn revoked(&self, group: &str, member: &str) -> u64 {
+        let shown = self.shown.get(group).and_then(|group| group.get(member));
+        shown.map_or(0, |shown| shown.revoked)
+    }
+
     /// The members whose revision has changed since this was asked last.
     pub fn take_changed(&mut self) -> BTreeSet<(GroupId, MemberId)> {
         std::mem::take(&mut self.changed)
@@ -501,10 +406,14 @@ impl Machine {
 
     fn change(&mut self, group: &GroupId, change: &GroupChange) {
         let known = self.groups.entry(group.clone()).or_default();
+        let was_there = known.membership.is_some();
         let membership = known.membership.get_or_insert_default();
-        let before = membership.members.len();
+        let (before, bytes) = (membership.members.len(), membership.state_bytes());
+        // A group that was not there is counted from nothing.
+        let bytes = if was_there { bytes } else { 0 };
         change.apply_to(membership);
         self.members = (self.members + membership.members.len()).saturating_sub(before);
+        self.state_bytes = (self.state_bytes + membership.state_bytes()).saturating_sub(bytes);
         self.show(group);
     }
 
@@ -512,15 +421,20 @@ impl Machine {
         let Some(known) = self.groups.remove(group) else {
             return;
         };
-        let freed = known.offsets.values().map(super::commits::state_bytes).sum();
+        let offsets: u64 = known.offsets.values().map(super::commits::state_bytes).sum();
+        let membership = known.membership.as_ref();
+        let freed = offsets + membership.map_or(0, Membership::state_bytes);
         self.state_bytes = self.state_bytes.saturating_sub(freed);
-        let members = known.membership.map_or(0, |membership| membership.members.len());
+        let members = membership.map_or(0, |membership| membership.members.len());
         self.members = self.members.saturating_sub(members);
+        for (producer, stepper) in &known.steppers {
+            self.steps.remove(group, *producer, stepper);
+        }
         self.show(group);
     }
 
     /// Looks who is to be told something new.
-    fn show(&mut self, group: &GroupId) {
+    pub(super) fn show(&mut self, group: &GroupId) {
         let before = self.shown.remove(group).unwrap_or_default();
         let membership = self.groups.get(group).and_then(|group| group.membership.as_ref());
         let Some(membership) = membership.filter(|membership| !membership.members.is_empty()) else {
@@ -541,23 +455,19 @@ impl Machine {
                 leader: leader.clone(),
                 idle_rank: ranks.get(id).copied(),
                 holds: fingerprint(member),
+                revoking: member.revoking.clone(),
+                revoked: 0,
                 wanted: wanted.filter(|_| leader.as_ref() == Some(id)),
             };
             let known = before.get(id);
-            let same = known.filter(|known| {
-                Shown {
-                    revision: 0,
-                    ..(*known).clone()
-                } == now
-            });
-            let revision = if let Some(known) = same {
-                known.revision
+            let now = if let Some(known) = known.filter(|known| known.shows(&now)) {
+                known.clone()
             } else {
                 self.revision += 1;
                 self.changed.insert((group.clone(), id.clone()));
-                self.revision
+                now.after(known, self.revision)
             };
-            shown.insert(id.clone(), Shown { revision, ..now });
+            shown.insert(id.clone(), now);
         }
         let gone = before.into_keys().filter(|id| !shown.contains_key(id));
         self.changed.extend(gone.map(|id| (group.clone(), id)));
@@ -587,6 +497,7 @@ impl Machine {
             })),
             Command::Configure(configure) => self.configure(&configure),
             Command::Delete { group } => self.delete_group(&group),
+            Command::Step(step) => self.step(now, step),
         }
     }
 
@@ -595,7 +506,7 @@ impl Machine {
         let records = self.membership(group.as_str()).and_then(|before| {
             let mut draft = before.clone();
             change(&mut draft);
-            changed(group, before, &draft)
+            GroupRecord::changed(group, before, &draft)
         });
         Effects {
             records: records.into_iter().collect(),
@@ -607,13 +518,14 @@ impl Machine {
         let group: GroupId = heartbeat.group.parse()?;
         let known = self.membership(group.as_str());
         let mut records = Vec::new();
-        if !known.map_or(Ok(false), |known| known.is_quiet(heartbeat))? {
+        let revoked = self.revoked(group.as_str(), &heartbeat.member.member);
+        if !known.map_or(Ok(false), |known| known.is_quiet(heartbeat, revoked))? {
             let empty = Membership::default();
             let before = known.unwrap_or(&empty);
             let mut draft = before.clone();
-            draft.beat(heartbeat, &self.topics, &self.limits)?;
+            draft.beat(heartbeat, revoked, &self.topics, &self.limits)?;
             self.check_members(&group, before, &draft)?;
-            records.extend(changed(&group, before, &draft));
+            records.extend(GroupRecord::changed(&group, before, &draft));
         }
         let member = heartbeat.member.member.parse().map_err(GroupError::MemberId)?;
         Ok(Effects {
@@ -629,6 +541,12 @@ impl Machine {
         before: &Membership,
         after: &Membership,
     ) -> Result<(), GroupError> {
+        let (freed, added) = (before.state_bytes(), after.state_bytes());
+        let would_be = (self.state_bytes + added).saturating_sub(freed);
+        let max = self.limits.state_bytes_max;
+        if would_be > max && added > freed {
+            return Err(GroupError::StateFull { would_be, max });
+        }
         if after.members.len() <= before.members.len() {
             return Ok(());
         }
@@ -646,7 +564,7 @@ impl Machine {
     /// EP11, bug 27: the last commit and the leave are one.
     fn close(&self, now: Timestamp, close: Close) -> Result<Effects<GroupRecord, Reply>, GroupError> {
         let membership = self.members_of(&close.group, &close.member)?;
-        let (id, member) = membership.known(&close.member)?;
+        let (id, member) = membership.not_ahead(&close.member)?;
         let mut records = Vec::new();
         if !close.offsets.is_empty() {
             let commit = CommitOffsets {
@@ -662,7 +580,7 @@ impl Machine {
             let mut draft = membership.clone();
             draft.remove(id.as_str(), &self.topics);
             let group: GroupId = close.group.parse()?;
-            records.extend(changed(&group, membership, &draft));
+            records.extend(GroupRecord::changed(&group, membership, &draft));
         }
         Ok(Effects {
             records,
@@ -744,16 +662,7 @@ impl Machine {
 fn fingerprint(member: &Member) -> u64 {
     let mut hasher = DefaultHasher::new();
     member.assigned.hash(&mut hasher);
-    member.revoking.hash(&mut hasher);
     hasher.finish()
-}
-
-fn changed(group: &GroupId, before: &Membership, after: &Membership) -> Option<GroupRecord> {
-    let change = GroupChange::between(before, after)?;
-    Some(GroupRecord::Changed {
-        group: group.clone(),
-        change: Box::new(change),
-    })
 }
 
 impl StateMachine for Machine {
@@ -771,15 +680,10 @@ impl StateMachine for Machine {
     fn apply(&mut self, record: &GroupRecord) {
         match record {
             GroupRecord::OffsetsCommitted { group, offsets } => self.insert(group, offsets),
-            GroupRecord::TopicDeleted(topic) => {
-                self.forget_topic(*topic);
-                let groups: Vec<_> = self.groups.keys().cloned().collect();
-                for group in groups {
-                    self.show(&group);
-                }
-            }
+            GroupRecord::TopicDeleted(topic) => self.forget_topic(*topic),
             GroupRecord::Changed { group, change } => self.change(group, change),
             GroupRecord::Deleted(group) => self.delete(group),
+            GroupRecord::StepTaken { group, step } => self.take_step(group, step),
         }
     }
 }

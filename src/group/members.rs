@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::machine::{GroupError, Limits};
+use super::error::GroupError;
+use super::machine::Limits;
 use super::state::{Held, Member, Membership, Subscription, Topics};
 use crate::model::{GLOB_BYTES_MAX, InstanceId, MemberId, PartitionKey, TopicName};
 
@@ -20,6 +21,8 @@ pub struct Heartbeat {
     pub host: String,
     /// What it wants to read; `None`: as before.
     pub subscription: Option<Subscription>,
+    /// Revision of the newest answer that it has heard; 0: none.
+    pub revision: u64,
     /// All that it holds; `None`: no news. Partitions that do not exist are left out.
     pub owned: Option<BTreeSet<PartitionKey>>,
 }
@@ -87,6 +90,17 @@ impl Membership {
         }
     }
 
+    /// The member that asks, unless it is ahead of its epoch.
+    ///
+    /// # Errors
+    /// Those of [`known`](Self::known), [`GroupError::FencedEpoch`] ahead of its epoch.
+    pub fn not_ahead(&self, asked: &MemberRef) -> Result<(&MemberId, &Member), GroupError> {
+        match self.current(asked) {
+            Err(GroupError::StaleEpoch { .. }) => self.known(asked),
+            other => other,
+        }
+    }
+
     /// Whether a member may read a partition: it holds it, is not to release it, and knows so. An epoch that is behind does no
     /// harm to a partition that has not moved since: partitions that stay never pause.
     ///
@@ -106,10 +120,12 @@ impl Membership {
         }
     }
 
-    /// What a heartbeat brings about: nothing for most of them.
+    /// What a heartbeat brings about: nothing for most of them. `revoked`: the revision that told the member of the newest
+    /// partition that it is to release.
     pub(super) fn beat(
         &mut self,
         heartbeat: &Heartbeat,
+        revoked: u64,
         topics: &Topics,
         limits: &Limits,
     ) -> Result<(), GroupError> {
@@ -120,16 +136,17 @@ impl Membership {
         }
         let (id, member) = self.known(&heartbeat.member)?;
         let id = id.clone();
-        let released = self.released(member, heartbeat)?;
+        let released = self.released(member, heartbeat, revoked)?;
         let news = subscription.filter(|news| *news != member.subscription.as_ref());
         let news = news.cloned();
+        let is_other = news.is_some();
         if let Some(member) = self.members.get_mut(&id) {
             member.revoking.retain(|key, _| !released.contains(key));
             if let Some(subscription) = news {
                 member.subscription = Arc::new(subscription);
             }
         }
-        if self.refresh(topics) {
+        if self.refresh(topics) || is_other {
             self.advance();
         }
         self.settle();
@@ -137,14 +154,14 @@ impl Membership {
     }
 
     /// Whether a heartbeat changes nothing. Most are so, and must cost little.
-    pub(super) fn is_quiet(&self, heartbeat: &Heartbeat) -> Result<bool, GroupError> {
+    pub(super) fn is_quiet(&self, heartbeat: &Heartbeat, revoked: u64) -> Result<bool, GroupError> {
         if self.must_join(&heartbeat.member)? {
             return Ok(false);
         }
         let (_, member) = self.known(&heartbeat.member)?;
         let subscription = heartbeat.subscription.as_ref();
         let same = subscription.is_none_or(|news| *news == *member.subscription);
-        Ok(same && self.released(member, heartbeat)?.is_empty())
+        Ok(same && self.released(member, heartbeat, revoked)?.is_empty())
     }
 
     /// Whether this is somebody new, or a static member that comes back.
@@ -159,8 +176,14 @@ impl Membership {
     }
 
     /// What the member says that it does not hold any more, of what it is to release (EP5). Words from an older epoch
-    /// release nothing: they may be late, and mean what was to be released then.
-    fn released(&self, member: &Member, heartbeat: &Heartbeat) -> Result<Vec<PartitionKey>, GroupError> {
+    /// release nothing, and neither do words of a client that has not heard revision `revoked`: they may be late, from
+    /// before it was given the partition that it now holds, and reads.
+    fn released(
+        &self,
+        member: &Member,
+        heartbeat: &Heartbeat,
+        revoked: u64,
+    ) -> Result<Vec<PartitionKey>, GroupError> {
         let current = self.member_epoch(member);
         let got = heartbeat.member.epoch;
         if got > current {
@@ -173,7 +196,7 @@ impl Membership {
         if got > 0 && !owned.iter().all(|key| member.holds(*key)) {
             return Err(GroupError::FencedEpoch { current, got });
         }
-        if got < current {
+        if got < current || heartbeat.revision < revoked {
             return Ok(Vec::new());
         }
         let released = member.revoking.keys().filter(|key| !owned.contains(key));
@@ -213,16 +236,15 @@ impl Membership {
             revoking: Held::new(),
             held_epoch: 0,
         };
-        match before {
+        let is_other = match before {
             Some(before) => self.take_over(&before, id, member),
             None => {
                 self.next_join = self.next_join.saturating_add(1);
                 self.members.insert(id, member);
-                self.refresh(topics);
-                self.advance();
+                true
             }
-        }
-        if self.refresh(topics) {
+        };
+        if self.refresh(topics) || is_other {
             self.advance();
         }
         self.settle();
@@ -230,12 +252,12 @@ impl Membership {
     }
 
     /// ST1, LE3: the new incarnation of a static member is what the old one was, without another epoch; unless it wants to
-    /// read something else.
-    fn take_over(&mut self, before: &MemberId, id: MemberId, mut member: Member) {
+    /// read something else: true.
+    fn take_over(&mut self, before: &MemberId, id: MemberId, mut member: Member) -> bool {
         let Some(old) = self.members.remove(before) else {
-            return;
+            return false;
         };
-        let same = old.subscription == member.subscription;
+        let is_other = old.subscription != member.subscription;
         member.join = old.join;
         member.assigned = old.assigned;
         member.revoking = old.revoking;
@@ -245,9 +267,7 @@ impl Membership {
             *holder = id.clone();
         }
         self.members.insert(id, member);
-        if !same {
-            self.advance();
-        }
+        is_other
     }
 
     /// A member is gone, whatever it held.

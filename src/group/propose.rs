@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::change::GroupChange;
-use super::machine::{GroupError, Machine, Propose, Reply};
+use super::error::GroupError;
+use super::machine::{Machine, Propose, Reply};
 use super::record::GroupRecord;
 use super::state::Membership;
 use crate::machine::Effects;
@@ -13,7 +14,7 @@ impl Machine {
     pub(super) fn propose(&self, propose: &Propose) -> Result<Effects<GroupRecord, Reply>, GroupError> {
         let group: GroupId = propose.group.parse()?;
         let membership = self.members_of(&propose.group, &propose.member)?;
-        let (id, _) = membership.known(&propose.member)?;
+        let (id, _) = membership.not_ahead(&propose.member)?;
         if membership.leader() != Some(id) {
             return Err(refused("only the leader of a group proposes".to_owned()));
         }

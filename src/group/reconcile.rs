@@ -3,11 +3,11 @@
 //! The rules are those of KIP-848, with one difference: the whole group is settled at once, in the step that changes it. A
 //! member that releases the last partition makes its new holder a holder in that same step, and that one only has to be told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::assignor::{Assignor, Input, Subscriber, assign};
-use super::state::{Held, Membership, Topics};
+use super::state::{Held, Membership, Subscription, Topics};
 use crate::model::{MemberId, PartitionKey, TopicId};
 
 impl Membership {
@@ -15,24 +15,35 @@ impl Membership {
     /// changed, and the group needs another epoch.
     pub(super) fn refresh(&mut self, topics: &Topics) -> bool {
         let mut changed = false;
-        let mut resolved = BTreeMap::new();
+        // Most members of a group subscribe to the same, and looking that up can be dear: patterns see every name.
+        let mut known: BTreeMap<Arc<Subscription>, Arc<BTreeSet<TopicId>>> = BTreeMap::new();
         for member in self.members.values_mut() {
-            let means = topics.resolve(&member.subscription);
-            for topic in &means {
-                if let Some(partitions) = topics.partitions(*topic) {
-                    resolved.insert(*topic, partitions);
-                }
-            }
-            if means != *member.topics {
-                member.topics = Arc::new(means);
+            let means = known
+                .entry(Arc::clone(&member.subscription))
+                .or_insert_with(|| Arc::new(topics.resolve(&member.subscription)));
+            if *means != member.topics {
+                member.topics = Arc::clone(means);
                 changed = true;
             }
         }
+        let meant = known.values().flat_map(|means| means.iter());
+        let resolved: BTreeMap<TopicId, u32> = meant
+            .filter_map(|topic| Some((*topic, topics.partitions(*topic)?)))
+            .collect();
         if resolved != self.resolved {
             self.resolved = resolved;
             changed = true;
         }
         changed
+    }
+
+    /// Whether members have to do with a topic; they may hold partitions of one that they do not subscribe to any more.
+    pub(super) fn has_topic(&self, topic: TopicId) -> bool {
+        let held = || {
+            let mut members = self.members.values();
+            members.any(|member| member.revoking.keys().any(|key| key.topic == topic))
+        };
+        self.resolved.contains_key(&topic) || held()
     }
 
     /// A topic is gone: its partitions are nobody's any more.

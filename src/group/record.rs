@@ -1,6 +1,7 @@
 //! Records of `__groups` and its snapshot as they are stored: `naru.internal.v1`.
 
 mod membership;
+mod steps;
 
 use bytes::Bytes;
 use prost::Message;
@@ -9,6 +10,7 @@ use super::assignor::UnknownAssignor;
 use super::change::GroupChange;
 use super::machine::{CommittedOffset, Limits, Machine};
 use super::state::Membership;
+use super::step::StepTaken;
 use crate::machine::{StateMachine, Stored};
 use crate::model::{
     GroupId, InvalidGroupId, InvalidMemberId, LeaderEpoch, Offset, PartitionId, PartitionKey, Timestamp,
@@ -38,6 +40,24 @@ pub enum GroupRecord {
     },
     /// A group is gone with all that it had.
     Deleted(GroupId),
+    /// A producer has appended in one with the commit before it, if there was one.
+    StepTaken {
+        /// The group.
+        group: GroupId,
+        /// What is remembered of it.
+        step: StepTaken,
+    },
+}
+
+impl GroupRecord {
+    /// What makes `after` of `before`; `None`: they are the same.
+    pub(super) fn changed(group: &GroupId, before: &Membership, after: &Membership) -> Option<Self> {
+        let change = GroupChange::between(before, after)?;
+        Some(Self::Changed {
+            group: group.clone(),
+            change: Box::new(change),
+        })
+    }
 }
 
 /// A stored record that cannot be: written by a newer or a broken broker. Offsets are never guessed.
@@ -72,6 +92,19 @@ pub enum DecodeError {
     /// An offset below zero.
     #[error("a committed offset of {0}")]
     Offset(i64),
+    /// An identity of a producer that cannot be.
+    #[error("a step of producer {id}, epoch {epoch}, sequence {sequence}")]
+    Stamp {
+        /// The producer.
+        id: i64,
+        /// Its epoch.
+        epoch: i32,
+        /// The sequence.
+        sequence: i32,
+    },
+    /// A producer without a step.
+    #[error("a producer without a step")]
+    NoStep,
 }
 
 impl Stored for Machine {
@@ -95,6 +128,7 @@ impl Stored for Machine {
             }),
             GroupRecord::Changed { group, change } => Kind::GroupChanged(membership::encode(group, change)),
             GroupRecord::Deleted(group) => Kind::GroupDeleted(group.to_string()),
+            GroupRecord::StepTaken { group, step } => Kind::StepTaken(steps::encode(group, step)),
         };
         pb::GroupRecord { kind: Some(kind) }.encode_to_vec().into()
     }
@@ -111,6 +145,10 @@ impl Stored for Machine {
                 change: Box::new(membership::decode(stored)?),
             }),
             Some(Kind::GroupDeleted(group)) => Ok(GroupRecord::Deleted(group.parse()?)),
+            Some(Kind::StepTaken(stored)) => Ok(GroupRecord::StepTaken {
+                group: stored.group.parse()?,
+                step: steps::decode(stored)?,
+            }),
             None => Err(DecodeError::UnknownKind),
         }
     }
@@ -125,6 +163,7 @@ impl Stored for Machine {
                     .membership
                     .as_ref()
                     .map(|after| membership::encode(id, &whole(after))),
+                step_producers: steps::encode_all(&group.steppers),
             }
         });
         let snapshot = pb::GroupSnapshot {
@@ -144,7 +183,14 @@ impl Stored for Machine {
             });
             if let Some(stored) = stored.membership {
                 let change = Box::new(membership::decode(stored)?);
-                machine.apply(&GroupRecord::Changed { group, change });
+                machine.apply(&GroupRecord::Changed {
+                    group: group.clone(),
+                    change,
+                });
+            }
+            for stored in stored.step_producers {
+                let (producer, stepper) = steps::decode_one(stored)?;
+                machine.insert_stepper(&group, producer, stepper);
             }
         }
         Ok(machine)

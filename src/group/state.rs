@@ -11,13 +11,25 @@ use crate::model::{Glob, GroupState, InstanceId, MemberId, PartitionId, Partitio
 pub type Held = BTreeMap<PartitionKey, u32>;
 
 /// What a member wants to read. Sets: the order in which a client lists topics means nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Subscription {
     /// Names of topics.
     pub topics: BTreeSet<Arc<str>>,
     /// Globs over names of topics.
     pub patterns: BTreeSet<Arc<str>>,
 }
+
+/// What the membership of a group is counted as without anybody in it, in bytes of state: about what it takes in memory.
+pub const MEMBERSHIP_STATE_BYTES: u64 = 256;
+
+/// What a member is counted as beside its subscription and what it holds, in bytes of state.
+pub const MEMBER_STATE_BYTES: u64 = 768;
+
+/// What a name or a pattern in a subscription is counted as, in bytes of state.
+pub const SUBSCRIBED_STATE_BYTES: u64 = 128;
+
+/// What a partition that is to be held is counted as, in bytes of state: its target and its holder.
+pub const TARGET_STATE_BYTES: u64 = 128;
 
 /// A member.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +95,20 @@ impl Membership {
     pub fn leader(&self) -> Option<&MemberId> {
         let first = self.members.iter().min_by_key(|(_, member)| member.join);
         first.map(|(id, _)| id)
+    }
+
+    /// What it is counted as, in bytes of state.
+    pub fn state_bytes(&self) -> u64 {
+        let count = |len: usize| u64::try_from(len).unwrap_or(u64::MAX);
+        let subscribed = |member: &Member| {
+            let subscription = &member.subscription;
+            count(subscription.topics.len() + subscription.patterns.len())
+        };
+        let subscribed: u64 = self.members.values().map(subscribed).sum();
+        MEMBERSHIP_STATE_BYTES
+            + count(self.members.len()) * MEMBER_STATE_BYTES
+            + subscribed * SUBSCRIBED_STATE_BYTES
+            + count(self.target.len()) * TARGET_STATE_BYTES
     }
 
     /// The member that has this instance id now.

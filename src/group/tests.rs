@@ -2,7 +2,10 @@
 
 mod explore;
 mod histories;
+mod matrix;
 mod members;
+mod scale;
+mod steps;
 
 use std::collections::BTreeMap;
 
@@ -62,7 +65,8 @@ fn commit(
         | Reply::Alive { .. }
         | Reply::Closed { .. }
         | Reply::Done
-        | Reply::Configured { .. } => panic!("another reply"),
+        | Reply::Configured { .. }
+        | Reply::Stepped(_) => panic!("another reply"),
     }
 }
 

@@ -26,6 +26,7 @@ impl<S: LogStore> Broker<S> {
             client_id: heartbeat.client_id.clone(),
             host: from.host.as_ref().to_owned(),
             subscription: heartbeat.subscription.as_ref().map(subscription),
+            revision: heartbeat.revision,
             owned: owned.map(|owned| self.keys(owned)),
         };
         let mut state = self.groups.lock();

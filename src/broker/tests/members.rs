@@ -185,6 +185,7 @@ async fn a_partition_goes_from_hand_to_hand_and_both_are_told_at_once() {
 
     let release = GroupHeartbeat {
         owned: owning(topic, &[0]),
+        revision: news.revision,
         ..beat("one", 1)
     };
     let released = told(rig.beats(release, 1));
@@ -248,14 +249,13 @@ async fn members_read_what_they_hold_and_the_next_holder_hears_how_far() {
         Ok(()),
         "it may commit what it is to release"
     );
-    rig.beats(
-        GroupHeartbeat {
-            owned: owning(topic, &[0]),
-            ..beat("one", 1)
-        },
-        1,
-    )
-    .unwrap();
+    let news = told(rig.beats(beat("one", 1), 1));
+    let release = GroupHeartbeat {
+        owned: owning(topic, &[0]),
+        revision: news.revision,
+        ..beat("one", 1)
+    };
+    rig.beats(release, 1).unwrap();
     assert_eq!(
         rig.commits(Some(who("one", 1)), 1, 4),
         Err(ErrorCode::StaleMemberEpoch),

@@ -11,8 +11,17 @@ use crate::model::PartitionKey;
 
 const NAMES: [&str; 3] = ["x", "y", "z"];
 
+/// A heartbeat under way.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Message {
+    name: String,
+    epoch: u32,
+    revision: u64,
+    owned: BTreeSet<PartitionKey>,
+}
+
 /// Messages under way, which may arrive in any order, or never.
-type Wire = BTreeSet<(String, u32, Option<BTreeSet<PartitionKey>>)>;
+type Wire = BTreeSet<Message>;
 
 #[derive(Clone)]
 struct World {
@@ -21,22 +30,63 @@ struct World {
 }
 
 impl World {
-    /// As far as it decides what can happen.
+    fn new(partitions: u32) -> Self {
+        Self {
+            rig: Rig::new(partitions),
+            wire: Wire::new(),
+        }
+    }
+
+    /// Two members, of which the second has not been told what it holds, and its heartbeat is late.
+    fn with_a_late_heartbeat(partitions: u32) -> Self {
+        let mut world = Self::new(partitions);
+        world.rig.join("x");
+        world.rig.join("y");
+        let client = world.rig.clients["y"].clone();
+        let mut world = world.sent("y", &client).expect("nothing is under way");
+        world.rig.heartbeat("x");
+        world.rig.heartbeat("x");
+        world
+    }
+
+    /// As far as it decides what can happen: epochs and joins by their distance, revisions by what they allow.
     fn print(&self) -> String {
-        let membership = self.rig.machine.membership("g");
-        let members = membership.map(|m| {
-            let members = m.members.iter().map(|(id, member)| {
+        let Some(m) = self.rig.machine.membership("g") else {
+            return String::new();
+        };
+        let back = |epoch: u32| m.epoch.abs_diff(epoch);
+        let held = |held: &Held| -> Vec<_> { held.iter().map(|(key, since)| (*key, back(*since))).collect() };
+        let members: Vec<_> = m
+            .in_join_order()
+            .into_iter()
+            .map(|(id, member)| {
+                let epoch = back(m.member_epoch(member));
+                (id.as_str(), held(&member.assigned), held(&member.revoking), epoch)
+            })
+            .collect();
+        let heard = |name: &str, revision| revision >= self.rig.machine.revoked("g", name);
+        let clients: Vec<_> = self
+            .rig
+            .clients
+            .iter()
+            .map(|(name, client)| {
                 (
-                    id.to_string(),
-                    member.assigned.clone(),
-                    member.revoking.clone(),
-                    member.held_epoch,
-                    member.join,
+                    name,
+                    back(client.epoch),
+                    heard(name, client.revision),
+                    &client.owned,
                 )
-            });
-            (m.epoch, members.collect::<Vec<_>>(), m.target.clone())
-        });
-        format!("{members:?} {:?} {:?}", self.rig.clients, self.wire)
+            })
+            .collect();
+        let wire: Vec<_> = self
+            .wire
+            .iter()
+            .map(|message| {
+                let heard = heard(&message.name, message.revision);
+                (&message.name, back(message.epoch), heard, &message.owned)
+            })
+            .collect();
+        format!("{members:?} {:?} {clients:?} {wire:?}", m.target)
     }
 
     /// What can happen next.
@@ -76,7 +126,12 @@ impl World {
 
     /// The client says what it holds; that is under way.
     fn sent(&self, name: &str, client: &Client) -> Option<World> {
-        let message = (name.to_owned(), client.epoch, Some(client.owned.clone()));
+        let message = Message {
+            name: name.to_owned(),
+            epoch: client.epoch,
+            revision: client.revision,
+            owned: client.owned.clone(),
+        };
         if self.wire.len() >= 2 || self.wire.contains(&message) {
             return None;
         }
@@ -86,12 +141,12 @@ impl World {
     }
 
     /// It arrives, and may arrive again.
-    fn arrived(&self, message: &(String, u32, Option<BTreeSet<PartitionKey>>)) -> World {
+    fn arrived(&self, message: &Message) -> World {
         let mut world = self.clone();
-        let (name, epoch, owned) = message.clone();
         let reply = world.rig.run(Command::Heartbeat(Heartbeat {
-            owned,
-            ..beat(&name, epoch)
+            owned: Some(message.owned.clone()),
+            revision: message.revision,
+            ..beat(&message.name, message.epoch)
         }));
         if let Reply::Refused(_) = reply {
             world.wire.remove(message);
@@ -107,7 +162,7 @@ impl World {
             world.rig.learn(name);
         } else {
             world.rig.clients.remove(name);
-            world.wire.retain(|(of, ..)| of != name);
+            world.wire.retain(|message| message.name != name);
         }
         world
     }
@@ -152,17 +207,13 @@ impl World {
     }
 }
 
-#[test]
-fn ep12_no_history_of_a_small_group_lets_two_members_read_one_partition() {
-    let first = World {
-        rig: Rig::new(2),
-        wire: Wire::new(),
-    };
+/// Breadth first, until there is nothing new up to the depth or enough has been seen.
+fn explore(first: World, depth_max: u32, states_max: usize) -> usize {
     let mut seen = BTreeSet::from([first.print()]);
     let mut queue = VecDeque::from([(first, 0)]);
     while let Some((world, depth)) = queue.pop_front() {
         world.check();
-        if depth == 8 || seen.len() > 30_000 {
+        if depth == depth_max || seen.len() >= states_max {
             continue;
         }
         for next in world.next() {
@@ -171,5 +222,17 @@ fn ep12_no_history_of_a_small_group_lets_two_members_read_one_partition() {
             }
         }
     }
-    assert!(seen.len() > 10_000, "{} states", seen.len());
+    seen.len()
+}
+
+#[test]
+fn ep12_no_history_of_a_small_group_lets_two_members_read_one_partition() {
+    let states = explore(World::new(2), 9, 8_000);
+    assert!(states > 5_000, "{states} states");
+}
+
+#[test]
+fn ep12_a_late_heartbeat_lets_no_two_members_read_one_partition() {
+    let states = explore(World::with_a_late_heartbeat(6), 6, 8_000);
+    assert!(states > 2_000, "{states} states");
 }

@@ -1,13 +1,15 @@
 //! Random histories of a group: what holds always, and that it settles when all are well.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
 use super::members::{Rig, beat, check, commit, id, subscribed, topic, who};
 use crate::group::*;
 use crate::machine::{StateMachine, Stored};
-use crate::model::{GroupState, LeaderEpoch, PartitionKey, Timestamp};
+use crate::model::{
+    Acks, GroupState, LeaderEpoch, Offset, PartitionKey, ProducerEpoch, ProducerId, Sequence, Timestamp,
+};
 
 /// What happens next. Numbers choose members and partitions.
 #[derive(Clone, Debug)]
@@ -22,6 +24,8 @@ enum Event {
     Leave(u8),
     Expire(u8),
     Commit(u8, u32),
+    /// A step of a producer; the sequence is this much before the next.
+    Step(u8, u32, i32),
     Subscribe(u8, bool),
     Partitions(u32),
     DeleteTopic,
@@ -39,6 +43,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => member.clone().prop_map(Event::Leave),
         1 => member.clone().prop_map(Event::Expire),
         2 => (member.clone(), 0_u32..6).prop_map(|(m, p)| Event::Commit(m, p)),
+        2 => (member.clone(), 0_u32..6, 0_i32..7).prop_map(|(m, p, back)| Event::Step(m, p, back)),
         1 => (member, any::<bool>()).prop_map(|(m, both)| Event::Subscribe(m, both)),
         1 => (1_u32..8).prop_map(Event::Partitions),
         1 => Just(Event::DeleteTopic),
@@ -52,6 +57,8 @@ struct History {
     records: Vec<GroupRecord>,
     partitions: u32,
     topics: u8,
+    /// Steps that were taken, by producer, and where they were put.
+    steps: BTreeMap<u8, Vec<Taken>>,
 }
 
 impl History {
@@ -61,6 +68,7 @@ impl History {
             records: Vec::new(),
             partitions: 3,
             topics: 1,
+            steps: BTreeMap::new(),
         }
     }
 
@@ -99,7 +107,8 @@ impl History {
             | Reply::TopicDeleted
             | Reply::Closed { .. }
             | Reply::Done
-            | Reply::Configured { .. } => {
+            | Reply::Configured { .. }
+            | Reply::Stepped(_) => {
                 panic!("another reply")
             }
         }
@@ -149,6 +158,7 @@ impl History {
                 });
             }
             Event::Commit(member, partition) => self.commit(&name(*member), *partition),
+            Event::Step(member, partition, back) => self.step(*member, *partition, *back),
             Event::Subscribe(member, both) => {
                 let mut beat = self.rig.beat_of(&name(*member));
                 beat.subscription = Some(subscribed(if *both { &["a", "b"] } else { &["a"] }));
@@ -193,6 +203,54 @@ impl History {
         }
     }
 
+    /// What was taken once is answered as the first time; what was not is never called taken.
+    fn step(&mut self, member: u8, partition: u32, back: i32) {
+        let name = format!("m{member}");
+        let client = self.rig.clients.get(&name).cloned().unwrap_or_default();
+        let mut asked = commit(Some(who(&name, client.epoch)), partition, 5);
+        asked.offsets[0].0.topic = topic(self.topics);
+        let known = self.steps.entry(member).or_default().clone();
+        let next = i32::try_from(known.len()).unwrap();
+        let sequence = next - back;
+        if sequence < 0 {
+            return;
+        }
+        let base = Offset::new(i64::try_from(self.records.len()).unwrap()).unwrap();
+        let append = StepAppend {
+            base,
+            last: base,
+            append_time: Timestamp(7),
+            leader_epoch: LeaderEpoch(1),
+        };
+        let reply = self.run(Command::Step(StepCommand {
+            group: asked.group,
+            member: asked.member,
+            stamp: StepStamp {
+                producer: ProducerId(i64::from(member)),
+                epoch: ProducerEpoch(0),
+                sequence: Sequence(sequence),
+            },
+            offsets: asked.offsets,
+            acks: Acks::Fsync,
+            appends: vec![append],
+        }));
+        let first = usize::try_from(sequence).ok().and_then(|at| known.get(at));
+        match (reply, first) {
+            (Reply::Stepped(taken), None) => {
+                assert_eq!((sequence, taken.duplicate), (next, false));
+                self.steps.entry(member).or_default().push(taken);
+            }
+            (Reply::Stepped(taken), Some(first)) => {
+                assert!(taken.duplicate);
+                let forgotten = usize::try_from(back).unwrap() > STEP_WINDOW;
+                assert!(forgotten && taken.appends.is_empty() || taken.appends == first.appends);
+            }
+            (reply, first) => {
+                assert!(matches!(reply, Reply::Refused(_)) && first.is_none(), "{reply:?}");
+            }
+        }
+    }
+
     fn holder(&self, key: PartitionKey) -> Option<String> {
         let membership = self.rig.machine.membership("g")?;
         membership.holders().get(&key).map(ToString::to_string)
@@ -222,9 +280,12 @@ impl History {
         assert_eq!(restored.groups, self.rig.machine.groups);
         assert_eq!(restored.state_bytes(), self.rig.machine.state_bytes());
         assert_eq!(restored.members(), self.rig.machine.members());
+        assert_eq!(restored.steps(), self.rig.machine.steps());
         let mut replayed = Machine::new(Limits::default());
         self.records.iter().for_each(|record| replayed.apply(record));
         assert_eq!(replayed.groups, self.rig.machine.groups);
+        assert_eq!(replayed.state_bytes(), self.rig.machine.state_bytes());
+        assert_eq!(replayed.steps(), self.rig.machine.steps());
         self.rig.machine = restored;
         *self.rig.machine.topics_mut() = topics;
         self.rig.machine.begin(LeaderEpoch(2));

@@ -20,6 +20,8 @@ pub(super) struct Rig {
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Client {
     pub(super) epoch: u32,
+    /// Of the newest answer that it has heard.
+    pub(super) revision: u64,
     /// What it reads and commits.
     pub(super) owned: BTreeSet<PartitionKey>,
 }
@@ -78,6 +80,7 @@ impl Rig {
         let client = self.clients.get(name).cloned().unwrap_or_default();
         Heartbeat {
             owned: Some(client.owned),
+            revision: client.revision,
             ..beat(name, client.epoch)
         }
     }
@@ -88,6 +91,7 @@ impl Rig {
         let member = &membership.members[name];
         let client = self.clients.entry(name.to_owned()).or_default();
         client.epoch = membership.member_epoch(member);
+        client.revision = self.machine.revision("g", name).unwrap();
         client.owned = member.assigned.keys().copied().collect();
     }
 
@@ -173,6 +177,7 @@ pub(super) fn beat(name: &str, epoch: u32) -> Heartbeat {
         client_id: "test".to_owned(),
         host: "127.0.0.1:1".to_owned(),
         subscription: None,
+        revision: 0,
         owned: None,
     }
 }
@@ -273,8 +278,58 @@ fn ep5_a_late_heartbeat_of_an_older_epoch_releases_nothing() {
         owned: Some(BTreeSet::new()),
         ..beat("one", 0)
     };
+    for revision in [0, u64::MAX] {
+        rig.run(Command::Heartbeat(Heartbeat {
+            revision,
+            ..late.clone()
+        }));
+        assert_eq!(rig.group().members["one"].revoking.len(), 2);
+    }
+}
+
+#[test]
+fn ep5_a_late_heartbeat_from_before_the_member_had_a_partition_does_not_release_it() {
+    let mut rig = Rig::new(6);
+    rig.join("one");
+    rig.join("two");
+    // Under way: the second holds nothing yet, in the epoch in which it will get its half.
+    let late = rig.beat_of("two");
+    assert_eq!(
+        (late.member.epoch, late.owned.clone()),
+        (2, Some(BTreeSet::new()))
+    );
+    rig.learn("one");
+    rig.heartbeat("one");
+    rig.learn("two");
+    rig.join("three");
+    let two = rig.group().members["two"].clone();
+    assert_eq!((two.revoking.len(), two.held_epoch), (1, 2));
     rig.run(Command::Heartbeat(late));
-    assert_eq!(rig.group().members["one"].revoking.len(), 2);
+    assert_eq!(rig.group().members["two"], two, "it reads on, and has not heard");
+    // Neither does what it says before it has heard.
+    let mut unheard = rig.beat_of("two");
+    unheard.owned = Some(BTreeSet::new());
+    rig.run(Command::Heartbeat(unheard));
+    assert_eq!(rig.group().members["two"], two);
+    rig.settle();
+    assert_eq!(rig.counts(), [2, 2, 2]);
+}
+
+#[test]
+fn a_restart_asks_again_for_what_is_to_be_released() {
+    let mut rig = Rig::new(4);
+    rig.join("one");
+    rig.join("two");
+    rig.learn("one");
+    let release = rig.beat_of("one");
+    let topics = rig.machine.topics().clone();
+    rig.machine = Machine::restore(Limits::default(), rig.machine.snapshot()).unwrap();
+    *rig.machine.topics_mut() = topics;
+    rig.machine.begin(LeaderEpoch(2));
+    rig.run(Command::Heartbeat(release));
+    assert_eq!(rig.counts(), [2, 0], "the revision is one of before the start");
+    rig.settle();
+    assert_eq!(rig.counts(), [2, 2]);
 }
 
 #[test]
@@ -568,6 +623,91 @@ fn topics_come_grow_and_go() {
     });
     assert_eq!(rig.counts(), [3]);
     assert!(rig.group().members["one"].assigned.contains_key(&key(9, 0)));
+}
+
+#[test]
+fn a_deleted_topic_is_another_epoch_and_gives_out_what_waited_for_its_release() {
+    let mut rig = Rig::new(2);
+    rig.machine.topics_mut().insert(topic(2), "b", 2);
+    let join = |rig: &mut Rig, name: &str, topics: &[&str]| {
+        rig.run(Command::Heartbeat(Heartbeat {
+            subscription: Some(subscribed(topics)),
+            ..beat(name, 0)
+        }));
+        rig.learn(name);
+    };
+    join(&mut rig, "one", &["b"]);
+    join(&mut rig, "two", &["b"]);
+    rig.settle();
+    // The second wants another topic, which nobody holds; what it holds of `b` is to be released first.
+    let mut other = rig.beat_of("two");
+    other.subscription = Some(subscribed(&["a"]));
+    rig.run(Command::Heartbeat(other));
+    let two = &rig.group().members["two"];
+    assert_eq!((two.revoking.len(), two.assigned.len()), (1, 0));
+    let epoch = rig.group().epoch;
+    rig.run(Command::DeleteTopic(topic(2)));
+    let two = &rig.group().members["two"];
+    assert_eq!((two.revoking.len(), two.assigned.len()), (0, 2));
+    assert_eq!(
+        (rig.group().epoch, rig.group().state()),
+        (epoch + 1, GroupState::Stable)
+    );
+    // Nothing of it is left, so a second time is nothing.
+    rig.run(Command::DeleteTopic(topic(2)));
+    assert_eq!(rig.group().epoch, epoch + 1);
+}
+
+#[test]
+fn members_and_what_they_subscribe_to_are_counted_and_limited_in_bytes() {
+    let mut rig = Rig::new(2);
+    rig.join("one");
+    let one = MEMBERSHIP_STATE_BYTES + MEMBER_STATE_BYTES + SUBSCRIBED_STATE_BYTES + 2 * TARGET_STATE_BYTES;
+    assert_eq!(rig.machine.state_bytes(), one);
+    let two = one + MEMBER_STATE_BYTES + SUBSCRIBED_STATE_BYTES;
+    let full = |max| Limits {
+        state_bytes_max: max,
+        ..Limits::default()
+    };
+    rig.machine.set_limits(full(two - 1));
+    let join = Command::Heartbeat(Heartbeat {
+        subscription: Some(subscribed(&["a"])),
+        ..beat("two", 0)
+    });
+    assert_eq!(
+        rig.refused(join.clone()),
+        GroupError::StateFull {
+            would_be: two,
+            max: two - 1
+        }
+    );
+    rig.machine.set_limits(full(two));
+    assert!(matches!(rig.run(join), Reply::Alive { .. }));
+    assert_eq!(rig.machine.state_bytes(), two);
+    // Who is there goes on, and what goes away is not counted.
+    rig.machine.set_limits(full(1));
+    rig.heartbeat("one");
+    rig.settle();
+    rig.remove("two");
+    assert_eq!(rig.machine.state_bytes(), one);
+    rig.run(Command::DeleteTopic(topic(1)));
+    assert_eq!(rig.machine.state_bytes(), one - 2 * TARGET_STATE_BYTES);
+    rig.remove("one");
+    assert_eq!(rig.machine.state_bytes(), MEMBERSHIP_STATE_BYTES);
+}
+
+#[test]
+fn st1_a_takeover_that_subscribes_to_something_else_is_one_epoch() {
+    let mut rig = Rig::new(2);
+    rig.machine.topics_mut().insert(topic(2), "b", 2);
+    rig.join_static("s-1", "first");
+    let mut other = Heartbeat {
+        subscription: Some(subscribed(&["a", "b"])),
+        ..beat("s-2", 0)
+    };
+    other.member.instance = Some("first".to_owned());
+    rig.run(Command::Heartbeat(other));
+    assert_eq!((rig.group().epoch, rig.counts()), (2, vec![4]));
 }
 
 /// A group of two whose leader assigns, and has not yet.
