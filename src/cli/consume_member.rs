@@ -97,17 +97,14 @@ impl Printing<'_> {
                 (_, wait) => tokio::time::timeout(wait, self.consumer.next_batch()).await,
             };
             self.tell_lost();
-            let next = match next {
-                Ok(next) => next,
+            let Ok(next) = next else {
                 // Whoever reads the output has seen everything there is.
-                Err(_) => {
-                    self.commit().await?;
-                    if self.is_at_end().await? {
-                        return Ok(());
-                    }
-                    wait = LOOK_EVERY;
-                    continue;
+                self.commit().await?;
+                if self.is_at_end().await? {
+                    return Ok(());
                 }
+                wait = LOOK_EVERY;
+                continue;
             };
             wait = IDLE;
             let batch = match next {

@@ -42,14 +42,7 @@ pub(super) enum Repeat {
 impl Link {
     /// Connects for the first time.
     pub(super) async fn open(addresses: Vec<String>, config: ClientConfig) -> Result<Arc<Self>, Error> {
-        let link = Arc::new(Self {
-            addresses,
-            clock: SystemClock::new(),
-            tasks: Tasks::new(),
-            state: tokio::sync::Mutex::default(),
-            info: Mutex::default(),
-            config,
-        });
+        let link = Self::new(addresses, config);
         let patience = link.clock.mono() + link.config.wait_for_broker;
         loop {
             match link.connection().await {
@@ -58,6 +51,22 @@ impl Link {
                 Err(_) => {}
             }
         }
+    }
+
+    fn new(addresses: Vec<String>, config: ClientConfig) -> Arc<Self> {
+        Arc::new(Self {
+            addresses,
+            clock: SystemClock::new(),
+            tasks: Tasks::new(),
+            state: tokio::sync::Mutex::default(),
+            info: Mutex::default(),
+            config,
+        })
+    }
+
+    /// A connection of its own to the same broker, made when it is needed.
+    pub(super) fn another_later(&self) -> Arc<Self> {
+        Self::new(self.addresses.clone(), self.config.clone())
     }
 
     /// A connection of its own to the same broker.

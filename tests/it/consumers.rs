@@ -2,6 +2,8 @@
 //! killed, and one that was away for too long is told.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,10 +17,12 @@ use naru::pb::v1;
 use naru::pb::v1::request::Body;
 use naru::pb::v1::response::Body as Answer;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::Broker;
+use rustix::process::Signal;
+
+use crate::broker::{Broker, naru, signal};
 use crate::peer::{PATIENCE, Peer, until};
 
 const PARTITIONS: u32 = 6;
@@ -30,7 +34,7 @@ type Seen = Arc<Mutex<BTreeMap<u32, u32>>>;
 struct Reader {
     handle: GroupHandle,
     stop: CancellationToken,
-    task: JoinHandle<()>,
+    task: JoinSet<()>,
     lost: Arc<AtomicUsize>,
 }
 
@@ -48,7 +52,8 @@ impl Reader {
         });
         let consumer = builder.build().await.unwrap();
         let (handle, stop) = (consumer.handle(), CancellationToken::new());
-        let task = tokio::spawn(read(consumer, seen.clone(), stop.clone()));
+        let mut task = JoinSet::new();
+        task.spawn(read(consumer, seen.clone(), stop.clone()));
         Self {
             handle,
             stop,
@@ -61,9 +66,9 @@ impl Reader {
         until("a share", || self.handle.assignment().len() == partitions).await;
     }
 
-    async fn leave(self) {
+    async fn leave(mut self) {
         self.stop.cancel();
-        self.task.await.unwrap();
+        self.task.join_next().await.unwrap().unwrap();
         assert_eq!(self.lost.load(Ordering::SeqCst), 0, "nothing was lost");
     }
 }
@@ -92,8 +97,9 @@ async fn create(client: &Client) {
 }
 
 /// Writes numbers until it is told to stop; how many there are.
-fn write(client: Client, stop: CancellationToken) -> JoinHandle<u32> {
-    tokio::spawn(async move {
+fn write(client: Client, stop: CancellationToken) -> JoinSet<u32> {
+    let mut task = JoinSet::new();
+    task.spawn(async move {
         let producer = client.producer().build().await.unwrap();
         let mut count = 0;
         while !stop.is_cancelled() {
@@ -103,7 +109,8 @@ fn write(client: Client, stop: CancellationToken) -> JoinHandle<u32> {
         }
         producer.close().await.unwrap();
         count
-    })
+    });
+    task
 }
 
 /// Waits until everything was seen; how many came more than once.
@@ -121,7 +128,7 @@ async fn three_join_and_leave_and_nobody_gets_a_record_twice() {
     let client = broker.client().await;
     create(&client).await;
     let (seen, stop) = (Seen::default(), CancellationToken::new());
-    let writer = write(client.clone(), stop.clone());
+    let mut writer = write(client.clone(), stop.clone());
     for _ in 0..2 {
         let first = Reader::join(&client, &seen).await;
         first.has(6).await;
@@ -140,7 +147,7 @@ async fn three_join_and_leave_and_nobody_gets_a_record_twice() {
         third.leave().await;
     }
     stop.cancel();
-    let count = writer.await.unwrap();
+    let count = writer.join_next().await.unwrap().unwrap();
     let last = Reader::join(&client, &seen).await;
     assert_eq!(all_seen(&seen, count).await, 0, "records came twice");
     last.leave().await;
@@ -168,7 +175,7 @@ async fn a_member_that_stands_by_takes_over_when_the_other_is_gone_without_a_wor
     let standby = |rank| matches!(rank, ConsumerState::Standby { rank: 1, .. });
     until("a stand-by", || standby(second.handle.state())).await;
     // The stream is dropped, and its connection with it.
-    first.task.abort();
+    drop(first.task);
     second.has(1).await;
     assert_eq!(second.handle.state(), ConsumerState::Active);
     second.leave().await;
@@ -222,7 +229,7 @@ async fn a_broken_connection_costs_no_partition_and_no_record_comes_twice() {
         .await
         .unwrap();
     let (seen, stop) = (Seen::default(), CancellationToken::new());
-    let writer = write(client.clone(), stop.clone());
+    let mut writer = write(client.clone(), stop.clone());
     let reader = Reader::join(&through, &seen).await;
     reader.has(6).await;
     let before = reader.handle.member();
@@ -232,7 +239,7 @@ async fn a_broken_connection_costs_no_partition_and_no_record_comes_twice() {
         until("more records", || seen.lock().unwrap().len() >= more).await;
     }
     stop.cancel();
-    let count = writer.await.unwrap();
+    let count = writer.join_next().await.unwrap().unwrap();
     assert_eq!(all_seen(&seen, count).await, 0, "records came twice");
     assert_eq!(
         reader.handle.member(),
@@ -248,7 +255,7 @@ async fn over_a_restart_of_the_broker_members_stay_and_go_on_where_they_are() {
     let client = broker.client().await;
     create(&client).await;
     let (seen, stop) = (Seen::default(), CancellationToken::new());
-    let writer = write(client.clone(), stop.clone());
+    let mut writer = write(client.clone(), stop.clone());
     let first = Reader::join(&client, &seen).await;
     let second = Reader::join(&broker.client().await, &seen).await;
     first.has(3).await;
@@ -261,7 +268,7 @@ async fn over_a_restart_of_the_broker_members_stay_and_go_on_where_they_are() {
         until("more records", || seen.lock().unwrap().len() >= more).await;
     }
     stop.cancel();
-    let count = writer.await.unwrap();
+    let count = writer.join_next().await.unwrap().unwrap();
     assert_eq!(all_seen(&seen, count).await, 0, "records came twice");
     assert_eq!(
         ids,
@@ -387,4 +394,83 @@ async fn an_evicted_consumer_loses_what_it_had_in_hand_and_joins_as_another() {
     assert_ne!(consumer.handle().member().member_id, id);
     consumer.commit().await.unwrap();
     consumer.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_more_partitions_than_fetches_may_wait_on_a_connection_none_waits_for_another() {
+    const MANY: u32 = 150;
+    let broker = Broker::start();
+    let client = broker.client().await;
+    assert!(client.broker_info().limits.requests_parked_max < MANY);
+    let options = CreateTopicOptions {
+        partitions: MANY,
+        ..Default::default()
+    };
+    client.create_topic("orders", options).await.unwrap();
+    let builder = client
+        .group_consumer("g")
+        .topics(["orders"])
+        .reset(Reset::Earliest);
+    let mut consumer = builder.build().await.unwrap();
+    let producer = client.producer().build().await.unwrap();
+    // One at a time: behind fetches that wait in vain each would take seconds.
+    let all = async {
+        for partition in 0..MANY {
+            let record = ProducerRecord::to("orders").partition(partition).value("x");
+            producer.send(record).await.unwrap();
+            assert_eq!(consumer.next().await.unwrap().unwrap().partition.0, partition);
+        }
+    };
+    tokio::time::timeout(PATIENCE, all).await.expect("all in time");
+    consumer.commit().await.unwrap();
+    consumer.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_stood_still_is_told_what_it_lost_and_joins_again() {
+    let broker = Broker::start();
+    let client = broker.client().await;
+    create(&client).await;
+    let short = [("session.timeout.ms", "1000"), ("heartbeat.interval.ms", "300")];
+    let short = short.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    client.create_group("g", short.to_vec()).await.unwrap();
+    let mut child = naru()
+        .args([
+            "-s",
+            &broker.url(),
+            "consume",
+            "orders",
+            "-g",
+            "g",
+            "-o",
+            "start",
+            "--format",
+            "table",
+        ])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut told = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert_eq!(told.next().unwrap().unwrap(), "reading orders/0,1,2,3,4,5");
+    signal(&child, Signal::STOP);
+    let seen = Seen::default();
+    let other = Reader::join(&client, &seen).await;
+    other.has(6).await;
+    signal(&child, Signal::CONT);
+    // What it was asked for while it stood still may be the first that it hears.
+    let mut next = || told.next().unwrap().unwrap();
+    let first = next();
+    let lost = if first == "handing over orders/3,4,5" {
+        next()
+    } else {
+        first
+    };
+    assert!(lost.starts_with("lost orders/0,1,2"), "{lost}");
+    assert!(next().starts_with("reading orders/"));
+    other.has(3).await;
+    other.leave().await;
+    child.kill().unwrap();
+    child.wait().unwrap();
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 use tokio::sync::Notify;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{Latency, create_if_missing};
@@ -62,7 +62,8 @@ pub(super) async fn run(args: GroupBenchArgs, context: &Context) -> Outcome {
         board: Arc::new(Board::new(partitions)),
     };
     let writing = CancellationToken::new();
-    let writer = tokio::spawn(write(
+    let mut writer = JoinSet::new();
+    writer.spawn(write(
         client.clone(),
         args.topic.clone(),
         args.rate,
@@ -76,9 +77,7 @@ pub(super) async fn run(args: GroupBenchArgs, context: &Context) -> Outcome {
     }
     while leaving.join_next().await.is_some() {}
     writing.cancel();
-    let written = writer
-        .await
-        .map_err(|e| Failure::unexpected(format!("the writer ended: {e}")))?;
+    let written = joined(&mut writer).await?;
     // What it leaves behind is of no use to anybody.
     let deleted = client.delete_group(&bench.group).await;
     outcome?;
@@ -166,7 +165,8 @@ impl Bench {
         let mut consumer = consumer.build().await?;
         let leave = CancellationToken::new();
         let (told, board) = (leave.clone(), self.board.clone());
-        let task = tokio::spawn(async move {
+        let mut task = JoinSet::new();
+        task.spawn(async move {
             loop {
                 let next = tokio::select! {
                     next = consumer.next() => next,
@@ -210,15 +210,22 @@ impl Bench {
 /// A member and its reader.
 struct Member {
     leave: CancellationToken,
-    task: JoinHandle<Result<(), Failure>>,
+    task: JoinSet<Result<(), Failure>>,
 }
 
 impl Member {
-    async fn leave(self) -> Result<(), Failure> {
+    async fn leave(mut self) -> Result<(), Failure> {
         self.leave.cancel();
-        self.task
-            .await
-            .map_err(|e| Failure::unexpected(format!("a member's task ended: {e}")))?
+        joined(&mut self.task).await?
+    }
+}
+
+/// What the only task of a set came to.
+async fn joined<T: 'static>(task: &mut JoinSet<T>) -> Result<T, Failure> {
+    match task.join_next().await {
+        Some(Ok(ended)) => Ok(ended),
+        Some(Err(error)) => Err(Failure::unexpected(format!("a task ended: {error}"))),
+        None => Err(Failure::unexpected("a task was waited for twice".to_owned())),
     }
 }
 

@@ -22,13 +22,18 @@ const REFUSALS_MAX: u32 = 5;
 /// Waited for the answer to a heartbeat beside what it may be held back, before anything is known about the session.
 const FIRST_ANSWER_WAIT: Duration = Duration::from_secs(10);
 
+/// Fetches that may wait on one connection, where the broker does not say.
+const FETCHES_WAITING_DEFAULT: usize = 64;
+
 #[derive(Debug)]
 pub(super) struct Shared {
     /// A connection of its own: the broker sees its end as the end of this consumer, and heartbeats do not queue behind
     /// anybody's fetches.
     pub(super) control: Client,
-    /// Records come over the connection of the program's client.
+    /// Records come over the connection of the program's client,
     pub(super) data: Arc<Link>,
+    /// and over these, if there are more partitions than one connection may have waiting fetches.
+    more: Mutex<Vec<Arc<Link>>>,
     pub(super) options: Options,
     places: Mutex<Places>,
     /// Who this is, as the last answer told it; changes with every answer.
@@ -46,6 +51,7 @@ impl Shared {
         Self {
             control,
             data,
+            more: Mutex::default(),
             options,
             places: Mutex::default(),
             member: watch::Sender::new(member),
@@ -100,7 +106,28 @@ impl Shared {
             give_up_after: Duration::MAX,
             ..ReaderOptions::default()
         };
-        PartitionReader::start(Arc::clone(&self.data), source, options, from)
+        PartitionReader::start(self.data_link(), source, options, from)
+    }
+
+    /// The connection with the fewest readers; a new one if it has as many as may wait there. A reader whose fetch had to wait for
+    /// those of others would hear of its records late.
+    fn data_link(&self) -> Arc<Link> {
+        let waiting_max = match self.data.info().limits.requests_parked_max {
+            0 => FETCHES_WAITING_DEFAULT,
+            max => usize::try_from(max).unwrap_or(usize::MAX),
+        };
+        // The program may have fetches of its own; a reader and its fetcher hold the link once each.
+        let full = (waiting_max / 4 * 3).max(1).saturating_mul(2);
+        let mut more = self.more.lock().expect("no panics while locked");
+        let all = std::iter::once(&self.data).chain(more.iter());
+        match all.min_by_key(|link| Arc::strong_count(link)) {
+            Some(freest) if Arc::strong_count(freest) < full => Arc::clone(freest),
+            _ => {
+                let link = self.data.another_later();
+                more.push(Arc::clone(&link));
+                link
+            }
+        }
     }
 
     /// Commits what was processed, of these partitions or of all; `None` if the broker has all of it.
