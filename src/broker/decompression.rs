@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use super::Broker;
-use crate::api::{Outcome, Produce, ProducePayload, Request, Validation};
+use crate::api::{Outcome, Produce, ProducePartition, ProducePayload, Request, Validation};
 use crate::record::{BatchHeader, Batches, Codec, DECOMPRESSED_BYTES_MAX, is_compressed};
 use crate::rt::BoxFuture;
 use crate::storage::{LogStore, ReadOut};
@@ -81,9 +81,23 @@ impl<S: LogStore> Broker<S> {
     /// Has the compressed batches of a request validated. Comes back with the request if that is done, otherwise with the
     /// time to hand it in again, which keeps its place among the produces of its connection.
     pub(super) fn validated(&self, mut produce: Produce) -> Result<Produce, Outcome> {
+        match self.validate_compressed(&mut produce.partitions) {
+            None => Ok(produce),
+            Some(retry) => Err(Outcome::Blocked {
+                request: Request::Produce(produce),
+                retry,
+            }),
+        }
+    }
+
+    /// Has compressed batches validated. `None`: all of them are; otherwise ready when they are.
+    pub(super) fn validate_compressed(
+        &self,
+        partitions: &mut [ProducePartition],
+    ) -> Option<BoxFuture<'static, ()>> {
         let mut open = Vec::new();
         let mut tries = 0;
-        for item in &mut produce.partitions {
+        for item in partitions {
             let validation = match &item.payload {
                 ProducePayload::Raw(batch) if is_compressed(batch) => {
                     let validation = Arc::new(Validation::new(batch.clone()));
@@ -102,14 +116,11 @@ impl<S: LogStore> Broker<S> {
             }
         }
         if open.is_empty() {
-            return Ok(produce);
+            return None;
         }
-        Err(Outcome::Blocked {
-            request: Request::Produce(produce),
-            retry: self.decompression.validate(open, |validation| {
-                validation.run(DECOMPRESSED_BYTES_MAX, DECOMPRESSED_BYTES_MAX);
-            }),
-        })
+        Some(self.decompression.validate(open, |validation| {
+            validation.run(DECOMPRESSED_BYTES_MAX, DECOMPRESSED_BYTES_MAX);
+        }))
     }
 }
 

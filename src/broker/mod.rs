@@ -22,6 +22,7 @@ mod produce;
 mod recovered;
 mod retention;
 mod settings;
+mod step;
 #[cfg(test)]
 mod tests;
 mod times;
@@ -256,7 +257,7 @@ impl<S: LogStore> Service for Broker<S> {
             Request::DescribeGroup(describe) => self.describe_group(&describe),
             Request::ListGroups(list) => self.list_groups(&list),
             Request::EvictMember(evict) => self.evict_member(evict),
-            Request::Step(_) => not_served(),
+            Request::Step(step) => self.step(step),
         };
         match &outcome {
             Outcome::Ready(reply) | Outcome::AfterLsn { reply, .. } => self.counters.count(reply),
@@ -269,14 +270,6 @@ impl<S: LogStore> Service for Broker<S> {
     fn disconnected(&self, connection: ConnectionId) {
         self.groups.disconnected(connection);
     }
-}
-
-/// The answer to what is not served yet.
-fn not_served() -> Outcome {
-    Outcome::Ready(Err(ApiError::new(
-        ErrorCode::UnknownRequest,
-        "this broker does not take steps",
-    )))
 }
 
 impl<S: LogStore> SnapshotSource for Broker<S> {

@@ -10,16 +10,30 @@ use crate::api::{
     Request, Response, Validation,
 };
 use crate::metadata::PRODUCER_ID_FIRST;
-use crate::model::{Acks, Lsn, Offset, ProducerId, Timestamp, TimestampType, TopicStorage};
+use crate::model::{Acks, Lsn, Offset, ProducerId, Timestamp, TimestampType, TopicConfig, TopicStorage};
 use crate::partition::Decision;
 use crate::record::{BatchBuilder, ProducerFields, Record, SealedBatch, validate};
 use crate::storage::{Class, LogStore, PartitionLog, Permit, Placed, Step};
 
 /// What time it is, and whether records get it as theirs.
 #[derive(Clone, Copy)]
-struct Times {
-    now: Timestamp,
+pub(super) struct Times {
+    pub(super) now: Timestamp,
     kind: TimestampType,
+}
+
+impl Times {
+    pub(super) fn of(config: &TopicConfig, now: Timestamp) -> Self {
+        Self {
+            now,
+            kind: config.timestamp_type,
+        }
+    }
+
+    /// Records get the time at which they are appended.
+    pub(super) fn stamps(self) -> bool {
+        self.kind == TimestampType::LogAppendTime
+    }
 }
 
 /// Where a batch is.
@@ -93,16 +107,7 @@ impl<S: LogStore> Broker<S> {
         let config = handle.topic.config();
         let now = self.clock.wall();
         // Everything that takes time is done before the partition is locked.
-        let batch = match item.payload {
-            ProducePayload::Raw(bytes) => {
-                validate(bytes, config.max_message_bytes).map_err(|bad| errors::bad_batch(&bad))?
-            }
-            ProducePayload::Compressed(validation) => sealed(&validation, config.max_message_bytes)?,
-            ProducePayload::Structured { records, producer } => {
-                encode(&records, producer, now, config.max_message_bytes)?
-            }
-        };
-        times::check(config, now, &batch)?;
+        let batch = sealed_batch(config, item.payload, now)?;
         if let Some((id, ..)) = batch.header().producer {
             self.check_producer_id(id)?;
         }
@@ -110,10 +115,7 @@ impl<S: LogStore> Broker<S> {
             .store
             .split_permit(permit, u64::from(batch.total_bytes()))
             .ok_or_else(|| errors::internal("a batch larger than its permit"))?;
-        let times = Times {
-            now,
-            kind: config.timestamp_type,
-        };
+        let times = Times::of(config, now);
         let place = self.place(&partition, item.leader_epoch, times, batch, share)?;
         let given = Given::of(acks, config.storage, place.lsn);
         let durable_through = match given.acks {
@@ -183,7 +185,7 @@ impl<S: LogStore> Broker<S> {
             }
         };
         batch.stamp(base, epoch);
-        if times.kind == TimestampType::LogAppendTime {
+        if times.stamps() {
             batch.stamp_append_time(append_time);
         }
         let (header, bytes) = (*batch.header(), batch.total_bytes());
@@ -207,7 +209,7 @@ impl<S: LogStore> Broker<S> {
         })
     }
 
-    fn check_producer_id(&self, id: ProducerId) -> Result<(), ApiError> {
+    pub(super) fn check_producer_id(&self, id: ProducerId) -> Result<(), ApiError> {
         let next = self.producer_ids_next.load(Ordering::Acquire);
         if (PRODUCER_ID_FIRST..next).contains(&id.0) {
             Ok(())
@@ -215,6 +217,25 @@ impl<S: LogStore> Broker<S> {
             Err(errors::unknown_producer(id))
         }
     }
+}
+
+/// A batch that was checked by every rule, ready to be stamped.
+pub(super) fn sealed_batch(
+    config: &TopicConfig,
+    payload: ProducePayload,
+    now: Timestamp,
+) -> Result<SealedBatch, ApiError> {
+    let batch = match payload {
+        ProducePayload::Raw(bytes) => {
+            validate(bytes, config.max_message_bytes).map_err(|bad| errors::bad_batch(&bad))?
+        }
+        ProducePayload::Compressed(validation) => sealed(&validation, config.max_message_bytes)?,
+        ProducePayload::Structured { records, producer } => {
+            encode(&records, producer, now, config.max_message_bytes)?
+        }
+    };
+    times::check(config, now, &batch)?;
+    Ok(batch)
 }
 
 /// A compressed batch that was validated before.

@@ -10,6 +10,7 @@ mod power;
 mod produce;
 mod restart;
 mod retention;
+mod steps;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -72,7 +72,7 @@ pub struct StepCommand {
 }
 
 /// An append of a step and its place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StepAppend {
     /// Offset of the first record.
     pub base: Offset,

@@ -18,7 +18,7 @@ use crate::storage::{LogStore, PartitionLog};
 type Found<L> = (TopicName, Arc<Partition<L>>);
 
 /// An offset that may be committed, and where.
-pub(super) type Checked<L> = (Arc<Partition<L>>, Offset);
+pub(in crate::broker) type Checked<L> = (Arc<Partition<L>>, Offset);
 
 impl<S: LogStore> Broker<S> {
     pub(in crate::broker) fn commit_offsets(&self, commit: CommitOffsets, from: &Peer) -> Outcome {
@@ -58,7 +58,10 @@ impl<S: LogStore> Broker<S> {
 
     /// Looks offsets up before the groups are locked: what is wrong with a name is known to the metadata, whose lock comes
     /// first.
-    pub(super) fn found_offsets(&self, items: &[OffsetToCommit]) -> Result<Vec<Checked<S::Log>>, Outcome> {
+    pub(in crate::broker) fn found_offsets(
+        &self,
+        items: &[OffsetToCommit],
+    ) -> Result<Vec<Checked<S::Log>>, Outcome> {
         let (asked, max) = (items.len(), self.settings.request_partitions_max);
         if asked > max {
             return Err(Outcome::Ready(Err(errors::too_many("offsets", asked, max))));
@@ -78,7 +81,7 @@ impl<S: LogStore> Broker<S> {
     }
 
     /// Offsets for the machine, unless one of the topics is gone by now. The groups are locked.
-    pub(super) fn offsets_of(
+    pub(in crate::broker) fn offsets_of(
         &self,
         items: &[OffsetToCommit],
         found: &[Checked<S::Log>],

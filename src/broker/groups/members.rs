@@ -286,7 +286,7 @@ pub(super) fn unknown_group(group: &str) -> ApiError {
     )
 }
 
-pub(super) fn member_ref(member: &GroupMember) -> MemberRef {
+pub(in crate::broker) fn member_ref(member: &GroupMember) -> MemberRef {
     MemberRef {
         member: member.member_id.clone(),
         epoch: member.member_epoch,

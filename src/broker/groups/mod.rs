@@ -30,7 +30,9 @@ use crate::model::{DurableState, GroupId, Lsn, MemberId, Offset, PartitionKey};
 use crate::rt::Clock;
 use crate::storage::{Class, LogStore, PartitionLog, Step};
 
+pub(super) use commits::Checked;
 pub(super) use fence::Fence;
+pub(super) use members::member_ref;
 
 /// How long a dynamic member lives without its connection.
 const DISCONNECT_GRACE: Duration = Duration::from_secs(2);
@@ -125,7 +127,7 @@ impl<S: LogStore> Groups<S> {
     }
 
     /// What was decided may rest on what is not durable yet.
-    fn lsn(&self, state: &State<S::Log>) -> Lsn {
+    pub(super) fn lsn(&self, state: &State<S::Log>) -> Lsn {
         let metadata = Lsn(self.metadata_lsn.load(Ordering::Acquire));
         state.driver.lsn.max(metadata)
     }
