@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use naru::client::{CreateTopicOptions, OffsetToCommit, ProducerRecord, Start};
+use naru::client::{CreateTopicOptions, OffsetToCommit, ProducerRecord, Reset, Start};
 use naru::model::Offset;
 
 use crate::broker::{Broker, http_get};
@@ -88,6 +88,14 @@ async fn busy() -> Broker {
     client.describe_topic("nothing").await.unwrap_err();
     let place = OffsetToCommit::new("orders", 0, Offset::new(60).unwrap());
     client.commit_offsets("billing", vec![place]).await.unwrap();
+    // A member, so that there is something to say of members.
+    let mail = client
+        .group_consumer("mail")
+        .topics(["orders"])
+        .reset(Reset::Earliest);
+    let mut mail = mail.build().await.unwrap();
+    mail.next().await.unwrap().unwrap();
+    mail.close().await.unwrap();
     broker
 }
 

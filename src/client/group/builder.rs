@@ -100,7 +100,7 @@ impl GroupConsumerBuilder {
     }
 
     /// Where to begin in partitions where the group has committed nothing, or where what it would read next is gone.
-    /// Default: [`Reset::Error`].
+    /// Partitions that a topic gets while it is read begin at their first record also with [`Reset::Latest`]. Default: [`Reset::Error`].
     #[must_use]
     pub fn reset(mut self, reset: Reset) -> Self {
         self.options.reset = reset;

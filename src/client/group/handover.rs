@@ -1,7 +1,7 @@
 //! The task that does what takes time: finding where the group is, hooks, commits. One thing after another, in the order in
 //! which the broker gave and took.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use super::hooks;
 use super::places::Claim;
 use super::shared::Shared;
 use crate::client::groups::ResumePoint;
-use crate::client::{AssignedPartition, Error, GroupOffset, LostRange, TopicPartition};
-use crate::model::Offset;
+use crate::client::{AssignedPartition, Error, GroupOffset, LostRange, Reset, TopicPartition};
+use crate::model::{Offset, TopicId};
 use crate::rt::Clock;
 
 /// Pause before the places of partitions that could not be found are looked up again.
@@ -64,6 +64,8 @@ pub(super) struct Handover {
     shared: Arc<Shared>,
     /// Whose place could not be found yet.
     later: Vec<Taken>,
+    /// Topics of which something was read before.
+    begun: BTreeSet<TopicId>,
 }
 
 impl Handover {
@@ -71,6 +73,7 @@ impl Handover {
         Self {
             shared,
             later: Vec::new(),
+            begun: BTreeSet::new(),
         }
     }
 
@@ -167,9 +170,12 @@ impl Handover {
             let group = self.shared.options.group.as_ref();
             match self.shared.control.fetch_offsets(group, &topic, &indexes).await {
                 Ok(found) => {
+                    let ids: Vec<_> = found.iter().flatten().map(|found| found.topic_id).collect();
                     for (taken, found) in taken.into_iter().zip(found) {
                         self.begin(taken, found);
                     }
+                    // Behind all of those that came together: they were there before.
+                    self.begun.extend(ids);
                 }
                 Err(error) => {
                     for taken in taken {
@@ -197,7 +203,7 @@ impl Handover {
         let point = found.and_then(|found| match wanted {
             // The program has said where to begin.
             Some(offset) => Ok((offset, found.committed.map(|committed| committed.offset), None)),
-            None => ResumePoint::find(&options.group, &found, options.reset).map(|point| {
+            None => ResumePoint::find(&options.group, &found, self.reset(&found)).map(|point| {
                 (
                     point.offset,
                     point.is_committed.then_some(point.offset),
@@ -206,7 +212,9 @@ impl Handover {
             }),
         });
         match point {
-            Ok((start, committed, lost)) => self.read(&taken.partition, claim, (start, committed), lost),
+            Ok((start, committed, lost)) => {
+                self.read(&taken.partition, claim, (start, committed), lost);
+            }
             // The group decides what becomes of a topic that is not there.
             Err(error)
                 if error.is_retriable() || error.broker().is_some_and(|error| error.says_unknown_topic()) =>
@@ -219,6 +227,17 @@ impl Handover {
                 places.errors.push_back(error);
                 places.wake();
             }
+        }
+    }
+
+    /// A partition that a topic got while it was read has nothing in it that anybody could have passed over: where nothing was
+    /// committed it is read from its beginning, however new the rest was to be.
+    fn reset(&self, found: &GroupOffset) -> Reset {
+        match self.shared.options.reset {
+            Reset::Latest if found.committed.is_none() && self.begun.contains(&found.topic_id) => {
+                Reset::Earliest
+            }
+            reset => reset,
         }
     }
 
