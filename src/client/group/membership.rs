@@ -32,8 +32,10 @@ enum Hold {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Beat {
     pub(super) member: GroupMember,
-    /// 0: it is answered at once.
+    /// Of the answer heard last; 0: none. What this says counts as said after that answer.
     pub(super) revision: u64,
+    /// The broker may hold it back until there is news.
+    waits: bool,
     /// With the subscription.
     pub(super) subscribes: bool,
     pub(super) owned: Option<Vec<TopicPartition>>,
@@ -42,7 +44,7 @@ pub(super) struct Beat {
 impl Beat {
     /// The broker may hold it back until there is news.
     pub(super) fn waits(&self) -> bool {
-        self.revision != 0
+        self.waits
     }
 }
 
@@ -86,11 +88,8 @@ impl Member {
             .then(|| unfinished.map(|(partition, _)| partition.clone()).collect());
         Beat {
             member: self.identity(),
-            revision: if urgent || self.tells_all {
-                0
-            } else {
-                self.revision
-            },
+            revision: self.revision,
+            waits: !urgent && !self.tells_all,
             subscribes: self.tells_all,
             owned,
         }
@@ -251,7 +250,8 @@ mod tests {
         member.finished(&all(&[1]));
         let beat = member.next_beat(false);
         assert_eq!(beat.owned, Some(all(&[0, 2])));
-        assert_eq!((beat.revision, beat.member.member_epoch), (0, 1));
+        assert_eq!((beat.revision, beat.member.member_epoch), (10, 1));
+        assert!(!beat.waits());
         assert_eq!(told(&mut member, &answer(1, &[0], &[2])), [NOTHING, &[], &[]]);
         member.finished(&all(&[2]));
         assert_eq!(member.next_beat(false).owned, Some(all(&[0])));
@@ -301,7 +301,7 @@ mod tests {
             (beat.member.member_id.as_str(), beat.member.member_epoch),
             ("m", 1)
         );
-        assert_eq!((beat.revision, beat.subscribes), (0, true));
+        assert_eq!((beat.revision, beat.subscribes, beat.waits()), (10, true, false));
         assert_eq!(beat.owned, Some(all(&[0, 1])));
         assert_eq!(told(&mut member, &answer(1, &[0], &[1])), [NOTHING, &[], &[]]);
         assert!(member.next_beat(false).waits());
