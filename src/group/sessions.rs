@@ -4,7 +4,7 @@
 //! that were under way begin to count again. The time is monotonic, from any origin; whoever drives this calls
 //! [`Sessions::expired`] at [`Sessions::next_deadline`] and turns what it gets into commands of the machine.
 //!
-//! There is one deadline per duty, in [`timers`]: whatever is set again or ended leaves no old one behind, so a stale timer cannot
+//! There is one deadline per duty, in `timers`: whatever is set again or ended leaves no old one behind, so a stale timer cannot
 //! fire (SB5). What is said about a member that is not known here is late news and means nothing.
 
 mod hold_down;

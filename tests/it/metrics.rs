@@ -92,10 +92,8 @@ async fn busy() -> Broker {
     let mail = client
         .group_consumer("mail")
         .topics(["orders"])
-        .reset(Reset::Earliest);
-    let mut mail = mail.build().await.unwrap();
-    mail.next().await.unwrap().unwrap();
-    mail.close().await.unwrap();
+        .reset(Reset::Latest);
+    mail.build().await.unwrap().close().await.unwrap();
     broker
 }
 

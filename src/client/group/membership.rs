@@ -32,10 +32,10 @@ enum Hold {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Beat {
     pub(super) member: GroupMember,
-    /// Of the newest answer: what is released counts only from who has heard what to release.
+    /// Of the answer heard last; 0: none. What this says counts as said after that answer.
     pub(super) revision: u64,
-    /// It is answered at once, whether there is news or not.
-    pub(super) at_once: bool,
+    /// The broker may hold it back until there is news.
+    waits: bool,
     /// With the subscription.
     pub(super) subscribes: bool,
     pub(super) owned: Option<Vec<TopicPartition>>,
@@ -44,7 +44,7 @@ pub(super) struct Beat {
 impl Beat {
     /// The broker may hold it back until there is news.
     pub(super) fn waits(&self) -> bool {
-        !self.at_once
+        self.waits
     }
 }
 
@@ -89,7 +89,7 @@ impl Member {
         Beat {
             member: self.identity(),
             revision: self.revision,
-            at_once: urgent || self.tells_all,
+            waits: !urgent && !self.tells_all,
             subscribes: self.tells_all,
             owned,
         }
@@ -250,8 +250,8 @@ mod tests {
         member.finished(&all(&[1]));
         let beat = member.next_beat(false);
         assert_eq!(beat.owned, Some(all(&[0, 2])));
+        assert_eq!((beat.revision, beat.member.member_epoch), (10, 1));
         assert!(!beat.waits());
-        assert_eq!((beat.revision, beat.member.member_epoch), (10, 1), "it has heard");
         assert_eq!(told(&mut member, &answer(1, &[0], &[2])), [NOTHING, &[], &[]]);
         member.finished(&all(&[2]));
         assert_eq!(member.next_beat(false).owned, Some(all(&[0])));
@@ -301,7 +301,7 @@ mod tests {
             (beat.member.member_id.as_str(), beat.member.member_epoch),
             ("m", 1)
         );
-        assert!(beat.subscribes && !beat.waits());
+        assert_eq!((beat.revision, beat.subscribes, beat.waits()), (10, true, false));
         assert_eq!(beat.owned, Some(all(&[0, 1])));
         assert_eq!(told(&mut member, &answer(1, &[0], &[1])), [NOTHING, &[], &[]]);
         assert!(member.next_beat(false).waits());
