@@ -50,9 +50,7 @@ use self::retention::RetentionClock;
 use self::traffic::Traffic;
 use crate::api::{ApiError, Outcome, Peer, Request, Service, TopicPartition};
 use crate::metadata;
-use crate::model::{
-    ConnectionId, DurableState, ErrorCode, Lsn, PartitionKey, TopicId, TopicName, TopicStorage,
-};
+use crate::model::{ConnectionId, DurableState, Lsn, PartitionKey, TopicId, TopicName, TopicStorage};
 use crate::partition::PartitionState;
 use crate::rt::{BoxFuture, Clock, IdSource};
 use crate::storage::{

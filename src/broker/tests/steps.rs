@@ -146,93 +146,65 @@ fn without_a_step_a_record_is_made_twice_and_with_it_once() {
     assert_eq!((rig.ends()[0], rig.committed()), (3, Some(2)), "once");
 }
 
-#[test]
-fn what_is_wrong_with_one_part_refuses_all_of_a_step() {
-    let (rig, producer) = Rig::with_member();
-    let good = || step(producer, 0, Some(who("one", 1)), 2);
-    let unknown = item(named("none", 0), ProducePayload::Raw(batch(1, None)));
-    let twice = item(named("out", 0), ProducePayload::Raw(batch(1, None)));
+type Wrong = (Step, ErrorCode, Option<&'static str>);
+
+fn wrong_appends(producer: InitializedProducer) -> Vec<Wrong> {
+    let with = |append: ProducePartition| {
+        let mut step = step(producer, 0, Some(who("one", 1)), 2);
+        step.appends[0] = append;
+        step
+    };
+    let one = |topic| item(named(topic, 0), ProducePayload::Raw(batch(1, None)));
     let broken = item(
         named("out", 0),
         ProducePayload::Raw(Bytes::from_static(b"no batch")),
     );
-    let stray = StepStamp {
-        sequence: Sequence(3),
-        ..good().stamp
-    };
-    let with = |append: ProducePartition| {
-        let mut step = good();
-        step.appends[0] = append;
-        step
-    };
-    for (step, code, field) in [
+    let first = Some("step.appends[0]");
+    vec![
+        (with(one("none")), ErrorCode::UnknownTopicOrPartition, first),
         (
-            with(unknown),
-            ErrorCode::UnknownTopicOrPartition,
-            Some("step.appends[0]"),
+            with(one("out")),
+            ErrorCode::InvalidArgument,
+            Some("step.appends[1]"),
         ),
-        (with(twice), ErrorCode::InvalidArgument, Some("step.appends[1]")),
-        (with(broken), ErrorCode::InvalidBatch, Some("step.appends[0]")),
+        (with(broken), ErrorCode::InvalidBatch, first),
         (
             with(sequenced("out", producer, 0, 1)),
             ErrorCode::InvalidArgument,
-            Some("step.appends[0]"),
+            first,
         ),
-        (
-            Step {
-                member: Some(who("one", 9)),
-                ..good()
-            },
-            ErrorCode::FencedMemberEpoch,
-            None,
-        ),
-        (
-            Step {
-                member: Some(who("two", 1)),
-                ..good()
-            },
-            ErrorCode::UnknownMemberId,
-            None,
-        ),
-        (
-            Step {
-                member: None,
-                ..good()
-            },
-            ErrorCode::GroupNotEmpty,
-            None,
-        ),
-        (
-            Step {
-                offsets: vec![commit_of("in", 9)],
-                ..good()
-            },
-            ErrorCode::OffsetOutOfRange,
-            None,
-        ),
-        (
-            Step {
-                offsets: vec![commit_of("out", 0)],
-                ..good()
-            },
-            ErrorCode::FencedMemberEpoch,
-            None,
-        ),
-    ] {
+    ]
+}
+
+fn wrong_commits(producer: InitializedProducer) -> Vec<Wrong> {
+    let by = |member| step(producer, 0, member, 2);
+    let of = |offset| Step {
+        offsets: vec![offset],
+        ..by(Some(who("one", 1)))
+    };
+    vec![
+        (by(Some(who("one", 9))), ErrorCode::FencedMemberEpoch, None),
+        (by(Some(who("two", 1))), ErrorCode::UnknownMemberId, None),
+        (by(None), ErrorCode::GroupNotEmpty, None),
+        (of(commit_of("in", 9)), ErrorCode::OffsetOutOfRange, None),
+        (of(commit_of("out", 0)), ErrorCode::FencedMemberEpoch, None),
+    ]
+}
+
+#[test]
+fn what_is_wrong_with_one_part_refuses_all_of_a_step() {
+    let (rig, producer) = Rig::with_member();
+    let wrong = wrong_appends(producer).into_iter().chain(wrong_commits(producer));
+    for (step, code, field) in wrong {
         let error = rig.steps(step).unwrap_err();
         assert_eq!(error.code, code, "{error}");
-        if let Some(field) = field {
-            assert_eq!(error.details.field.as_deref(), Some(field), "{error}");
+        if field.is_some() {
+            assert_eq!(error.details.field.as_deref(), field, "{error}");
         }
         assert_eq!((rig.ends(), rig.committed()), ([0, 0], None), "{error}");
     }
-    rig.steps(good()).unwrap();
-    let error = rig
-        .steps(Step {
-            stamp: stray,
-            ..good()
-        })
-        .unwrap_err();
+    rig.steps(step(producer, 0, Some(who("one", 1)), 2)).unwrap();
+    let error = rig.steps(step(producer, 3, Some(who("one", 1)), 2)).unwrap_err();
     assert_eq!(
         (error.code, error.details.expected_sequence),
         (ErrorCode::OutOfOrderSequence, Some(1))
