@@ -116,7 +116,10 @@ async fn what_was_done_is_counted() {
             1.0,
         ),
         ("naru_produce_ack_duration_seconds_count{acks=\"fsync\"}", 100.0),
-        ("naru_groups", 1.0),
+        ("naru_groups", 2.0),
+        // Its only member has left.
+        ("naru_group_members{group=\"mail\"}", 0.0),
+        ("naru_group_epoch{group=\"mail\"}", 2.0),
         ("naru_group_lag_records{group=\"billing\",topic=\"orders\"}", 40.0),
         ("naru_group_lag_max_records{group=\"billing\"}", 40.0),
         ("naru_storage_state", 0.0),
