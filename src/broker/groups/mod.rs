@@ -226,7 +226,10 @@ impl<L: PartitionLog> State<L> {
             let Some(membership) = self.driver.machine.membership(group.as_str()) else {
                 continue;
             };
-            for key in membership.holders().into_keys() {
+            // Who held a partition may be gone, and nobody has it yet: where it committed, it had read.
+            let committed = self.driver.machine.offsets(group.as_str());
+            let keys = committed.map(|(key, _)| key).chain(membership.holders().into_keys());
+            for key in keys {
                 let end = registry
                     .partition(key)
                     .map(|partition| partition.log.bounds(Lsn(u64::MAX)).log_end);

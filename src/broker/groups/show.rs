@@ -125,6 +125,11 @@ impl<S: LogStore> Groups<S> {
 
 /// What a member has to do.
 pub(super) fn role(known: &group::Membership, id: &MemberId) -> MemberRole {
+    // Most are not idle, and who is costs a look at all of them.
+    let holds = |member: &Member| !member.assigned.is_empty() || !member.revoking.is_empty();
+    if known.members.get(id).is_some_and(holds) {
+        return MemberRole::Active;
+    }
     let idle = known.idle();
     let Some(place) = idle.iter().position(|other| *other == id) else {
         return MemberRole::Active;
