@@ -183,7 +183,8 @@ impl<S: LogStore> Groups<S> {
             _ => return Err(other_kind().into()),
         };
         let before = taken_over(state, &group, &asked);
-        let before = before.map(|(instance, holder)| state.sessions.take_over(now, &group, &instance, &holder));
+        let before =
+            before.map(|(instance, holder)| state.sessions.take_over(now, &group, &instance, &holder));
         let before = before.transpose().map_err(held_down)?;
         self.write(state, effects.records)?;
         let membership = state.driver.machine.membership(group.as_str());
@@ -297,13 +298,15 @@ fn evicted<L>(state: &State<L>, evict: &EvictMember) -> Result<(GroupId, MemberI
     }
 }
 
+/// There is no such group, be it that there can be none.
 pub(super) fn unknown_group(group: &str) -> ApiError {
-    super::group_errors::group(
-        group::GroupError::UnknownGroup {
+    let error = match group.parse::<GroupId>() {
+        Err(bad) => group::GroupError::Id(bad),
+        Ok(_) => group::GroupError::UnknownGroup {
             group: group.to_owned(),
         },
-        &[],
-    )
+    };
+    super::group_errors::group(error, &[])
 }
 
 pub(in crate::broker) fn member_ref(member: &GroupMember) -> MemberRef {

@@ -71,10 +71,10 @@ fn a_deletion_that_finds_no_room_changes_nothing_and_may_be_tried_again() {
     rig.create("t", 1);
     for n in 0..300 {
         let group = format!("{}-{n}", "g".repeat(100));
-        waits(
-            rig.broker
-                .handle(Request::GroupHeartbeat(subscribing("one", &group, &["t"])), &peer(1)),
-        )
+        waits(rig.broker.handle(
+            Request::GroupHeartbeat(subscribing("one", &group, &["t"])),
+            &peer(1),
+        ))
         .1
         .unwrap();
         rig.store.make_all_durable();
@@ -83,7 +83,9 @@ fn a_deletion_that_finds_no_room_changes_nothing_and_may_be_tried_again() {
         name: "t".to_owned(),
         id: None,
     };
-    let error = waits(rig.broker.receive(Request::DeleteTopic(delete))).1.unwrap_err();
+    let error = waits(rig.broker.receive(Request::DeleteTopic(delete)))
+        .1
+        .unwrap_err();
     assert_eq!((error.code, error.retry_after_ms), (ErrorCode::Backpressure, 100));
     rig.produce(Acks::Fsync, raw("t", 1)).1.unwrap();
 }
@@ -205,4 +207,44 @@ fn what_a_member_read_that_was_gone_before_a_restart_may_have_been_seen() {
     assert_eq!(assigned.committed.unwrap().get(), 3);
     assert_eq!(assigned.maybe_seen_upto.unwrap().get(), 9);
     assert_eq!(next.role, MemberRole::Active);
+}
+
+#[test]
+fn where_it_is_not_remembered_how_far_was_read_everything_may_have_been() {
+    let rig = Rig::new();
+    rig.create("t", 2);
+    rig.produce(Acks::Fsync, raw("t", 9)).1.unwrap();
+    rig.broker.groups.lock().keep_seen(0);
+    let joined = rig.joins("one", 1);
+    assert_eq!(joined.assigned[0].partitions[0].maybe_seen_upto, None);
+    let fetch = fetch_as("one", joined.member_epoch, Duration::ZERO, 0);
+    rig.broker.handle(fetch, &peer(1));
+    rig.closes(who("one", joined.member_epoch));
+    let next = rig.joins("two", 2);
+    let upto = next.assigned[0]
+        .partitions
+        .iter()
+        .map(|p| p.maybe_seen_upto.unwrap().get());
+    assert_eq!(upto.collect::<Vec<_>>(), [9, 0]);
+}
+
+#[test]
+fn a_group_id_that_cannot_be_is_no_group_that_is_not_there() {
+    let rig = Rig::new();
+    for group in ["", "a\nb", "\u{1b}[31m", &"x".repeat(201)] {
+        let group = group.to_owned();
+        let asked = [
+            Request::DescribeGroup(DescribeGroup { group: group.clone() }),
+            Request::DeleteGroup(crate::api::DeleteGroup { group: group.clone() }),
+            Request::EvictMember(EvictMember {
+                group: group.clone(),
+                member: EvictedMember::Member("m".to_owned()),
+                reason: String::new(),
+            }),
+        ];
+        for request in asked {
+            let error = rig.ask(request.clone()).unwrap_err();
+            assert_eq!(error.code, ErrorCode::InvalidName, "{request:?}");
+        }
+    }
 }
