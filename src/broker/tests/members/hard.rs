@@ -49,7 +49,7 @@ fn a_topic_that_many_groups_read_can_be_deleted() {
     let rig = Rig::new();
     rig.create("t", 4);
     rig.create("kept", 1);
-    for n in 0..300 {
+    for n in 0..1_000 {
         let group = format!("group-{n}");
         rig.beats(subscribing("one", &group, &["t", "kept"]), 1).unwrap();
     }
