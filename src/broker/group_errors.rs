@@ -64,7 +64,7 @@ fn member(error: GroupError, text: String) -> ApiError {
         GroupError::TopicName(_) => argument("subscription.topics"),
         GroupError::Pattern { .. } => argument("subscription.patterns"),
         GroupError::NoSubscription => argument("subscription"),
-        GroupError::SubscriptionTooLarge { .. } => with(ErrorCode::LimitExceeded)
+        GroupError::SubscriptionTooLarge { .. } => with(ErrorCode::TooManyElements)
             .hint("use a pattern instead of many names")
             .details(field("subscription")),
         GroupError::TooManyPatterns { would_be, max } => with(ErrorCode::LimitExceeded)
