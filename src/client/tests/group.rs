@@ -488,7 +488,10 @@ async fn where_the_group_has_no_place_a_seek_says_one() {
             Err(error) => told = Some(error),
         }
     }
-    assert!(matches!(&told, Some(Error::NoPlace(place)) if place.partition.0 == 0), "{told:?}");
+    assert!(
+        matches!(&told, Some(Error::NoPlace(place)) if place.partition.0 == 0),
+        "{told:?}"
+    );
     assert_eq!(read, [(1, offset(2))]);
     consumer.seek(&at(0), offset(1)).unwrap();
     for expected in [1, 2] {

@@ -1025,7 +1025,9 @@ fn members_who_subscribe_alike_share_what_it_means_in_memory_and_on_disk() {
 fn patterns_are_limited_in_a_group_and_those_who_subscribe_alike_count_once() {
     let mut rig = Rig::new(1);
     let globs = |from: usize, count: usize| Subscription {
-        patterns: (from..from + count).map(|n| Arc::from(format!("p{n}*"))).collect(),
+        patterns: (from..from + count)
+            .map(|n| Arc::from(format!("p{n}*")))
+            .collect(),
         ..Subscription::default()
     };
     let says = |name: &str, epoch: u32, subscription: Subscription| {
