@@ -78,17 +78,18 @@ pub(super) async fn run(args: E2eArgs, context: &Context) -> Outcome {
     let (tickets, sent) = mpsc::channel(TICKETS_WAITING);
     let sender = start_sender(plan.clone(), producer, Arc::clone(&clock), tickets)?;
     let (tell, told) = watch::channel(None);
-    let receiving = receive(reader, &plan, &clock, told, context.timeout);
-    let acknowledging = async {
+    // Tasks of the runtime, as in a service: the command's own thread would have to be woken for every record.
+    let receiving = tokio::spawn(receive(reader, plan, Arc::clone(&clock), told, context.timeout));
+    let acknowledging = tokio::spawn(async move {
         let acknowledged = acknowledge(sent, &clock).await;
         // The reader goes on until it has so many, or for as long as was allowed.
         tell.send_replace(Some(acknowledged.records));
         acknowledged
-    };
-    let (acknowledged, received) = tokio::join!(acknowledging, receiving);
-    let sent = sender
-        .await
-        .map_err(|_| Failure::unexpected("the sending thread ended early".to_owned()))?;
+    });
+    let early = |what| Failure::unexpected(format!("{what} ended early"));
+    let acknowledged = acknowledging.await.map_err(|_| early("what takes the answers"))?;
+    let received = receiving.await.map_err(|_| early("the reader"))?;
+    let sent = sender.await.map_err(|_| early("the sending thread"))?;
     let result = Summary {
         records: count,
         acknowledged,
@@ -278,8 +279,8 @@ struct Received {
 
 async fn receive(
     mut reader: PartitionReader,
-    plan: &Plan,
-    clock: &Arc<dyn Clock>,
+    plan: Plan,
+    clock: Arc<dyn Clock>,
     mut told: watch::Receiver<Option<u64>>,
     patience: Duration,
 ) -> Result<Received, Error> {
@@ -295,7 +296,7 @@ async fn receive(
         tokio::select! {
             biased;
             batch = reader.next_batch() => match batch {
-                Some(batch) => received.take(&batch?, plan, clock.mono())?,
+                Some(batch) => received.take(&batch?, &plan, clock.mono())?,
                 None => return Ok(received),
             },
             // Without a sender everything that could be said was said.
