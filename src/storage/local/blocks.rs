@@ -255,7 +255,9 @@ mod tests {
             for buf in &mut bufs {
                 buf.fill(0xEE);
             }
-            bufs.map(|buf| drop(pool.freeze(buf, len)));
+            for buf in bufs {
+                drop(pool.freeze(buf, len));
+            }
         }
         pool
     }
