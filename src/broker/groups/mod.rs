@@ -21,6 +21,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 use super::driver::Driver;
+use super::lag_time::LagTimes;
 use super::{Counters, NotAdmitted, Registry, Settings, admit, errors, group_errors};
 use crate::api::{ApiError, OffsetToCommit};
 use crate::group::sessions::{Sessions, Tenure, Terms, Times};
@@ -40,6 +41,9 @@ const DISCONNECT_GRACE: Duration = Duration::from_secs(2);
 /// How long a position may stand still before that is told.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// Partitions of groups of which it is remembered how far they were handed out.
+const SEEN_MAX: usize = 1_000_000;
+
 /// A record in a batch beside its value.
 const RECORD_BYTES: usize = 128;
 
@@ -52,6 +56,8 @@ pub(super) struct Groups<S: LogStore> {
     metadata_lsn: Arc<AtomicU64>,
     counters: Arc<Counters>,
     settings: Settings,
+    /// When what groups have not processed was appended.
+    pub(super) lag_times: LagTimes,
     state: Mutex<State<S::Log>>,
     /// The next deadline may be earlier than it was.
     sooner: Notify,
@@ -65,6 +71,10 @@ pub(super) struct State<L> {
     waiting: BTreeMap<(GroupId, MemberId), Arc<Notify>>,
     /// Ends of what was handed to members of groups.
     seen: BTreeMap<(GroupId, PartitionKey), Offset>,
+    /// How many of them are kept. [`SEEN_MAX`] but in tests.
+    seen_max: usize,
+    /// There were more: where nothing is known, everything may have been handed out.
+    seen_overflowed: bool,
     /// Topics have changed, or the broker has just started.
     refresh: bool,
     /// When the timers will be looked at next.
@@ -105,6 +115,8 @@ impl<S: LogStore> Groups<S> {
             driver,
             waiting: BTreeMap::new(),
             seen: BTreeMap::new(),
+            seen_max: SEEN_MAX,
+            seen_overflowed: false,
             refresh: true,
             looked_at: None,
         };
@@ -117,6 +129,7 @@ impl<S: LogStore> Groups<S> {
             metadata_lsn: Arc::clone(from.metadata_lsn),
             counters: Arc::clone(from.counters),
             settings: from.settings.clone(),
+            lag_times: LagTimes::default(),
             state: Mutex::new(state),
             sooner: Notify::new(),
         }
@@ -130,6 +143,19 @@ impl<S: LogStore> Groups<S> {
     pub(super) fn lsn(&self, state: &State<S::Log>) -> Lsn {
         let metadata = Lsn(self.metadata_lsn.load(Ordering::Acquire));
         state.driver.lsn.max(metadata)
+    }
+
+    /// The answer, once what it rests on is durable. Dropping it loses nothing.
+    async fn when_durable(&self, lsn: Lsn, reply: crate::api::Reply) -> crate::api::Reply {
+        let mut durable = self.durable.clone();
+        let reply = match durable.wait_for(|now| now.lsn >= lsn || now.poisoned).await {
+            Ok(now) if now.lsn >= lsn => reply,
+            _ => Err(errors::storage_failed(
+                "the engine failed before the answer was sure",
+            )),
+        };
+        self.counters.count(&reply);
+        reply
     }
 
     /// Decides a command, makes it happen, and tells whom it concerns.
@@ -215,6 +241,11 @@ pub(super) struct Origin<'a, S: LogStore> {
 
 impl<L: PartitionLog> State<L> {
     #[cfg(test)]
+    pub(super) fn keep_seen(&mut self, max: usize) {
+        self.seen_max = max;
+    }
+
+    #[cfg(test)]
     pub(super) fn waiting_is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
@@ -226,11 +257,17 @@ impl<L: PartitionLog> State<L> {
             let Some(membership) = self.driver.machine.membership(group.as_str()) else {
                 continue;
             };
-            for key in membership.holders().into_keys() {
+            // Who held a partition may be gone, and nobody has it yet: where it committed, it had read.
+            let committed = self.driver.machine.offsets(group.as_str());
+            let keys = committed
+                .map(|(key, _)| key)
+                .chain(membership.holders().into_keys());
+            for key in keys {
                 let end = registry
                     .partition(key)
                     .map(|partition| partition.log.bounds(Lsn(u64::MAX)).log_end);
                 self.seen.insert((group.clone(), key), end.unwrap_or_default());
+                self.seen_overflowed |= self.seen.len() > self.seen_max;
             }
             for (id, member) in &membership.members {
                 self.sessions.loaded(now, &group, id, terms(membership, member));

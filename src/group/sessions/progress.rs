@@ -13,7 +13,7 @@ pub struct Position {
     pub end: Offset,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Progress {
     next: Option<Offset>,
     /// Since when it stands still while there is something to read.
