@@ -9,10 +9,11 @@ use bytes::Bytes;
 use clap::Args;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 
 use super::arrivals::Arrivals;
 use super::pace::{Schedule, wait_until};
-use super::{Latency, create_if_missing, per_second};
+use super::{Latency, create_if_missing, joined, per_second};
 use crate::cli::Context;
 use crate::cli::failure::{Exit, Failure, Outcome, Stopped};
 use crate::cli::output::line;
@@ -79,17 +80,19 @@ pub(super) async fn run(args: E2eArgs, context: &Context) -> Outcome {
     let sender = start_sender(plan.clone(), producer, Arc::clone(&clock), tickets)?;
     let (tell, told) = watch::channel(None);
     // Tasks of the runtime, as in a service: the command's own thread would have to be woken for every record.
-    let receiving = tokio::spawn(receive(reader, plan, Arc::clone(&clock), told, context.timeout));
-    let acknowledging = tokio::spawn(async move {
+    let (mut receiving, mut acknowledging) = (JoinSet::new(), JoinSet::new());
+    receiving.spawn(receive(reader, plan, Arc::clone(&clock), told, context.timeout));
+    acknowledging.spawn(async move {
         let acknowledged = acknowledge(sent, &clock).await;
         // The reader goes on until it has so many, or for as long as was allowed.
         tell.send_replace(Some(acknowledged.records));
         acknowledged
     });
-    let early = |what| Failure::unexpected(format!("{what} ended early"));
-    let acknowledged = acknowledging.await.map_err(|_| early("what takes the answers"))?;
-    let received = receiving.await.map_err(|_| early("the reader"))?;
-    let sent = sender.await.map_err(|_| early("the sending thread"))?;
+    let acknowledged = joined(&mut acknowledging).await?;
+    let received = joined(&mut receiving).await?;
+    let sent = sender
+        .await
+        .map_err(|_| Failure::unexpected("the sending thread ended early".to_owned()))?;
     let result = Summary {
         records: count,
         acknowledged,
