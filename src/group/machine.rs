@@ -663,6 +663,7 @@ impl Machine {
 
     fn delete_group(&self, group: &str) -> Result<Effects<GroupRecord, Reply>, GroupError> {
         let Some((id, known)) = self.group(group) else {
+            let _: GroupId = group.parse()?;
             return Err(GroupError::UnknownGroup {
                 group: group.to_owned(),
             });

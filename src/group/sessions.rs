@@ -66,6 +66,19 @@ pub struct Park {
     pub wait: Duration,
 }
 
+/// A new member may take the place of another one, with what that one hands on. Nothing has happened yet.
+#[derive(Clone, Debug)]
+pub struct TakeOver {
+    instance: InstanceId,
+    holder: MemberId,
+    /// What holds from then on, if the holder lives.
+    hold_down: Option<HoldDown>,
+    /// When the holder was to have released what is revoked.
+    handoff: Option<Duration>,
+    /// With when each is late.
+    progress: BTreeMap<PartitionKey, (Progress, Option<Duration>)>,
+}
+
 /// Tells one parked heartbeat from the next one of the same member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParkId(u64);
@@ -312,30 +325,52 @@ impl Sessions {
         }
     }
 
+    /// A static member has left and will be back: whoever comes under its name has its place at once, and its session counts from
+    /// now.
+    pub fn rests(&mut self, now: Duration, group: &GroupId, member: &MemberId) {
+        let Some(known) = self.member(group, member) else {
+            return;
+        };
+        let before = known.link;
+        let after = match before {
+            Link::Bound(connection) => Link::Lost(connection),
+            Link::Unknown | Link::Lost(_) => before,
+        };
+        (known.link, known.parked, known.lapse) = (after, None, Lapse::Session);
+        let expires = now.saturating_add(known.terms.session);
+        self.relink(group, member, before, after);
+        self.timers.set(session_of(group, member), expires);
+    }
+
     /// A new member wants the place of `holder`, who has this instance id. Whose connection is lost, or is not known since the start,
-    /// gives way at once; one who is alive gives way once, and then not before the hold-down is over.
+    /// gives way at once; one who is alive gives way once, and then not before the hold-down is over. Nothing changes before
+    /// [`replaced`](Self::replaced).
     ///
     /// # Errors
     /// The instance was taken over from a living holder not long ago: two clients have the same instance id.
     pub fn take_over(
-        &mut self,
+        &self,
         now: Duration,
         group: &GroupId,
         instance: &InstanceId,
         holder: &MemberId,
-    ) -> Result<(), HeldDown> {
-        let Some(known) = self.groups.get_mut(group) else {
-            return Ok(());
-        };
-        let link = known.members.get(holder).map(|member| member.link);
-        if !matches!(link, Some(Link::Bound(_))) {
-            return Ok(());
-        }
-        let next = HoldDown::next(known.hold_downs.get(instance), now)?;
-        known.hold_downs.insert(instance.clone(), next);
-        let duty = Duty::HoldDown(group.clone(), instance.clone());
-        self.timers.set(duty, next.forgotten());
-        Ok(())
+    ) -> Result<TakeOver, HeldDown> {
+        let known = self.groups.get(group);
+        let member = known.and_then(|known| known.members.get(holder));
+        let lives = member.is_some_and(|member| matches!(member.link, Link::Bound(_)));
+        let before = known.and_then(|known| known.hold_downs.get(instance));
+        let progress = member.into_iter().flat_map(|member| &member.progress);
+        let progress = progress.map(|(key, progress)| {
+            let late = self.timers.get(&progress_of(group, holder, *key));
+            (*key, (progress.clone(), late))
+        });
+        Ok(TakeOver {
+            instance: instance.clone(),
+            holder: holder.clone(),
+            hold_down: lives.then(|| HoldDown::next(before, now)).transpose()?,
+            handoff: self.timers.get(&handoff_of(group, holder)),
+            progress: progress.collect(),
+        })
     }
 
     /// A member has the place of another one now, who had the same instance id: it has what that one still has to release, with the
@@ -344,29 +379,31 @@ impl Sessions {
         &mut self,
         now: Duration,
         group: &GroupId,
-        [old, new]: [&MemberId; 2],
+        (taken, new): (TakeOver, &MemberId),
         connection: ConnectionId,
         terms: Terms,
     ) {
-        let handoff = self.timers.get(&handoff_of(group, old));
-        let progress = self
-            .member(group, old)
-            .map(|member| std::mem::take(&mut member.progress));
-        let progress = progress.unwrap_or_default();
-        for partition in progress.keys() {
-            let at = self.timers.cancel(&progress_of(group, old, *partition));
-            if let Some(at) = at {
-                self.timers.set(progress_of(group, new, *partition), at);
-            }
-        }
-        self.forget(group, old);
+        self.forget(group, &taken.holder);
         self.beat(now, group, new, connection, terms);
-        if let Some(known) = self.member(group, new) {
-            known.progress = progress;
+        for (partition, (progress, late)) in taken.progress {
+            if let Some(known) = self.member(group, new) {
+                known.progress.insert(partition, progress);
+            }
+            self.timers.put(progress_of(group, new, partition), late);
         }
-        if let Some(at) = handoff {
+        if let Some(at) = taken.handoff {
             self.timers.set(handoff_of(group, new), at);
         }
+        if let Some(hold_down) = taken.hold_down {
+            self.hold_down(group, taken.instance, hold_down);
+        }
+    }
+
+    fn hold_down(&mut self, group: &GroupId, instance: InstanceId, hold_down: HoldDown) {
+        let duty = Duty::HoldDown(group.clone(), instance.clone());
+        self.timers.set(duty, hold_down.forgotten());
+        let known = self.groups.entry(group.clone()).or_default();
+        known.hold_downs.insert(instance, hold_down);
     }
 
     /// A member has something to release. A second time before [`Self::revoking_ended`] changes nothing (EP6).

@@ -53,8 +53,8 @@ impl<S: LogStore> Groups<S> {
                 if self.carry_out(state, command, &[]).is_ok() {
                     let why = reason(lapse);
                     tracing::warn!(event = "group_member_expired", group = %group, member = %member, reason = why, "a member was removed");
+                    self.counters.member_expired();
                 }
-                self.counters.member_expired();
             }
             Expiry::Proposal { group, epoch } => {
                 let fallback = Command::Fallback {

@@ -39,6 +39,9 @@ pub(super) use members::member_ref;
 /// How long a dynamic member lives without its connection.
 const DISCONNECT_GRACE: Duration = Duration::from_secs(2);
 
+/// Partitions of groups of which it is remembered how far they were handed out.
+const SEEN_MAX: usize = 1_000_000;
+
 /// A record in a batch beside its value.
 const RECORD_BYTES: usize = 128;
 
@@ -66,6 +69,10 @@ pub(super) struct State<L> {
     waiting: BTreeMap<(GroupId, MemberId), Arc<Notify>>,
     /// Ends of what was handed to members of groups.
     seen: BTreeMap<(GroupId, PartitionKey), Offset>,
+    /// How many of them are kept. [`SEEN_MAX`] but in tests.
+    seen_max: usize,
+    /// There were more: where nothing is known, everything may have been handed out.
+    seen_overflowed: bool,
     /// Topics have changed, or the broker has just started.
     refresh: bool,
     /// When the timers will be looked at next.
@@ -121,6 +128,8 @@ impl<S: LogStore> Groups<S> {
             driver,
             waiting: BTreeMap::new(),
             seen: BTreeMap::new(),
+            seen_max: SEEN_MAX,
+            seen_overflowed: false,
             refresh: true,
             looked_at: None,
         };
@@ -245,6 +254,11 @@ pub(super) struct Origin<'a, S: LogStore> {
 
 impl<L: PartitionLog> State<L> {
     #[cfg(test)]
+    pub(super) fn keep_seen(&mut self, max: usize) {
+        self.seen_max = max;
+    }
+
+    #[cfg(test)]
     pub(super) fn waiting_is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
@@ -256,11 +270,17 @@ impl<L: PartitionLog> State<L> {
             let Some(membership) = self.driver.machine.membership(group.as_str()) else {
                 continue;
             };
-            for key in membership.holders().into_keys() {
+            // Who held a partition may be gone, and nobody has it yet: where it committed, it had read.
+            let committed = self.driver.machine.offsets(group.as_str());
+            let keys = committed
+                .map(|(key, _)| key)
+                .chain(membership.holders().into_keys());
+            for key in keys {
                 let end = registry
                     .partition(key)
                     .map(|partition| partition.log.bounds(Lsn(u64::MAX)).log_end);
                 self.seen.insert((group.clone(), key), end.unwrap_or_default());
+                self.seen_overflowed |= self.seen.len() > self.seen_max;
             }
             for (id, member) in &membership.members {
                 self.sessions

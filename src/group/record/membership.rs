@@ -23,7 +23,7 @@ pub(super) fn encode(group: &GroupId, change: &GroupChange) -> pb::GroupChanged 
         members: change
             .members
             .iter()
-            .map(|(id, info)| encode_info(id, &info.member))
+            .map(|(id, info)| encode_info(id, info))
             .collect(),
         holdings: change
             .holdings
@@ -51,8 +51,8 @@ pub(super) fn decode(stored: pb::GroupChanged) -> Result<GroupChange, DecodeErro
         change.removed.push(id.parse()?);
     }
     for info in stored.members {
-        let (id, member) = decode_info(info)?;
-        change.members.insert(id, MemberInfo { member });
+        let (id, info) = decode_info(info)?;
+        change.members.insert(id, info);
     }
     for holding in stored.holdings {
         let decoded = Holding {
@@ -118,7 +118,7 @@ fn decode_resolved(stored: &pb::Resolved) -> Result<BTreeMap<TopicId, u32>, Deco
         .collect()
 }
 
-fn encode_info(id: &MemberId, member: &Member) -> pb::MemberInfo {
+fn encode_info(id: &MemberId, MemberInfo { member, all_topics }: &MemberInfo) -> pb::MemberInfo {
     let texts = |set: &BTreeSet<Arc<str>>| set.iter().map(|text| text.as_ref().to_owned()).collect();
     pb::MemberInfo {
         member_id: id.to_string(),
@@ -133,10 +133,11 @@ fn encode_info(id: &MemberId, member: &Member) -> pb::MemberInfo {
         topics: texts(&member.subscription.topics),
         patterns: texts(&member.subscription.patterns),
         topic_ids: member.topics.iter().map(|topic| encode_id(*topic)).collect(),
+        all_topics: *all_topics,
     }
 }
 
-fn decode_info(stored: pb::MemberInfo) -> Result<(MemberId, Member), DecodeError> {
+fn decode_info(stored: pb::MemberInfo) -> Result<(MemberId, MemberInfo), DecodeError> {
     let instance = match stored.instance_id.as_str() {
         "" => None,
         id => Some(id.parse()?),
@@ -158,7 +159,8 @@ fn decode_info(stored: pb::MemberInfo) -> Result<(MemberId, Member), DecodeError
         revoking: Held::new(),
         held_epoch: 0,
     };
-    Ok((stored.member_id.parse()?, member))
+    let all_topics = stored.all_topics;
+    Ok((stored.member_id.parse()?, MemberInfo { member, all_topics }))
 }
 
 fn encode_holding(id: &MemberId, holding: &Holding) -> pb::Holding {

@@ -15,7 +15,7 @@ pub struct Position {
     pub end: Offset,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Progress {
     seen: Option<Position>,
     /// The end when it was looked at first: where somebody stands who has neither committed nor read.

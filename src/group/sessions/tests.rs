@@ -87,12 +87,19 @@ impl Bench {
 
     fn take_over(&mut self, now: Duration, holder: &str) -> Result<(), Duration> {
         let result = self.0.take_over(now, &group(), &instance(), &id(holder));
-        result.map_err(|held| held.retry_after)
+        let taken = result.map_err(|held| held.retry_after)?;
+        if let Some(hold_down) = taken.hold_down {
+            self.0.hold_down(&group(), instance(), hold_down);
+        }
+        Ok(())
     }
 
     fn replaced(&mut self, now: Duration, old: &str, new: &str, connection: ConnectionId) {
+        let taken = self.0.take_over(now, &group(), &instance(), &id(old)).unwrap();
+        // As the machine's news of the change has it.
+        self.0.forget(&group(), &id(old));
         self.0
-            .replaced(now, &group(), [&id(old), &id(new)], connection, STATIC);
+            .replaced(now, &group(), (taken, &id(new)), connection, STATIC);
     }
 
     fn expired(&mut self, now: Duration) -> Vec<String> {
@@ -406,6 +413,28 @@ fn who_is_not_connected_gives_way_at_once_and_as_often_as_it_takes() {
         Ok(()),
         "a hold-down protects the living"
     );
+}
+
+#[test]
+fn who_may_take_over_has_not_begun_a_hold_down_before_it_does() {
+    let bench = contested();
+    for _ in 0..2 {
+        assert!(bench.0.take_over(s(0), &group(), &instance(), &id("a")).is_ok());
+    }
+}
+
+#[test]
+fn a_static_member_that_has_left_gives_way_at_once_and_keeps_its_place_for_a_session() {
+    let mut bench = contested();
+    bench.park(s(1), "a", C1, s(3)).unwrap();
+    bench.0.rests(s(2), &group(), &id("a"));
+    // Late words over the connection that it left.
+    bench.beat(s(3), "a", C1, STATIC);
+    bench.0.disconnected(s(3), C1);
+    for _ in 0..2 {
+        assert_eq!(bench.take_over(s(3), "a"), Ok(()));
+    }
+    bench.expires_at(s(12), &["a Session"]);
 }
 
 #[test]
