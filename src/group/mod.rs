@@ -16,6 +16,7 @@ mod change;
 mod commits;
 mod config;
 mod error;
+mod expiry;
 mod machine;
 mod members;
 mod propose;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::assignor::Assignment;
 use super::config::GroupConfig;
-use crate::model::{Glob, GroupState, InstanceId, MemberId, PartitionId, PartitionKey, TopicId};
+use crate::model::{Glob, GroupState, InstanceId, MemberId, PartitionId, PartitionKey, Timestamp, TopicId};
 
 /// Partitions and the epoch since which they are held.
 pub type Held = BTreeMap<PartitionKey, u32>;
@@ -82,6 +82,8 @@ pub struct Membership {
     pub target: Assignment,
     /// Number of the next join.
     pub next_join: u64,
+    /// Since when there is no member; `None` while there is one.
+    pub empty_since: Option<Timestamp>,
 }
 
 impl Membership {
@@ -91,6 +93,15 @@ impl Membership {
             self.assignment_epoch
         } else {
             member.held_epoch
+        }
+    }
+
+    /// Takes note of whether there is somebody.
+    pub(super) fn note_emptiness(&mut self, now: Timestamp) {
+        if self.members.is_empty() {
+            self.empty_since.get_or_insert(now);
+        } else {
+            self.empty_since = None;
         }
     }
 
