@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Broker;
+use super::lag_time::{SCRAPE_LOOKUPS_MAX, age_ms};
 use crate::group::Membership;
 use crate::model::{GroupId, Offset, PartitionKey, Timestamp, TopicName};
 use crate::storage::{LogStore, PartitionLog};
@@ -18,6 +19,8 @@ pub struct GroupNow {
     pub lag: BTreeMap<TopicName, u64>,
     /// The most of them in one partition.
     pub lag_max: u64,
+    /// Milliseconds since the oldest of them was appended; 0: there are none.
+    pub lag_ms: u64,
     /// Its members.
     pub members: u64,
     /// Members that hold nothing and are to have nothing.
@@ -59,13 +62,15 @@ impl MembersNow {
 }
 
 impl<S: LogStore> Broker<S> {
-    /// The first groups in the order of their names, and how many there are in all.
+    /// The first groups in the order of their names, and how many there are in all. Looks up how old lags are, for which it may
+    /// ask the disk a bounded number of times.
     pub fn groups_now(&self, groups_max: usize) -> (Vec<GroupNow>, usize) {
         let (copied, all) = self.copy_groups(groups_max);
-        (
-            copied.into_iter().map(|group| self.group_now(group)).collect(),
-            all,
-        )
+        let mut lookups = SCRAPE_LOOKUPS_MAX;
+        let groups = copied
+            .into_iter()
+            .map(|group| self.group_now(group, &mut lookups));
+        (groups.collect(), all)
     }
 
     /// Looks nothing up while the groups are locked: commits wait for this.
@@ -87,28 +92,40 @@ impl<S: LogStore> Broker<S> {
         (copied.collect(), groups.driver.machine.groups().count())
     }
 
-    fn group_now(&self, copied: Copied) -> GroupNow {
+    fn group_now(&self, copied: Copied, lookups: &mut usize) -> GroupNow {
         let durable = self.durable_lsn();
         let mut group = GroupNow {
             name: copied.name,
             last_commit: copied.last_commit,
             lag: BTreeMap::new(),
             lag_max: 0,
+            lag_ms: 0,
             members: copied.membership.members,
             idle_members: copied.membership.idle,
             unassigned_partitions: copied.membership.unassigned,
             epoch: copied.membership.epoch,
         };
+        let mut places = Vec::new();
         for (key, offset) in copied.offsets {
             let Some((topic, partition)) = self.partition_of(key) else {
                 continue;
             };
             let bounds = partition.log.bounds(durable);
             // Records that are gone do not count.
-            let behind = bounds.high_watermark.since(offset.max(bounds.log_start));
+            let from = offset.max(bounds.log_start);
+            let behind = bounds.high_watermark.since(from);
             *group.lag.entry(topic).or_default() += behind;
             group.lag_max = group.lag_max.max(behind);
+            if behind > 0 {
+                places.push((partition, from));
+            }
         }
+        let places: Vec<_> = places
+            .iter()
+            .map(|(partition, from)| (&*partition.log, *from))
+            .collect();
+        let oldest = self.groups.lag_times.oldest(&places, lookups);
+        group.lag_ms = oldest.map_or(0, |oldest| age_ms(self.clock.wall(), oldest));
         group
     }
 }

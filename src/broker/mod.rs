@@ -17,6 +17,7 @@ mod fetch;
 mod group_errors;
 mod groups;
 mod lag;
+mod lag_time;
 mod offsets;
 mod produce;
 mod recovered;

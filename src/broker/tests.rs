@@ -4,6 +4,7 @@ mod admin;
 mod alter;
 mod fetch;
 mod groups;
+mod lag;
 mod members;
 mod memory;
 mod power;

@@ -11,6 +11,7 @@ use super::output::{line, table};
 use super::ranges::resolve_begin;
 use super::session::connect;
 use crate::client::{Client, GroupOffset, MetadataTopics, OffsetToCommit};
+use crate::model::Offset;
 use crate::telemetry::rfc3339_millis;
 
 /// What to do with groups.
@@ -102,8 +103,9 @@ async fn offsets(args: OffsetsArgs, context: &Context) -> Outcome {
     let rows = offsets.iter().map(offset_row).collect();
     line(&table(&header, rows, &[1, 2, 3, 4, 5]))?;
     for offset in &offsets {
-        if let Some(text) = lost_text(&args.group, offset) {
-            context.output.tell(&text);
+        if let Some(lost) = offset.lost() {
+            let place = format!("{}/{}", offset.topic, offset.partition);
+            context.output.tell(&lost_text(&args.group, &place, lost));
         }
     }
     Ok(())
@@ -155,12 +157,9 @@ fn offset_row(offset: &GroupOffset) -> Vec<String> {
     ]
 }
 
-fn lost_text(group: &str, offset: &GroupOffset) -> Option<String> {
-    let (first, last) = offset.lost()?;
-    let place = format!("{}/{}", offset.topic, offset.partition);
-    Some(format!(
-        "offsets {first} to {last} of {place} are gone, and group {group} has not read them"
-    ))
+/// What retention took before the group came to it.
+pub(super) fn lost_text(group: &str, place: &str, (first, last): (Offset, Offset)) -> String {
+    format!("offsets {first} to {last} of {place} are gone, and group {group} has not read them")
 }
 
 async fn commit(args: CommitArgs, context: &Context) -> Outcome {
@@ -186,7 +185,7 @@ async fn commit(args: CommitArgs, context: &Context) -> Outcome {
 mod tests {
     use super::*;
     use crate::client::CommittedOffset;
-    use crate::model::{Offset, PartitionId, Timestamp, TopicId};
+    use crate::model::{PartitionId, Timestamp, TopicId};
 
     fn at(value: i64) -> Offset {
         Offset::new(value).unwrap()
@@ -223,9 +222,9 @@ mod tests {
 
     #[test]
     fn lost_records_are_named() {
-        assert_eq!(lost_text("g", &place(Some(5))), None);
+        assert_eq!(place(Some(5)).lost(), None);
         assert_eq!(
-            lost_text("g", &place(Some(2))).unwrap(),
+            lost_text("g", "orders/3", place(Some(2)).lost().unwrap()),
             "offsets 2 to 4 of orders/3 are gone, and group g has not read them"
         );
         let json = offset_json("g", &place(Some(2)));

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::Context;
 use super::failure::{Failure, Outcome};
+use super::group::lost_text;
 use super::output::{duration_text, facts, line, table};
 use super::session::connect;
 use super::topic::confirm;
@@ -108,6 +109,12 @@ pub(super) async fn describe(args: NameArgs, context: &Context) -> Outcome {
         line("")?;
         line(&table(&header, rows.collect(), &[1, 2, 3, 4, 5]))?;
     }
+    for at in &group.partitions {
+        if let Some(lost) = at.lost() {
+            let place = format!("{}/{}", at.partition.topic, at.partition.partition);
+            context.output.tell(&lost_text(&group.group, &place, lost));
+        }
+    }
     if !group.hint.is_empty() {
         context.output.tell(&format!("hint: {}", group.hint));
     }
@@ -197,6 +204,7 @@ fn partition_json(at: &GroupPartitionDescription) -> Value {
         "log_start": at.log_start.get(), "high_watermark": at.high_watermark.get(), "lag": at.lag,
         "lag_ms": at.lag_time.map(|lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX)),
         "member": at.member_id, "releasing": at.is_revoking,
+        "lost": at.lost().map(|(first, last)| json!({"first": first.get(), "last": last.get()})),
     })
 }
 
@@ -424,6 +432,12 @@ mod tests {
         let nobodys = partition_row(&group, &group.partitions[1]);
         assert_eq!(nobodys[2..], ["-", "7", "-", "-", "(unassigned)", ""]);
         let json = description_json(&group);
+        assert_eq!(json["partitions"][0]["lost"], Value::Null);
+        let behind = GroupPartitionDescription {
+            log_start: Offset::new(5).unwrap(),
+            ..group.partitions[0].clone()
+        };
+        assert_eq!(partition_json(&behind)["lost"], json!({"first": 0, "last": 4}));
         assert_eq!(
             (&json["partitions"][0]["lag_ms"], &json["hint"]),
             (&41_000.into(), &"one member is idle".into())

@@ -105,6 +105,15 @@ pub struct GroupPartitionDescription {
     pub is_revoking: bool,
 }
 
+impl GroupPartitionDescription {
+    /// First and last offset of what was removed before the group processed it.
+    pub fn lost(&self) -> Option<(Offset, Offset)> {
+        let first = self.committed?;
+        let last = Offset::new(self.log_start.get() - 1)?;
+        (first <= last).then_some((first, last))
+    }
+}
+
 /// Which groups are listed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListGroupsOptions {

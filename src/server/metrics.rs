@@ -831,6 +831,7 @@ mod tests {
                 .map(|n| (TopicName::for_user(&format!("t{n:02}")).unwrap(), 4))
                 .collect(),
             lag_max: 4,
+            lag_ms: 1_500,
             members: 3,
             idle_members: 1,
             unassigned_partitions: 0,
@@ -845,6 +846,7 @@ mod tests {
             "naru_group_lag_records{group=\"a \\\"b\\\"\",topic=\"t00\"} 4",
             "naru_group_lag_records{group=\"a \\\"b\\\"\",topic=\"__other\"} 12",
             "naru_group_lag_max_records{group=\"a \\\"b\\\"\"} 4",
+            "naru_group_lag_max_seconds{group=\"a \\\"b\\\"\"} 1.5",
             "naru_group_members{group=\"a \\\"b\\\"\"} 3",
             "naru_group_idle_members{group=\"a \\\"b\\\"\"} 1",
             "naru_group_epoch{group=\"a \\\"b\\\"\"} 5",

@@ -283,6 +283,30 @@ pub struct TimedOffset {
     pub timestamp: Timestamp,
 }
 
+/// When a batch was appended, by the broker's clock, as far as memory alone knows. Both ends are inclusive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AppendTime {
+    /// Not before.
+    pub earliest: Timestamp,
+    /// Not after.
+    pub latest: Timestamp,
+}
+
+impl AppendTime {
+    /// A time that is known.
+    pub fn exactly(at: Timestamp) -> Self {
+        Self {
+            earliest: at,
+            latest: at,
+        }
+    }
+
+    /// The time, if it is known.
+    pub fn exact(self) -> Option<Timestamp> {
+        (self.earliest == self.latest).then_some(self.earliest)
+    }
+}
+
 /// A piece of a partition's log that is removed as a whole: what retention decides about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentSummary {
@@ -406,6 +430,16 @@ pub trait PartitionLog: Send + Sync + std::fmt::Debug + 'static {
         at: Timestamp,
         durable: Lsn,
     ) -> BoxFuture<'static, Result<Option<TimedOffset>, ReadError>>;
+
+    /// When the batch that holds this offset was appended, as far as memory knows; `None`: no batch holds it. Does not block.
+    fn append_time(&self, at: Offset) -> Option<AppendTime>;
+
+    /// When the batch that holds this offset was appended, or an earlier one less than a second before. `None`: no batch
+    /// holds it. Blocks on the disk.
+    ///
+    /// # Errors
+    /// Those of reading.
+    fn find_append_time(&self, at: Offset) -> Result<Option<Timestamp>, ReadError>;
 
     /// Notifies once when a batch becomes durable or the partition goes. Register, then check, then wait.
     fn notify_on_append(&self, waiter: Weak<Notify>);

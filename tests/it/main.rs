@@ -21,6 +21,8 @@ mod consumers;
 #[cfg(test)]
 mod examples;
 #[cfg(test)]
+mod group_commands;
+#[cfg(test)]
 mod groups;
 #[cfg(test)]
 mod identity;

@@ -1,6 +1,7 @@
 //! DescribeGroup and ListGroups: groups as operators see them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::admin::configs;
 use super::members::unknown_group;
@@ -8,24 +9,32 @@ use super::show::role;
 use super::{Groups, State};
 use crate::api::{
     DescribeGroup, DescribedGroup, GroupListing, GroupPartition, ListGroups, ListedGroups, MemberDescription,
-    Outcome, Response, Subscription,
+    Outcome, Reply, Response, Subscription,
 };
+use crate::broker::lag_time::{DESCRIBE_LOOKUPS_MAX, age_ms};
 use crate::broker::{Broker, errors};
 use crate::group::{Group, Member, Membership};
-use crate::model::{Glob, GroupId, GroupState, MemberId, Offset, PartitionKey};
+use crate::model::{Glob, GroupId, GroupState, Lsn, MemberId, Offset, PartitionKey};
 use crate::storage::{LogStore, PartitionLog};
 
 impl<S: LogStore> Broker<S> {
     pub(in crate::broker) fn describe_group(&self, asked: &DescribeGroup) -> Outcome {
-        let state = self.groups.lock();
-        let described = match state.driver.machine.group(&asked.group) {
-            Some((id, known)) => Ok(self.groups.described(&state, id, known)),
-            None => Err(unknown_group(&asked.group)),
+        let (lsn, described) = {
+            let state = self.groups.lock();
+            let described = match state.driver.machine.group(&asked.group) {
+                Some((id, known)) => self.groups.described(&state, id, known),
+                None => return self.answer(&state, Err(unknown_group(&asked.group))),
+            };
+            (self.groups.lsn(&state), described)
         };
-        self.answer(
-            &state,
-            described.map(|described| Response::DescribeGroup(Box::new(described))),
-        )
+        if described.partitions.iter().any(is_undated) {
+            let dated = Arc::clone(&self.groups).dated(lsn, described);
+            return Outcome::Later(Box::pin(dated));
+        }
+        Outcome::AfterLsn {
+            lsn,
+            reply: Ok(Response::DescribeGroup(Box::new(described))),
+        }
     }
 
     pub(in crate::broker) fn list_groups(&self, asked: &ListGroups) -> Outcome {
@@ -56,6 +65,46 @@ impl<S: LogStore> Broker<S> {
 }
 
 impl<S: LogStore> Groups<S> {
+    /// The description with the ages for which the disk must be asked.
+    async fn dated(self: Arc<Self>, lsn: Lsn, described: DescribedGroup) -> Reply {
+        // The semaphore is never closed.
+        let slot = self.lag_times.slots().acquire_owned().await;
+        let groups = Arc::clone(&self);
+        let looking = tokio::task::spawn_blocking(move || {
+            let _slot = slot;
+            groups.date(described)
+        });
+        let reply = match looking.await {
+            Ok(dated) => Ok(Response::DescribeGroup(Box::new(dated))),
+            Err(_) => Err(errors::internal("the lookup of ages has ended")),
+        };
+        self.when_durable(lsn, reply).await
+    }
+
+    /// Blocks on the disk.
+    fn date(&self, mut described: DescribedGroup) -> DescribedGroup {
+        let now = self.clock.wall();
+        let undated = described.partitions.iter_mut().filter(|at| is_undated(at));
+        for at in undated.take(DESCRIBE_LOOKUPS_MAX) {
+            let Some(partition) = self.registry.partition(at.key) else {
+                continue;
+            };
+            let from = at.committed.unwrap_or_default().max(at.bounds.log_start);
+            let found = self.lag_times.find(&*partition.log, from);
+            at.lag_ms = found.map(|found| age_ms(now, found));
+        }
+        described
+    }
+
+    /// Age of the oldest record from here on, if that is known without the disk.
+    fn lag_ms(&self, log: &S::Log, from: Offset, lag: u64) -> Option<u64> {
+        if lag == 0 {
+            return Some(0);
+        }
+        let at = self.lag_times.known(log, from)?.exact()?;
+        Some(age_ms(self.clock.wall(), at))
+    }
+
     fn described(&self, state: &State<S::Log>, id: &GroupId, known: &Group) -> DescribedGroup {
         let empty = Membership::default();
         let membership = known.membership.as_ref().unwrap_or(&empty);
@@ -130,7 +179,11 @@ impl<S: LogStore> Groups<S> {
             let partition = self.registry.partition(*key)?;
             let bounds = partition.log.bounds(durable);
             let committed = known.offsets.get(key).map(|committed| committed.offset);
-            let lag = committed.map(|offset| bounds.high_watermark.since(offset.max(bounds.log_start)));
+            let from = committed.map(|offset| offset.max(bounds.log_start));
+            let lag = from.map(|from| bounds.high_watermark.since(from));
+            let lag_ms = from
+                .zip(lag)
+                .and_then(|(from, lag)| self.lag_ms(&partition.log, from, lag));
             let holder = holders.get(key).copied();
             let revoking = holder.and_then(|id| membership.members.get(id));
             Some(GroupPartition {
@@ -139,7 +192,7 @@ impl<S: LogStore> Groups<S> {
                 committed,
                 bounds,
                 lag,
-                lag_ms: lag.filter(|lag| *lag == 0),
+                lag_ms,
                 member_id: holder.map(ToString::to_string),
                 is_revoking: revoking.is_some_and(|member| member.revoking.contains_key(key)),
             })
@@ -171,6 +224,11 @@ impl<S: LogStore> Groups<S> {
             lag: lags.fold(0, u64::saturating_add),
         }
     }
+}
+
+/// Whether there is something to process whose age is not known yet.
+fn is_undated(at: &GroupPartition) -> bool {
+    at.lag.is_some_and(|lag| lag > 0) && at.lag_ms.is_none()
 }
 
 /// What to do about it, in words.

@@ -21,6 +21,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 use super::driver::Driver;
+use super::lag_time::LagTimes;
 use super::{Counters, NotAdmitted, Registry, Settings, admit, errors, group_errors};
 use crate::api::{ApiError, OffsetToCommit};
 use crate::group::sessions::{Sessions, Tenure, Terms, Times};
@@ -52,6 +53,8 @@ pub(super) struct Groups<S: LogStore> {
     metadata_lsn: Arc<AtomicU64>,
     counters: Arc<Counters>,
     settings: Settings,
+    /// When what groups have not processed was appended.
+    pub(super) lag_times: LagTimes,
     state: Mutex<State<S::Log>>,
     /// The next deadline may be earlier than it was.
     sooner: Notify,
@@ -117,6 +120,7 @@ impl<S: LogStore> Groups<S> {
             metadata_lsn: Arc::clone(from.metadata_lsn),
             counters: Arc::clone(from.counters),
             settings: from.settings.clone(),
+            lag_times: LagTimes::default(),
             state: Mutex::new(state),
             sooner: Notify::new(),
         }
@@ -130,6 +134,19 @@ impl<S: LogStore> Groups<S> {
     pub(super) fn lsn(&self, state: &State<S::Log>) -> Lsn {
         let metadata = Lsn(self.metadata_lsn.load(Ordering::Acquire));
         state.driver.lsn.max(metadata)
+    }
+
+    /// The answer, once what it rests on is durable. Dropping it loses nothing.
+    async fn when_durable(&self, lsn: Lsn, reply: crate::api::Reply) -> crate::api::Reply {
+        let mut durable = self.durable.clone();
+        let reply = match durable.wait_for(|now| now.lsn >= lsn || now.poisoned).await {
+            Ok(now) if now.lsn >= lsn => reply,
+            _ => Err(errors::storage_failed(
+                "the engine failed before the answer was sure",
+            )),
+        };
+        self.counters.count(&reply);
+        reply
     }
 
     /// Decides a command, makes it happen, and tells whom it concerns.

@@ -6,7 +6,6 @@ use tokio::sync::Notify;
 
 use super::Groups;
 use crate::api::{GroupMember, Reply, Response};
-use crate::broker::errors;
 use crate::group::sessions::Park;
 use crate::model::{GroupId, MemberId};
 use crate::storage::LogStore;
@@ -56,15 +55,7 @@ impl<S: LogStore> Parked<S> {
                 reply.map(|membership| Response::GroupHeartbeat(Box::new(membership))),
             )
         };
-        let mut durable = self.groups.durable.clone();
-        let reply = match durable.wait_for(|now| now.lsn >= lsn || now.poisoned).await {
-            Ok(now) if now.lsn >= lsn => reply,
-            _ => Err(errors::storage_failed(
-                "the engine failed before the answer was sure",
-            )),
-        };
-        self.groups.counters.count(&reply);
-        reply
+        self.groups.when_durable(lsn, reply).await
     }
 }
 

@@ -1,6 +1,7 @@
 //! Metrics of consumer groups.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use super::{GROUP_TOPICS_MAX, OTHER, seconds_since_1970};
 use crate::broker::GroupNow;
@@ -41,6 +42,14 @@ pub(super) fn groups(page: &mut Page, (groups, all): &(Vec<GroupNow>, usize)) {
     );
     for group in groups {
         most.whole([name(group)], group.lag_max);
+    }
+    let oldest = page.family(
+        Kind::Gauge,
+        "naru_group_lag_max_seconds",
+        "Age of the oldest record that a group still has to read, by its append time.",
+    );
+    for group in groups {
+        oldest.real([name(group)], Duration::from_millis(group.lag_ms).as_secs_f64());
     }
     let last = page.family(
         Kind::Gauge,

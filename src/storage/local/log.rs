@@ -12,7 +12,8 @@ use crate::disk::BLOCK_BYTES;
 use crate::model::{LogBounds, Lsn, Offset, PartitionKey, Timestamp};
 use crate::rt::BoxFuture;
 use crate::storage::{
-    LogConfig, LogStats, PartitionLog, Placed, ReadError, ReadOut, ReadSpec, SegmentSummary, TimedOffset,
+    AppendTime, LogConfig, LogStats, PartitionLog, Placed, ReadError, ReadOut, ReadSpec, SegmentSummary,
+    TimedOffset,
 };
 
 /// Extents below this are copied out of the memory tail, so that a slow reader does not hold a whole group in memory.
@@ -24,6 +25,7 @@ pub(super) struct TailBatch {
     pub(super) base: Offset,
     pub(super) last: Offset,
     pub(super) lsn: Lsn,
+    pub(super) append_time: Timestamp,
     /// Greatest timestamp of its records.
     pub(super) max_timestamp: Timestamp,
     /// Where it begins in the group's payload.
@@ -234,6 +236,7 @@ impl LocalLog {
             base: placed.base,
             last: header.last_offset(),
             lsn,
+            append_time: placed.append_time,
             max_timestamp: header.max_timestamp,
             position: usize::try_from(position).expect("a group has fewer bytes than 2^32"),
             length: length as usize,
@@ -521,6 +524,14 @@ impl PartitionLog for LocalLog {
             }
             self.on_read_thread(move |log| log.read_segments(&spec)).await
         })
+    }
+
+    fn append_time(&self, at: Offset) -> Option<AppendTime> {
+        self.state().append_time(at)
+    }
+
+    fn find_append_time(&self, at: Offset) -> Result<Option<Timestamp>, ReadError> {
+        self.find_append_time_now(at)
     }
 
     fn find_timestamp(

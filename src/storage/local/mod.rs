@@ -9,6 +9,7 @@
 //! Rules and formats: `docs/architecture.md`, `docs/storage-format.md`. Journal and applier are machines with a `round`;
 //! [`LocalStore::start`] gives each a thread, a simulation drives them itself through [`Inline`].
 
+mod append_time;
 mod applier;
 mod budget;
 mod buffers;

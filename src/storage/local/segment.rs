@@ -19,6 +19,10 @@ const DIRECT_FROM_BYTES: usize = 128 << 10;
 /// Space is reserved ahead only for runs of at least a piece.
 const PREALLOCATE_FROM_BYTES: u64 = PIECE_BYTES as u64;
 
+/// A batch has an index entry if it was appended so many ms behind the last one that has, however few bytes lie between: the
+/// index is where append times are looked up.
+pub(super) const INDEX_EVERY_MS: i64 = 1_000;
+
 /// A batch on its way into a segment.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RunBatch<'a> {
@@ -38,6 +42,21 @@ pub(super) struct Pieces<'a, 'b> {
     pub(super) staging: &'b mut AlignedBuf,
 }
 
+/// The last batch that has an index entry.
+#[derive(Clone, Copy, Debug)]
+struct Indexed {
+    position: u64,
+    append_time: Timestamp,
+}
+
+impl Indexed {
+    /// Whether the batch that comes next at this position has one, too.
+    fn is_far_from(self, position: u64, next: &RunBatch<'_>, index_interval: u64) -> bool {
+        let later = next.append_time.0.saturating_sub(self.append_time.0);
+        position - self.position >= index_interval || later >= INDEX_EVERY_MS
+    }
+}
+
 /// The active segment of a partition, open for writing.
 #[derive(Debug)]
 pub(super) struct SegmentWriter {
@@ -52,7 +71,7 @@ pub(super) struct SegmentWriter {
     partial: Vec<u8>,
     allocated: u64,
     index_bytes: u64,
-    last_indexed: Option<u64>,
+    last_indexed: Option<Indexed>,
     dirty: bool,
     /// Recovery: bytes behind the end may be the only whole copy of something, and stay until the file is cut.
     keep_behind: bool,
@@ -167,9 +186,12 @@ impl SegmentWriter {
         };
         stage.buf[..self.partial.len()].copy_from_slice(&self.partial);
         for batch in batches {
-            if last_indexed.is_none_or(|at| position - at >= index_interval) {
+            if last_indexed.is_none_or(|last| last.is_far_from(position, batch, index_interval)) {
                 index.extend_from_slice(&index_entry(batch, position, max_timestamp)?.encode());
-                last_indexed = Some(position);
+                last_indexed = Some(Indexed {
+                    position,
+                    append_time: batch.append_time,
+                });
             }
             max_timestamp = max_timestamp.max(timestamp_of(batch)?);
             position += batch.bytes.len() as u64;
@@ -256,7 +278,7 @@ fn index_entry(
 }
 
 /// How much of an index file belongs to the bytes below the trusted end, and the last position that it indexes.
-fn trusted_index(index: &dyn DiskFile, segment: SegmentMeta) -> io::Result<(u64, Option<u64>)> {
+fn trusted_index(index: &dyn DiskFile, segment: SegmentMeta) -> io::Result<(u64, Option<Indexed>)> {
     let entries = index.len()? / INDEX_ENTRY_BYTES as u64;
     for count in (1..=entries).rev() {
         let mut bytes = [0; INDEX_ENTRY_BYTES];
@@ -268,7 +290,11 @@ fn trusted_index(index: &dyn DiskFile, segment: SegmentMeta) -> io::Result<(u64,
             && entry.base < segment.end
             && u64::from(entry.position) < segment.bytes
         {
-            return Ok((count * INDEX_ENTRY_BYTES as u64, Some(u64::from(entry.position))));
+            let last = Indexed {
+                position: u64::from(entry.position),
+                append_time: entry.append_time,
+            };
+            return Ok((count * INDEX_ENTRY_BYTES as u64, Some(last)));
         }
     }
     Ok((0, None))

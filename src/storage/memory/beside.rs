@@ -20,8 +20,8 @@ use crate::model::{
 };
 use crate::rt::BoxFuture;
 use crate::storage::{
-    Backpressure, Class, LogCaps, LogConfig, LogStats, LogStore, PartitionLog, Permit, Placed, ReadError,
-    ReadOut, ReadSpec, SegmentSummary, Step, SubmitError, TimedOffset, Trim,
+    AppendTime, Backpressure, Class, LogCaps, LogConfig, LogStats, LogStore, PartitionLog, Permit, Placed,
+    ReadError, ReadOut, ReadSpec, SegmentSummary, Step, SubmitError, TimedOffset, Trim,
 };
 
 /// An engine, and topics in memory beside those that it keeps.
@@ -360,6 +360,20 @@ impl<L: PartitionLog> PartitionLog for EitherLog<L> {
         match &*self {
             Self::Kept(log) => Arc::clone(log).read(spec),
             Self::InMemory(reserved) => Arc::clone(&reserved.log).read(spec),
+        }
+    }
+
+    fn append_time(&self, at: Offset) -> Option<AppendTime> {
+        match self {
+            Self::Kept(log) => log.append_time(at),
+            Self::InMemory(reserved) => reserved.log.append_time(at),
+        }
+    }
+
+    fn find_append_time(&self, at: Offset) -> Result<Option<Timestamp>, ReadError> {
+        match self {
+            Self::Kept(log) => log.find_append_time(at),
+            Self::InMemory(reserved) => reserved.log.find_append_time(at),
         }
     }
 

@@ -12,7 +12,8 @@ use crate::model::{LogBounds, Lsn, Offset, PartitionKey, Timestamp};
 use crate::record::BatchHeader;
 use crate::rt::BoxFuture;
 use crate::storage::{
-    LogStats, PartitionLog, Placed, ReadError, ReadOut, ReadSpec, SegmentSummary, TimedOffset, find_in_batch,
+    AppendTime, LogStats, PartitionLog, Placed, ReadError, ReadOut, ReadSpec, SegmentSummary, TimedOffset,
+    find_in_batch,
 };
 
 /// What a batch takes beside its bytes: its place in the ring, which may be half empty, and its allocation.
@@ -347,6 +348,12 @@ impl LogState {
         }
     }
 
+    fn append_time(&self, at: Offset) -> Option<Timestamp> {
+        let first = self.batches.partition_point(|batch| batch.end <= at);
+        let batch = self.batches.get(first).filter(|batch| batch.base <= at)?;
+        Some(batch.append_time)
+    }
+
     /// The first batch at or behind `from` that has a late enough record, and where the log begins.
     fn candidate(
         &self,
@@ -421,6 +428,26 @@ impl PartitionLog for MemoryLog {
 
     fn read(self: Arc<Self>, spec: ReadSpec) -> BoxFuture<'static, Result<ReadOut, ReadError>> {
         Box::pin(async move { self.read_now(&spec) })
+    }
+
+    fn append_time(&self, at: Offset) -> Option<AppendTime> {
+        let state = lock(&self.state);
+        let time = state.append_time(at)?;
+        if !self.cold {
+            return Some(AppendTime::exactly(time));
+        }
+        Some(AppendTime {
+            earliest: state.batches.front()?.append_time,
+            latest: state.batches.back()?.append_time,
+        })
+    }
+
+    fn find_append_time(&self, at: Offset) -> Result<Option<Timestamp>, ReadError> {
+        let state = lock(&self.state);
+        if state.gone {
+            return Err(ReadError::NotOwner);
+        }
+        Ok(state.append_time(at))
     }
 
     fn find_timestamp(

@@ -42,6 +42,75 @@ fn segments_know_their_append_times_and_keep_them_over_every_restart() {
     assert_eq!(segments(&read, key(1, 0)), live, "from the checkpoint");
 }
 
+/// What is found for each of the batches of two records, which were appended then: at most so many ms too early.
+fn compare_appended(rig: &Rig, appended: &[Timestamp], early_ms: i64, what: &str) {
+    let log = rig.store.open(key(1, 0), CONFIG);
+    for (batch, time) in appended.iter().enumerate() {
+        let first = i64::try_from(batch * 2).unwrap();
+        for at in [offset(first), offset(first + 1)] {
+            let found = log.find_append_time_now(at).unwrap().unwrap();
+            let early = time.0 - found.0;
+            assert!(
+                (0..=early_ms).contains(&early),
+                "{what}: {at} is {early} ms early"
+            );
+            let known = log.state().append_time(at).unwrap();
+            assert!(known.earliest <= *time && *time <= known.latest, "{what}: {at}");
+            assert!(known.exact().is_none_or(|known| known == *time));
+        }
+    }
+    let end = offset(i64::try_from(appended.len() * 2).unwrap());
+    assert_eq!(log.find_append_time_now(end), Ok(None));
+    assert_eq!(log.state().append_time(end), None);
+}
+
+#[test]
+fn the_append_time_at_an_offset_is_exact_in_memory_and_less_than_a_second_early_on_disk() {
+    let mut rig = Rig::new(&small());
+    let mut appended = Vec::new();
+    for (fill, pause_ms) in [0, 0, 300, 300, 300, 300, 5_000, 999, 1, 60_000, 0, 10]
+        .into_iter()
+        .cycle()
+        .take(80)
+        .enumerate()
+    {
+        rig.clock.advance(Duration::from_millis(pause_ms));
+        appended.push(rig.clock.wall());
+        rig.produce(key(1, 0), 2, 20, u8::try_from(fill).unwrap());
+    }
+    compare_appended(&rig, &appended, 0, "in memory");
+    while rig.inline.apply().unwrap() == Round::Worked {}
+    evict(&rig);
+    compare_appended(&rig, &appended, 999, "on disk");
+    rig.clock.advance(Duration::from_secs(3_600));
+    appended.push(rig.clock.wall());
+    rig.produce(key(1, 0), 2, 20, 0);
+    rig.inline.stop().unwrap();
+
+    let disk = rig.disk.after_kill();
+    let mut again = Rig::open(&disk.after_kill(), &small()).unwrap();
+    again.clock.jump_wall(rig.clock.wall());
+    compare_appended(&again, &appended, 999, "after a restart");
+    appended.push(again.clock.wall());
+    again.produce(key(1, 0), 2, 20, 0);
+    again.clock.advance(Duration::from_secs(2));
+    appended.push(again.clock.wall());
+    again.produce(key(1, 0), 2, 20, 0);
+    while again.inline.apply().unwrap() == Round::Worked {}
+    evict(&again);
+    compare_appended(&again, &appended, 999, "a segment that was opened again");
+
+    let indexes = disk
+        .files()
+        .into_iter()
+        .filter(|(path, _)| path.ends_with(".index"));
+    for (path, _) in indexes {
+        disk.write_file(&path, b"").unwrap();
+    }
+    let without = Rig::open(&disk.after_kill(), &small()).unwrap();
+    compare_appended(&without, &appended[..81], i64::MAX, "without an index");
+}
+
 /// What was written: offset and timestamp of every record.
 type Written = Vec<(i64, i64)>;
 
