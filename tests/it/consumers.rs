@@ -16,7 +16,6 @@ use naru::model::{ErrorCode, Offset};
 use naru::pb::v1;
 use naru::pb::v1::request::Body;
 use naru::pb::v1::response::Body as Answer;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +23,7 @@ use rustix::process::Signal;
 
 use crate::broker::{Broker, naru, signal};
 use crate::peer::{PATIENCE, Peer, until};
+use crate::proxy::Proxy;
 
 const PARTITIONS: u32 = 6;
 
@@ -179,44 +179,6 @@ async fn a_member_that_stands_by_takes_over_when_the_other_is_gone_without_a_wor
     second.has(1).await;
     assert_eq!(second.handle.state(), ConsumerState::Active);
     second.leave().await;
-}
-
-/// Passes connections on, and breaks them when a test says so.
-struct Proxy {
-    address: String,
-    open: Arc<Mutex<JoinSet<()>>>,
-    _accepting: JoinSet<()>,
-}
-
-impl Proxy {
-    async fn start(to: String) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let open = Arc::new(Mutex::new(JoinSet::new()));
-        let connections = open.clone();
-        let mut accepting = JoinSet::new();
-        accepting.spawn(async move {
-            loop {
-                let (mut near, _) = listener.accept().await.unwrap();
-                let to = to.clone();
-                connections.lock().unwrap().spawn(async move {
-                    if let Ok(mut far) = TcpStream::connect(to).await {
-                        // Its end is the end of the connection, whatever the reason.
-                        let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
-                    }
-                });
-            }
-        });
-        Self {
-            address,
-            open,
-            _accepting: accepting,
-        }
-    }
-
-    fn cut(&self) {
-        *self.open.lock().unwrap() = JoinSet::new();
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
