@@ -21,10 +21,9 @@ impl Membership {
             let means = known
                 .entry(Arc::clone(&member.subscription))
                 .or_insert_with(|| Arc::new(topics.resolve(&member.subscription)));
-            if *means != member.topics {
-                member.topics = Arc::clone(means);
-                changed = true;
-            }
+            changed |= *means != member.topics;
+            // Also if it is the same: one set for all of them.
+            member.topics = Arc::clone(means);
         }
         let meant = known.values().flat_map(|means| means.iter());
         let resolved: BTreeMap<TopicId, u32> = meant

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::assignor::Assignment;
 use super::config::GroupConfig;
-use crate::model::{Glob, GroupState, InstanceId, MemberId, PartitionId, PartitionKey, TopicId};
+use crate::model::{Glob, GroupState, InstanceId, MemberId, PartitionId, PartitionKey, Timestamp, TopicId};
 
 /// Partitions and the epoch since which they are held.
 pub type Held = BTreeMap<PartitionKey, u32>;
@@ -25,8 +25,11 @@ pub const MEMBERSHIP_STATE_BYTES: u64 = 256;
 /// What a member is counted as beside its subscription and what it holds, in bytes of state.
 pub const MEMBER_STATE_BYTES: u64 = 768;
 
-/// What a name or a pattern in a subscription is counted as, in bytes of state.
+/// What a name or a pattern in a subscription is counted as beside its text, in bytes of state.
 pub const SUBSCRIBED_STATE_BYTES: u64 = 128;
+
+/// What a topic is counted as that a member subscribes to where another one of its group subscribes to others, in bytes of state.
+pub const MEANT_STATE_BYTES: u64 = 32;
 
 /// What a partition that is to be held is counted as, in bytes of state: its target and its holder.
 pub const TARGET_STATE_BYTES: u64 = 128;
@@ -79,6 +82,8 @@ pub struct Membership {
     pub target: Assignment,
     /// Number of the next join.
     pub next_join: u64,
+    /// Since when there is no member; `None` while there is one.
+    pub empty_since: Option<Timestamp>,
 }
 
 impl Membership {
@@ -91,6 +96,15 @@ impl Membership {
         }
     }
 
+    /// Takes note of whether there is somebody.
+    pub(super) fn note_emptiness(&mut self, now: Timestamp) {
+        if self.members.is_empty() {
+            self.empty_since.get_or_insert(now);
+        } else {
+            self.empty_since = None;
+        }
+    }
+
     /// Who joined first of those who are there (LE1, LE2); a static member that comes back keeps its place (LE3).
     pub fn leader(&self) -> Option<&MemberId> {
         let first = self.members.iter().min_by_key(|(_, member)| member.join);
@@ -100,15 +114,27 @@ impl Membership {
     /// What it is counted as, in bytes of state.
     pub fn state_bytes(&self) -> u64 {
         let count = |len: usize| u64::try_from(len).unwrap_or(u64::MAX);
-        let subscribed = |member: &Member| {
+        let text = |text: &Arc<str>| SUBSCRIBED_STATE_BYTES + count(text.len());
+        let subscribed = |member: &Member| -> u64 {
             let subscription = &member.subscription;
-            count(subscription.topics.len() + subscription.patterns.len())
+            let texts = subscription.topics.iter().chain(&subscription.patterns);
+            // Where all of the group's topics are meant, the members share the set.
+            let meant = Some(member.topics.len()).filter(|len| *len < self.resolved.len());
+            texts.map(text).sum::<u64>() + count(meant.unwrap_or_default()) * MEANT_STATE_BYTES
         };
         let subscribed: u64 = self.members.values().map(subscribed).sum();
         MEMBERSHIP_STATE_BYTES
             + count(self.members.len()) * MEMBER_STATE_BYTES
-            + subscribed * SUBSCRIBED_STATE_BYTES
+            + subscribed
             + count(self.target.len()) * TARGET_STATE_BYTES
+    }
+
+    /// All topics that members subscribe to; the same set for all who mean all of them.
+    pub(super) fn all_topics(&self) -> Arc<BTreeSet<TopicId>> {
+        let all = |member: &&Member| member.topics.iter().eq(self.resolved.keys());
+        let shared = self.members.values().find(all);
+        let made = || Arc::new(self.resolved.keys().copied().collect());
+        shared.map_or_else(made, |member| Arc::clone(&member.topics))
     }
 
     /// The member that has this instance id now.

@@ -81,7 +81,12 @@ impl<L> State<L> {
         let Some((group, _)) = self.driver.machine.group(group) else {
             return;
         };
-        let seen = self.seen.entry((group.clone(), key)).or_default();
+        let key = (group.clone(), key);
+        if self.seen.len() >= self.seen_max && !self.seen.contains_key(&key) {
+            self.seen_overflowed = true;
+            return;
+        }
+        let seen = self.seen.entry(key).or_default();
         *seen = end.max(*seen);
     }
 }

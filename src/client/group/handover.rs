@@ -31,22 +31,23 @@ type Taken = (AssignedPartition, Claim);
 #[derive(Debug)]
 pub(super) enum Job {
     Take(Vec<Taken>),
-    /// To be handed over by this time.
-    Finish(Vec<TopicPartition>, Duration),
+    /// To be handed over by this time, unless the claims have ended.
+    Finish(Vec<(TopicPartition, Claim)>, Duration),
     Lost(Vec<TopicPartition>),
     /// The consumer leaves: hooks for everything that it holds, then this is told.
     Leave(oneshot::Sender<()>),
 }
 
 impl Job {
-    pub(super) fn finish(shared: &Shared, partitions: Vec<TopicPartition>) -> Self {
-        Self::Finish(partitions, shared.data.clock.mono() + handoff(shared))
+    pub(super) fn finish(shared: &Shared, claimed: Vec<(TopicPartition, Claim)>) -> Self {
+        Self::Finish(claimed, shared.data.clock.mono() + handoff(shared))
     }
 
     pub(super) fn is_nothing(&self) -> bool {
         match self {
             Self::Take(taken) => taken.is_empty(),
-            Self::Finish(partitions, _) | Self::Lost(partitions) => partitions.is_empty(),
+            Self::Finish(claimed, _) => claimed.is_empty(),
+            Self::Lost(partitions) => partitions.is_empty(),
             Self::Leave(_) => false,
         }
     }
@@ -66,6 +67,8 @@ pub(super) struct Handover {
     later: Vec<Taken>,
     /// Topics of which something was read before.
     begun: BTreeSet<TopicId>,
+    /// What the program was told that it has: it hears of the end of that, once, and of no other.
+    told: BTreeSet<TopicPartition>,
 }
 
 impl Handover {
@@ -74,6 +77,7 @@ impl Handover {
             shared,
             later: Vec::new(),
             begun: BTreeSet::new(),
+            told: BTreeSet::new(),
         }
     }
 
@@ -109,16 +113,19 @@ impl Handover {
     async fn work(&mut self, job: Job) {
         match job {
             Job::Take(taken) => self.take(taken, true).await,
-            Job::Finish(partitions, deadline) => self.finish(partitions, deadline).await,
-            Job::Lost(partitions) => {
-                let hook = &self.shared.options.hooks.lost;
-                hooks::call(hook, partitions, self.handle()).await;
+            Job::Finish(claimed, deadline) => self.finish(&claimed, deadline).await,
+            Job::Lost(mut partitions) => {
+                partitions.retain(|at| self.told.remove(at));
+                if !partitions.is_empty() {
+                    let hook = &self.shared.options.hooks.lost;
+                    hooks::call(hook, partitions, self.handle()).await;
+                }
             }
             Job::Leave(done) => self.leave(done).await,
         }
     }
 
-    async fn leave(&self, done: oneshot::Sender<()>) {
+    async fn leave(&mut self, done: oneshot::Sender<()>) {
         let deadline = self.shared.data.clock.mono() + handoff(&self.shared);
         let held = self.shared.places().all();
         self.call_revoked(held, deadline).await;
@@ -146,8 +153,12 @@ impl Handover {
             .into_iter()
             .filter(|taken| self.is_assigned(taken))
             .collect();
-        if is_news && self.shared.options.hooks.assigned.is_some() {
-            let partitions = still.iter().map(|(taken, _)| taken.partition.clone()).collect();
+        if still.is_empty() {
+            return;
+        }
+        if is_news {
+            let partitions: Vec<_> = still.iter().map(|(taken, _)| taken.partition.clone()).collect();
+            self.told.extend(partitions.iter().cloned());
             let hook = &self.shared.options.hooks.assigned;
             let called = hooks::call(hook, partitions, self.handle());
             let limit = handoff(&self.shared);
@@ -264,8 +275,10 @@ impl Handover {
 
     /// Hands partitions over: what was handed out is finished, the program may commit, what was processed is committed, and
     /// then the broker is told. What is not finished in time comes again elsewhere.
-    async fn finish(&mut self, partitions: Vec<TopicPartition>, deadline: Duration) {
-        self.wait_until_processed(&partitions, deadline).await;
+    async fn finish(&mut self, claimed: &[(TopicPartition, Claim)], deadline: Duration) {
+        self.wait_until_processed(claimed, deadline).await;
+        // What was lost meanwhile, and perhaps given anew, is not the one that was to be handed over.
+        let partitions = self.shared.places().held_as(claimed);
         self.call_revoked(partitions.clone(), deadline).await;
         if self.shared.options.auto_commit != AutoCommit::Off {
             let left = self.left(deadline).max(HANDOFF_MIN);
@@ -276,11 +289,7 @@ impl Handover {
         }
         {
             let mut places = self.shared.places();
-            // What was lost meanwhile is not the member's to release.
-            let held: Vec<_> = partitions
-                .into_iter()
-                .filter(|at| places.get(at).is_some())
-                .collect();
+            let held = places.held_as(claimed);
             places.lose(&held);
             places.released.extend(held);
         }
@@ -291,11 +300,11 @@ impl Handover {
         deadline.saturating_sub(self.shared.data.clock.mono())
     }
 
-    async fn wait_until_processed(&self, partitions: &[TopicPartition], deadline: Duration) {
+    async fn wait_until_processed(&self, claimed: &[(TopicPartition, Claim)], deadline: Duration) {
         let processed = async {
             loop {
                 let settled = self.shared.settled.notified();
-                if !self.shared.places().is_in_hand(partitions) {
+                if !self.shared.places().is_in_hand(claimed) {
                     return;
                 }
                 settled.await;
@@ -309,7 +318,8 @@ impl Handover {
         }
     }
 
-    async fn call_revoked(&self, partitions: Vec<TopicPartition>, deadline: Duration) {
+    async fn call_revoked(&mut self, mut partitions: Vec<TopicPartition>, deadline: Duration) {
+        partitions.retain(|at| self.told.remove(at));
         if partitions.is_empty() {
             return;
         }
