@@ -45,6 +45,8 @@ pub(super) struct Shared {
     pub(super) settled: Notify,
     /// Commits and steps are made one after another.
     pub(super) steps: tokio::sync::Mutex<Steps>,
+    /// The program has said where to go on.
+    pub(super) sought: Notify,
 }
 
 impl Shared {
@@ -59,6 +61,7 @@ impl Shared {
             heartbeat: Arc::default(),
             settled: Notify::new(),
             steps: tokio::sync::Mutex::default(),
+            sought: Notify::new(),
         }
     }
 
