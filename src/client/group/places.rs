@@ -208,8 +208,10 @@ impl Places {
 
     /// Those of these partitions that are still held as they were.
     pub(super) fn held_as(&self, claimed: &[(TopicPartition, Claim)]) -> Vec<TopicPartition> {
-        let same =
-            |(at, claim): &&(TopicPartition, Claim)| self.get(at).is_some_and(|place| place.claim == *claim);
+        let same = |(at, claim): &&(TopicPartition, Claim)| {
+            self.get(at)
+                .is_some_and(|place| place.claim.tenure == claim.tenure)
+        };
         claimed.iter().filter(same).map(|(at, _)| at.clone()).collect()
     }
 
@@ -217,7 +219,7 @@ impl Places {
     pub(super) fn is_in_hand(&self, claimed: &[(TopicPartition, Claim)]) -> bool {
         self.in_hand.as_ref().is_some_and(|done| {
             let mut claimed = claimed.iter();
-            claimed.any(|(at, claim)| *at == done.partition && *claim == done.claim)
+            claimed.any(|(at, claim)| *at == done.partition && claim.tenure == done.claim.tenure)
         })
     }
 
@@ -295,7 +297,8 @@ impl Places {
                 place.processed = Some(to);
                 reader.seek(to);
             }
-            if self.is_in_hand(std::slice::from_ref(&done.partition)) {
+            let in_hand = self.in_hand.as_ref();
+            if in_hand.is_some_and(|in_hand| in_hand.partition == done.partition) {
                 self.in_hand = None;
             }
         }

@@ -69,6 +69,12 @@ impl Shared {
         self.places.lock().expect("no panics while locked")
     }
 
+    /// Goes on where the group is; nothing of these partitions is in hand any more.
+    pub(super) fn go_back(&self, done: &[Done]) {
+        self.places().go_back(done);
+        self.settled.notify_one();
+    }
+
     /// Sends a heartbeat and waits for the answer.
     pub(super) async fn beat(&self, beat: &Beat) -> Result<Membership, Error> {
         let last = self

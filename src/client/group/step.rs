@@ -145,7 +145,7 @@ impl Steps {
     }
 
     fn not_taken(&mut self, shared: &Shared, error: CommitError) -> CommitError {
-        shared.places().go_back(&std::mem::take(&mut self.done));
+        shared.go_back(&std::mem::take(&mut self.done));
         error
     }
 
@@ -158,7 +158,7 @@ impl Steps {
         let decided = self.decide(shared, deadline).await;
         match decided {
             // The program does not know which of the records that it has were in it: all of them come again, but for those.
-            Ok(_) => shared.places().go_back(&done),
+            Ok(_) => shared.go_back(&done),
             Err(CommitError::Failed(error)) if self.stepper.undecided().is_some() => {
                 return Err(behind(error, shared.data.config.request_timeout));
             }
@@ -290,7 +290,7 @@ impl GroupStep {
             .iter()
             .map(|consumed| consumed.done(&self.shared))
             .collect();
-        self.shared.places().go_back(&done);
+        self.shared.go_back(&done);
     }
 }
 
