@@ -585,7 +585,8 @@ impl Machine {
             let mut draft = before.clone();
             draft.beat(heartbeat, revoked, &self.topics, &self.limits)?;
             draft.note_emptiness(now);
-            self.check_members(&group, before, &draft)?;
+            self.check_members(before, &draft)?;
+            records.extend(self.room_for(&group)?);
             records.extend(GroupRecord::changed(&group, before, &draft));
         }
         let member = heartbeat.member.member.parse().map_err(GroupError::MemberId)?;
@@ -596,12 +597,7 @@ impl Machine {
     }
 
     /// Limits hold back what grows.
-    fn check_members(
-        &self,
-        group: &GroupId,
-        before: &Membership,
-        after: &Membership,
-    ) -> Result<(), GroupError> {
+    fn check_members(&self, before: &Membership, after: &Membership) -> Result<(), GroupError> {
         let (freed, added) = (before.state_bytes(), after.state_bytes());
         let would_be = (self.state_bytes + added).saturating_sub(freed);
         let max = self.limits.state_bytes_max;
@@ -615,11 +611,25 @@ impl Machine {
         if self.members >= max {
             return Err(GroupError::TooManyMembers { max });
         }
-        let max = self.limits.groups_max;
-        if !self.groups.contains_key(group) && self.groups.len() >= max {
-            return Err(GroupError::TooManyGroups { max });
-        }
         Ok(())
+    }
+
+    /// Room for a group, if it is a new one: where there is none, the group goes that has been without members for longest and has
+    /// nothing else to remember. Whoever tries out a name leaves such a group behind, and nobody deletes it.
+    pub(super) fn room_for(&self, group: &GroupId) -> Result<Option<GroupRecord>, GroupError> {
+        let max = self.limits.groups_max;
+        if self.groups.contains_key(group) || self.groups.len() < max {
+            return Ok(None);
+        }
+        let empty = self.groups.iter().filter_map(|(id, known)| {
+            let membership = known.membership.as_ref()?;
+            let is_left = known.offsets.is_empty() && known.steppers.is_empty();
+            (is_left && membership.is_left_behind()).then_some((membership.empty_since, id))
+        });
+        // One that goes is not enough if the limit was lowered.
+        let oldest = empty.min().filter(|_| self.groups.len() == max);
+        let oldest = oldest.ok_or(GroupError::TooManyGroups { max })?;
+        Ok(Some(GroupRecord::Deleted(oldest.1.clone())))
     }
 
     /// EP11, bug 27: the last commit and the leave are one.
@@ -669,14 +679,9 @@ impl Machine {
                     group: configure.group.clone(),
                 });
             }
-            (None, true) => {
-                let max = self.limits.groups_max;
-                if self.groups.len() >= max {
-                    return Err(GroupError::TooManyGroups { max });
-                }
-            }
-            (Some(_), false) => {}
+            (None, true) | (Some(_), false) => {}
         }
+        let room = self.room_for(&group)?;
         let before = known.and_then(|known| known.membership.clone());
         let mut draft = before.clone().unwrap_or_default();
         for (name, value) in &configure.entries {
@@ -700,7 +705,7 @@ impl Machine {
             change: Box::new(change),
         };
         Ok(Effects {
-            records: change.map(record).into_iter().collect(),
+            records: room.into_iter().chain(change.map(record)).collect(),
             reply: Reply::Configured { changed: is_changed },
         })
     }

@@ -1076,3 +1076,61 @@ fn patterns_are_limited_in_a_group_and_those_who_subscribe_alike_count_once() {
     rig.run(says("m3", 1, globs(5_000, 100)));
     assert_eq!(rig.refused(says("plain", 1, globs(6_000, 1))), full);
 }
+
+#[test]
+fn a_new_group_takes_the_place_of_one_that_was_only_tried_out() {
+    let mut rig = Rig::new(2);
+    rig.machine.set_limits(Limits {
+        groups_max: 3,
+        ..Limits::default()
+    });
+    let tries = |rig: &mut Rig, group: &str, at: i64| {
+        let join = Command::Heartbeat(Heartbeat {
+            group: group.to_owned(),
+            subscription: Some(subscribed(&["a"])),
+            ..beat("one", 0)
+        });
+        assert!(
+            matches!(run(&mut rig.machine, at, join), Reply::Alive { .. }),
+            "{group}"
+        );
+        let leave = Command::Close(Close {
+            group: group.to_owned(),
+            member: who("one", 1),
+            offsets: Vec::new(),
+        });
+        assert!(
+            matches!(run(&mut rig.machine, at, leave), Reply::Closed { .. }),
+            "{group}"
+        );
+    };
+    let groups = |rig: &Rig| -> Vec<String> { rig.machine.groups().map(|(id, _)| id.to_string()).collect() };
+    tries(&mut rig, "x", 1);
+    tries(&mut rig, "w", 2);
+    let kept = Command::Configure(Configure {
+        group: "kept".to_owned(),
+        create: true,
+        entries: Vec::new(),
+    });
+    run(&mut rig.machine, 3, kept);
+    tries(&mut rig, "y", 4);
+    assert_eq!(groups(&rig), ["kept", "w", "y"]);
+    let commit = |group: &str| {
+        Command::CommitOffsets(CommitOffsets {
+            group: group.to_owned(),
+            member: None,
+            offsets: vec![(key(1, 0), crate::group::tests::at(0))],
+        })
+    };
+    for group in ["v", "u"] {
+        assert_eq!(
+            run(&mut rig.machine, 5, commit(group)),
+            Reply::Committed(Timestamp(5))
+        );
+    }
+    assert_eq!(groups(&rig), ["kept", "u", "v"]);
+    let full = Reply::Refused(GroupError::TooManyGroups { max: 3 });
+    assert_eq!(run(&mut rig.machine, 6, commit("t")), full);
+    let restored = Machine::restore(Limits::default(), rig.machine.snapshot()).unwrap();
+    assert_eq!(restored.state_bytes(), rig.machine.state_bytes());
+}
