@@ -138,6 +138,22 @@ fn a_silent_member_is_late_after_its_session_again_and_again_until_it_is_forgott
 }
 
 #[test]
+fn of_many_that_are_late_at_once_some_are_reported_and_the_rest_when_asked_again() {
+    let mut bench = Bench::new();
+    let all = EXPIRED_AT_ONCE_MAX + 3;
+    for number in 0..all {
+        bench.beat(s(0), &format!("m{number}"), C1, DYNAMIC);
+    }
+    let first = bench.expired(s(10));
+    assert_eq!(first.len(), EXPIRED_AT_ONCE_MAX);
+    assert_eq!(bench.0.next_deadline(), Some(s(10)), "the rest is late already");
+    let rest = bench.expired(s(10));
+    assert_eq!(rest.len(), 3);
+    assert!(rest.iter().all(|late| !first.contains(late)));
+    assert_eq!(bench.0.next_deadline(), Some(s(11)));
+}
+
+#[test]
 fn a_heartbeat_after_the_report_brings_the_whole_session_back() {
     let mut bench = Bench::new();
     bench.beat(s(0), "a", C1, DYNAMIC);
