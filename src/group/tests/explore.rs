@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use super::members::{Client, Rig, beat, id, subscribed, who};
+use super::rig::{Client, Rig, beat, id, subscribed, who};
 use crate::group::*;
 use crate::model::PartitionKey;
 

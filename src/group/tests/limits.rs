@@ -1,0 +1,188 @@
+//! What is limited, and what it is counted as.
+
+use std::sync::Arc;
+
+use super::rig::{Rig, beat, subscribed, topic};
+use crate::group::*;
+use crate::machine::{StateMachine, Stored};
+use crate::model::{GroupId, Timestamp};
+
+#[test]
+fn members_and_what_they_subscribe_to_are_counted_and_limited_in_bytes() {
+    let mut rig = Rig::new(2);
+    rig.join("one");
+    let subscribed_to_a = SUBSCRIBED_STATE_BYTES + 1;
+    let one = MEMBERSHIP_STATE_BYTES + MEMBER_STATE_BYTES + subscribed_to_a + 2 * TARGET_STATE_BYTES;
+    assert_eq!(rig.machine.state_bytes(), one);
+    let two = one + MEMBER_STATE_BYTES + subscribed_to_a;
+    let full = |max| Limits {
+        state_bytes_max: max,
+        ..Limits::default()
+    };
+    rig.machine.set_limits(full(two - 1));
+    let join = Command::Heartbeat(Heartbeat {
+        subscription: Some(subscribed(&["a"])),
+        ..beat("two", 0)
+    });
+    assert_eq!(
+        rig.refused(join.clone()),
+        GroupError::StateFull {
+            would_be: two,
+            max: two - 1
+        }
+    );
+    rig.machine.set_limits(full(two));
+    assert!(matches!(rig.run(join), Reply::Alive { .. }));
+    assert_eq!(rig.machine.state_bytes(), two);
+    // Who is there goes on, and what goes away is not counted.
+    rig.machine.set_limits(full(1));
+    rig.heartbeat("one");
+    rig.settle();
+    rig.remove("two");
+    assert_eq!(rig.machine.state_bytes(), one);
+    rig.run(Command::DeleteTopic(topic(1)));
+    assert_eq!(rig.machine.state_bytes(), one - 2 * TARGET_STATE_BYTES);
+    rig.remove("one");
+    assert_eq!(rig.machine.state_bytes(), MEMBERSHIP_STATE_BYTES);
+}
+
+#[test]
+fn limits_hold_back_what_grows() {
+    let mut rig = Rig::new(2);
+    rig.machine.set_limits(Limits {
+        members_per_group_max: 2,
+        members_max: 3,
+        groups_max: 2,
+        ..Limits::default()
+    });
+    rig.join("one");
+    rig.join("two");
+    let join = |group: &str, name: &str| {
+        Command::Heartbeat(Heartbeat {
+            group: group.to_owned(),
+            subscription: Some(subscribed(&["a"])),
+            ..beat(name, 0)
+        })
+    };
+    assert_eq!(rig.refused(join("g", "three")), GroupError::GroupFull { max: 2 });
+    assert!(matches!(rig.run(join("h", "three")), Reply::Alive { .. }));
+    assert_eq!(
+        rig.refused(join("h", "four")),
+        GroupError::TooManyMembers { max: 3 }
+    );
+    rig.remove("one");
+    assert_eq!(
+        rig.refused(join("i", "four")),
+        GroupError::TooManyGroups { max: 2 }
+    );
+}
+
+#[test]
+fn what_a_member_says_about_itself_has_limits() {
+    let mut rig = Rig::new(2);
+    let with = |subscription| {
+        Command::Heartbeat(Heartbeat {
+            subscription,
+            ..beat("five", 0)
+        })
+    };
+    assert_eq!(rig.refused(with(None)), GroupError::NoSubscription);
+    assert_eq!(
+        rig.refused(with(Some(Subscription::default()))),
+        GroupError::NoSubscription
+    );
+    let topics = (0..=SUBSCRIBED_TOPICS_MAX)
+        .map(|n| format!("t{n}").into())
+        .collect();
+    let many = Subscription {
+        topics,
+        ..Subscription::default()
+    };
+    assert!(matches!(
+        rig.refused(with(Some(many))),
+        GroupError::SubscriptionTooLarge { .. }
+    ));
+    let patterns = (0..=PATTERNS_MAX).map(|n| format!("t{n}*").into()).collect();
+    let many = Subscription {
+        patterns,
+        ..Subscription::default()
+    };
+    assert!(matches!(
+        rig.refused(with(Some(many))),
+        GroupError::SubscriptionTooLarge { .. }
+    ));
+    let long = Subscription {
+        patterns: ["x".repeat(201).into()].into(),
+        ..Subscription::default()
+    };
+    assert_eq!(rig.refused(with(Some(long))), GroupError::Pattern { bytes: 201 });
+    let bad = subscribed(&["__meta"]);
+    assert!(matches!(rig.refused(with(Some(bad))), GroupError::TopicName(_)));
+    let bad = Heartbeat {
+        client_id: "x".repeat(CLIENT_ID_BYTES_MAX + 1),
+        subscription: Some(subscribed(&["a"])),
+        ..beat("five", 0)
+    };
+    assert_eq!(
+        rig.refused(Command::Heartbeat(bad)),
+        GroupError::ClientIdTooLong { bytes: 257 }
+    );
+    let bad = Heartbeat {
+        subscription: Some(subscribed(&["a"])),
+        ..beat("a b", 0)
+    };
+    assert!(matches!(
+        rig.refused(Command::Heartbeat(bad)),
+        GroupError::MemberId(_)
+    ));
+}
+
+#[test]
+fn members_who_subscribe_alike_share_what_it_means_in_memory_and_on_disk() {
+    let mut rig = Rig::new(1);
+    for n in 10..210 {
+        rig.machine.topics_mut().insert(topic(n), &format!("t{n}"), 1);
+    }
+    let join = |name: &str, patterns: &[&str]| {
+        Command::Heartbeat(Heartbeat {
+            subscription: Some(Subscription {
+                patterns: patterns.iter().map(|text| Arc::from(*text)).collect(),
+                ..Subscription::default()
+            }),
+            ..beat(name, 0)
+        })
+    };
+    for name in ["one", "two", "three"] {
+        rig.run(join(name, &["t*"]));
+    }
+    let sets = |machine: &Machine| -> Vec<_> {
+        let members = machine.membership("g").unwrap().members.values();
+        members.map(|member| Arc::as_ptr(&member.topics)).collect()
+    };
+    let restored = Machine::restore(Limits::default(), rig.machine.snapshot()).unwrap();
+    for machine in [&rig.machine, &restored] {
+        let sets = sets(machine);
+        assert_eq!((sets.len(), sets[0]), (3, sets[1]));
+        assert_eq!(sets[0], sets[2]);
+    }
+    assert_eq!(restored.membership("g"), rig.machine.membership("g"));
+    // A topic more is told once, not by every member.
+    rig.machine.topics_mut().insert(topic(210), "t210", 1);
+    let refresh = |machine: &Machine| {
+        let group: GroupId = "g".parse().unwrap();
+        machine.handle(Timestamp(5), Command::Refresh { group }).records
+    };
+    let records = refresh(&rig.machine);
+    assert_eq!(records.len(), 1);
+    let bytes = Machine::encode(&records[0]).len();
+    assert!(bytes < 201 * 40, "{bytes} bytes");
+    // Who subscribes to others is counted with what that means.
+    rig.run(Command::Refresh {
+        group: "g".parse().unwrap(),
+    });
+    let bytes = rig.machine.state_bytes();
+    rig.run(join("four", &["t2*"]));
+    // t20 to t29, t200 to t209, t210.
+    let more = MEMBER_STATE_BYTES + SUBSCRIBED_STATE_BYTES + 3 + 21 * MEANT_STATE_BYTES;
+    assert_eq!(rig.machine.state_bytes(), bytes + more);
+}
