@@ -320,12 +320,13 @@ impl Machine {
         &self.topics
     }
 
-    /// Groups whose subscriptions mean something else than what they were resolved to.
+    /// Groups whose subscriptions mean something else than what they were resolved to, for what has changed of the topics.
     pub fn affected(&self) -> Vec<GroupId> {
         let groups = self.groups.iter();
+        let mut known = BTreeMap::new();
         let affected = groups.filter(|(_, group)| {
             let membership = group.membership.as_ref();
-            membership.is_some_and(|membership| membership.clone().refresh(&self.topics))
+            membership.is_some_and(|membership| membership.is_affected(&self.topics, &mut known))
         });
         affected.map(|(id, _)| id.clone()).collect()
     }

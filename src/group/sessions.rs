@@ -251,12 +251,13 @@ impl Sessions {
             .set(session_of(group, member), now.saturating_add(terms.session));
     }
 
-    /// Another valid request of the member came, on any connection (TM1).
-    pub fn touch(&mut self, now: Duration, group: &GroupId, member: &MemberId, connection: ConnectionId) {
+    /// Another valid request of the member came, on any connection (TM1). Of one whose connection is lost only a heartbeat counts: a
+    /// fetch of a process that was killed may be answered after that.
+    pub fn touch(&mut self, now: Duration, group: &GroupId, member: &MemberId) {
         let Some(known) = self.member(group, member) else {
             return;
         };
-        if known.link == Link::Lost(connection) {
+        if matches!(known.link, Link::Lost(_)) {
             return;
         }
         known.heard = now;

@@ -25,7 +25,7 @@ fn rows(page: &str) -> Vec<(&str, &str)> {
     lines
         .filter_map(|line| {
             let mut cells = line.trim_end_matches('|').split(" | ");
-            Some((cells.next()?.trim(), cells.next_back()?.trim()))
+            Some((cells.next()?.trim(), cells.last()?.trim()))
         })
         .collect()
 }

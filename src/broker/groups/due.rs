@@ -93,6 +93,9 @@ impl<S: LogStore> Groups<S> {
                 state.refresh = true;
             }
         }
+        if !state.refresh {
+            state.driver.machine.topics_mut().forget_changed();
+        }
         !state.refresh
     }
 

@@ -150,10 +150,10 @@ fn a_heartbeat_after_the_report_brings_the_whole_session_back() {
 fn tm1_any_request_refreshes_the_session_also_of_a_member_that_is_parked() {
     let mut bench = Bench::new();
     bench.beat(s(0), "a", C1, DYNAMIC);
-    bench.0.touch(s(9), &group(), &id("a"), C2);
+    bench.0.touch(s(9), &group(), &id("a"));
     assert_eq!(bench.expired(s(18)), [""; 0]);
     bench.park(s(18), "a", C1, s(4)).unwrap();
-    bench.0.touch(s(19), &group(), &id("a"), C2);
+    bench.0.touch(s(19), &group(), &id("a"));
     // The parked heartbeat still keeps it alive up to 22 s.
     bench.expires_at(s(32), &["a Session"]);
 }
@@ -209,8 +209,12 @@ fn a_heartbeat_on_a_new_connection_undoes_the_loss_and_one_of_the_old_connection
     bench.beat(s(0), "a", C1, DYNAMIC);
     bench.0.disconnected(s(1), C1);
     bench.beat(s(2), "a", C1, DYNAMIC);
-    bench.0.touch(s(2), &group(), &id("a"), C1);
-    assert_eq!(bench.0.next_deadline(), Some(s(3)), "both were processed late");
+    bench.0.touch(s(2), &group(), &id("a"));
+    assert_eq!(
+        bench.0.next_deadline(),
+        Some(s(3)),
+        "one is late, the other no heartbeat"
+    );
     bench.beat(s(2), "a", C2, DYNAMIC);
     bench.expires_at(s(12), &["a Session"]);
 }
@@ -579,7 +583,7 @@ fn nothing_is_left_of_a_group_that_is_forgotten() {
 enum Event {
     Pass(u64),
     Beat(usize, usize),
-    Touch(usize, usize),
+    Touch(usize),
     Park(usize, u64),
     Answer(usize),
     Disconnect(usize),
@@ -596,7 +600,7 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         5 => (0_u64..6_000).prop_map(Event::Pass),
         4 => (who.clone(), conn.clone()).prop_map(|(m, c)| Event::Beat(m, c)),
-        1 => (who.clone(), conn.clone()).prop_map(|(m, c)| Event::Touch(m, c)),
+        1 => who.clone().prop_map(Event::Touch),
         3 => (who.clone(), 0_u64..20_000).prop_map(|(m, wait)| Event::Park(m, wait)),
         2 => who.clone().prop_map(Event::Answer),
         2 => conn.prop_map(Event::Disconnect),
@@ -679,12 +683,10 @@ impl World {
                 sessions.beat(now, &group, &name(m), ConnectionId(connection), terms(m));
                 self.members[m] = Some(Expected::new(now, m, Some(connection)));
             }
-            Event::Touch(m, c) => {
-                let connection = self.connections[c];
-                sessions.touch(now, &group, &name(m), ConnectionId(connection));
-                if let Some(member) = &mut self.members[m] {
+            Event::Touch(m) => {
+                sessions.touch(now, &group, &name(m));
+                if let Some(member) = self.members[m].as_mut().filter(|member| member.lost.is_none()) {
                     member.heard = now;
-                    member.lost = None;
                 }
             }
             Event::Park(m, wait) => {

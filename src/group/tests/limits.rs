@@ -186,3 +186,33 @@ fn members_who_subscribe_alike_share_what_it_means_in_memory_and_on_disk() {
     let more = MEMBER_STATE_BYTES + SUBSCRIBED_STATE_BYTES + 3 + 21 * MEANT_STATE_BYTES;
     assert_eq!(rig.machine.state_bytes(), bytes + more);
 }
+
+#[test]
+fn patterns_are_limited_in_a_group_and_those_who_subscribe_alike_count_once() {
+    let mut rig = Rig::new(1);
+    let globs = |from: usize, count: usize| Subscription {
+        patterns: (from..from + count)
+            .map(|n| Arc::from(format!("p{n}*")))
+            .collect(),
+        ..Subscription::default()
+    };
+    let says = |name: &str, epoch: u32, subscription: Subscription| {
+        Command::Heartbeat(Heartbeat {
+            subscription: Some(subscription),
+            ..beat(name, epoch)
+        })
+    };
+    for n in 0..10 {
+        rig.run(says(&format!("m{n}"), 0, globs(n * 100, 100)));
+    }
+    let full = GroupError::TooManyPatterns {
+        would_be: PATTERNS_PER_GROUP_MAX + 1,
+        max: PATTERNS_PER_GROUP_MAX,
+    };
+    assert_eq!(rig.refused(says("more", 0, globs(5_000, 1))), full);
+    rig.run(says("alike", 0, globs(0, 100)));
+    rig.run(says("plain", 0, subscribed(&["a"])));
+    // In place of its own there is room.
+    rig.run(says("m3", 1, globs(5_000, 100)));
+    assert_eq!(rig.refused(says("plain", 1, globs(6_000, 1))), full);
+}
