@@ -8,6 +8,8 @@
 mod deploy;
 #[path = "tidy/documents.rs"]
 mod documents;
+#[path = "tidy/group_rules.rs"]
+mod group_rules;
 #[path = "tidy/scan.rs"]
 mod scan;
 

@@ -382,7 +382,7 @@ fn contested() -> Bench {
 }
 
 #[test]
-fn the_newest_holder_of_an_instance_wins_once_and_then_there_is_a_hold_down_that_doubles() {
+fn ep10_the_newest_holder_of_an_instance_wins_once_and_then_there_is_a_hold_down_that_doubles() {
     let mut bench = contested();
     assert_eq!(bench.take_over(s(0), "a"), Ok(()));
     let mut now = s(0);
@@ -471,6 +471,20 @@ fn st1_who_takes_over_inherits_the_hand_off_and_the_positions_and_the_old_one_is
     bench.0.revoking_ended(&group(), &id("b"));
     bench.beat(s(60), "b", C2, STATIC);
     bench.expires_at(s(61), &["stalled 0 at 5 since 1s"]);
+}
+
+#[test]
+fn st5_the_session_of_who_takes_over_replaces_that_of_the_one_before() {
+    let mut bench = Bench::new();
+    bench.beat(s(0), "a", C1, STATIC);
+    let taken = bench.0.take_over(s(1), &group(), &instance(), &id("a")).unwrap();
+    let longer = Terms {
+        session: s(60),
+        ..STATIC
+    };
+    bench.0.replaced(s(1), &group(), (taken, &id("b")), C2, longer);
+    assert_eq!(bench.0.standing(&group(), &id("b")).unwrap().expires, s(61));
+    assert_eq!(bench.expired(s(60)), [""; 0], "nothing is left of the old one");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Large groups: what is written grows with what moves, not with the group.
 
-use super::members::{Rig, beat, subscribed};
+use super::rig::{Rig, beat, subscribed};
 use crate::group::*;
 use crate::machine::{StateMachine, Stored};
 use crate::model::Timestamp;
