@@ -49,7 +49,11 @@ impl<S: LogStore> Broker<S> {
         }
         let found = match self.found_offsets(&step.offsets) {
             Ok(found) => found,
-            Err(outcome) => return outcome,
+            Err(refusal) => {
+                let state = self.groups.lock();
+                let repeated = self.repeated(&state, &step);
+                return repeated.map_or(refusal, |taken| self.answer_step(&state, Ok(taken)));
+            }
         };
         let ready: Result<Vec<_>, ApiError> = step
             .appends
@@ -59,27 +63,32 @@ impl<S: LogStore> Broker<S> {
             .collect();
         let mut state = self.groups.lock();
         let reply = match ready.and_then(|ready| self.known_producer(&step).map(|()| ready)) {
-            Err(error) => self.repeated(&state, &step).unwrap_or(Err(error)),
+            Err(error) => Err(error),
             Ok(ready) => match self.take(&mut state, &step, &found, ready) {
                 Err(Undone::NotAdmitted(refused)) => return not_admitted(refused, Request::Step(step)),
                 Err(Undone::Refused(error)) => Err(*error),
                 Ok(taken) => Ok(taken),
             },
         };
-        let lsn = self.groups.lsn(&state);
-        Outcome::AfterLsn {
-            lsn,
-            reply: reply.map(|taken| Response::Step(answer(taken, lsn))),
-        }
+        let reply = reply.or_else(|error| self.repeated(&state, &step).ok_or(error));
+        self.answer_step(&state, reply)
     }
 
-    /// A step that was taken before is answered although its topics may be gone since.
-    fn repeated(&self, state: &State<S::Log>, step: &Step) -> Option<Result<Taken, ApiError>> {
+    /// What a step that was taken before is answered, whatever is wrong with it now: its topics may be gone since.
+    fn repeated(&self, state: &State<S::Log>, step: &Step) -> Option<Taken> {
         let known = state
             .driver
             .machine
             .taken(self.clock.wall(), &step.group, stamp(step));
-        known.ok().flatten().map(Ok)
+        known.ok().flatten()
+    }
+
+    fn answer_step(&self, state: &State<S::Log>, reply: Result<Taken, ApiError>) -> Outcome {
+        let lsn = self.groups.lsn(state);
+        Outcome::AfterLsn {
+            lsn,
+            reply: reply.map(|taken| Response::Step(answer(taken, lsn))),
+        }
     }
 
     fn known_producer(&self, step: &Step) -> Result<(), ApiError> {

@@ -1,6 +1,8 @@
 //! The broker over the engine on a simulated disk: the power fails before every operation of a recorded run, and what was
 //! acknowledged about topics and groups is there, whole, and nothing else.
 
+mod members;
+
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
@@ -57,11 +59,22 @@ fn engine() -> EngineSettings {
 
 impl Life {
     fn begin(disk: &SimDisk, ids: &Arc<CountedIds>) -> Self {
+        Self::begin_at(disk, ids, &Arc::new(ManualClock::at(START)), &engine(), "")
+    }
+
+    fn begin_at(
+        disk: &SimDisk,
+        ids: &Arc<CountedIds>,
+        clock: &Arc<ManualClock>,
+        engine: &EngineSettings,
+        what: &str,
+    ) -> Self {
         let settings = Settings::default();
-        let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(START));
+        let clock = Arc::clone(clock) as Arc<dyn Clock>;
         let mut recovered = Recovered::new(&settings);
         let disk = Arc::new(disk.clone());
-        let store = LocalStore::open(disk, &engine(), Arc::clone(&clock), &**ids, &mut recovered).unwrap();
+        let store = LocalStore::open(disk, engine, Arc::clone(&clock), &**ids, &mut recovered);
+        let store = store.unwrap_or_else(|error| panic!("{what}: {error}"));
         assert_eq!(store.report().lost_groups, 0);
         // The engine asks for snapshots, and the broker that gives them needs the engine.
         let later = Arc::new(Later::default());
@@ -74,6 +87,11 @@ impl Life {
 
     /// Makes room first if there is none.
     fn ask(&mut self, request: Request) -> Response {
+        self.try_ask(request).1.unwrap()
+    }
+
+    /// The LSN that the answer waits for, and the answer.
+    fn try_ask(&mut self, request: Request) -> (Lsn, Reply) {
         let mut outcome = self.broker.receive(request);
         while let Outcome::Blocked { request, .. } = outcome {
             self.inline.make_journal_file().unwrap();
@@ -81,7 +99,7 @@ impl Life {
             self.inline.applier_round(true).unwrap();
             outcome = self.broker.receive(request);
         }
-        waits(outcome).1.unwrap()
+        waits(outcome)
     }
 
     fn make_durable(&mut self) {
@@ -100,14 +118,15 @@ impl Life {
         }
     }
 
+    fn see_topics(&self) -> BTreeMap<String, SeenTopic> {
+        let meta = self.broker.lock_coordinator();
+        let topics = meta.driver.machine.user_topics();
+        topics
+            .map(|topic| (topic.name.to_string(), self.see_topic(topic)))
+            .collect()
+    }
+
     fn see(&self) -> Seen {
-        let topics: BTreeMap<_, _> = {
-            let meta = self.broker.lock_coordinator();
-            let topics = meta.driver.machine.user_topics();
-            topics
-                .map(|topic| (topic.name.to_string(), self.see_topic(topic)))
-                .collect()
-        };
         // As the machine has them: what is shown leaves out topics that are gone.
         let groups = &self.broker.groups.lock().driver;
         let places = GROUPS.map(|group| {
@@ -118,7 +137,7 @@ impl Life {
             )
         });
         Seen {
-            topics,
+            topics: self.see_topics(),
             places: places.into_iter().collect(),
         }
     }

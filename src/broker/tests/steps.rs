@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::api::{
-    CommitOffsets, FetchOffsets, GroupHeartbeat, GroupMember, OffsetToCommit, Step, StepStamp, Stepped,
-    Subscription,
+    CommitOffsets, DeleteTopic, FetchOffsets, GroupHeartbeat, GroupMember, OffsetToCommit, Step, StepStamp,
+    Stepped, Subscription,
 };
 
 fn who(name: &str, epoch: u32) -> GroupMember {
@@ -237,4 +237,40 @@ fn a_step_waits_until_it_is_durable_and_becomes_visible_as_a_whole() {
     assert_eq!(rig.ends(), [0, 0]);
     rig.store.make_all_durable();
     assert_eq!(rig.ends(), [3, 2]);
+}
+
+#[test]
+fn a_step_that_is_sent_again_is_answered_as_the_first_time_although_its_topics_are_gone() {
+    let (rig, producer) = Rig::with_member();
+    let asked = || step(producer, 0, Some(who("one", 1)), 2);
+    let first = rig.steps(asked()).unwrap();
+    let again = |what: &str| {
+        let again = rig
+            .steps(asked())
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
+        let answer = (again.committed, again.acks, again.duplicate, &again.appends);
+        assert_eq!(
+            answer,
+            (first.committed, first.acks, true, &first.appends),
+            "{what}"
+        );
+    };
+    let delete = |name: &str| {
+        let name = name.to_owned();
+        rig.ask(Request::DeleteTopic(DeleteTopic { name, id: None }))
+            .unwrap();
+    };
+    delete("in");
+    again("without what it read");
+    delete("out");
+    again("without what it wrote");
+    // Others of these names are not what it was about, and nothing is put there.
+    rig.create("in", 1);
+    again("what it read is another, and shorter");
+    rig.create("out", 2);
+    again("what it wrote is another");
+    assert_eq!((rig.ends(), rig.committed()), ([0, 0], None));
+    // One that was not taken is refused for what is wrong.
+    let error = rig.steps(step(producer, 1, Some(who("one", 1)), 2)).unwrap_err();
+    assert_eq!(error.code, ErrorCode::OffsetOutOfRange, "{error}");
 }

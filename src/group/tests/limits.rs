@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::rig::{Rig, beat, subscribed, topic};
+use super::key;
+use super::rig::{Rig, beat, run, subscribed, topic, who};
 use crate::group::*;
 use crate::machine::{StateMachine, Stored};
 use crate::model::{GroupId, Timestamp};
