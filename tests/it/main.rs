@@ -9,6 +9,8 @@ mod bad_requests;
 #[cfg(test)]
 mod broker;
 #[cfg(test)]
+mod chaos;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod compression;
