@@ -16,7 +16,7 @@ use crate::group;
 use crate::machine::StateMachine;
 use crate::metadata::{self, Command, Machine, MetaRecord, PRODUCER_ID_FIRST, ProducerIds};
 use crate::model::{Lsn, ProducerEpoch, ProducerId, TopicId};
-use crate::storage::{Class, LogStore, PartitionLog, Permit, Placed, Step};
+use crate::storage::{Class, LogStore, PartitionLog, Permit, Step};
 
 /// More than any command writes: a name of 200 bytes, a handful of numbers, and every configuration entry once.
 pub(super) const STEP_BYTES_MAX: u64 = 16 << 10;
@@ -238,6 +238,14 @@ impl<S: LogStore> Broker<S> {
             trims: SmallVec::new(),
             deletions: SmallVec::from_buf([topic]),
         };
+        // What many groups are to remember of it may be more than such steps usually are.
+        let bytes = step_bytes(&step);
+        let permit = if bytes > permit.bytes() {
+            drop(permit);
+            self.admit(bytes, Class::Internal).map_err(no_room)?
+        } else {
+            permit
+        };
         let lsn = self.submit(permit, step)?;
         meta.driver.apply(&pending_meta, lsn);
         if let Some(pending) = &pending_groups {
@@ -263,13 +271,25 @@ impl<S: LogStore> Broker<S> {
 
     /// Submits a step of internal partitions with as much of the permit as it needs.
     pub(super) fn submit(&self, mut permit: Permit, step: Step<S::Log>) -> Result<Lsn, ApiError> {
-        let size = |placed: &Placed<S::Log>| u64::from(placed.batch.total_bytes());
-        let bytes = step.appends.iter().map(size).sum();
+        let bytes = step_bytes(&step);
         let share = self
             .store
             .split_permit(&mut permit, bytes)
             .ok_or_else(|| errors::internal("an internal step larger than its permit"))?;
         self.store.submit(share, step).map_err(errors::submit)
+    }
+}
+
+fn step_bytes<L>(step: &Step<L>) -> u64 {
+    let sizes = step.appends.iter();
+    sizes.map(|placed| u64::from(placed.batch.total_bytes())).sum()
+}
+
+/// Where nobody can wait for room.
+fn no_room(refused: NotAdmitted) -> ApiError {
+    match refused {
+        NotAdmitted::Wait(_) => errors::busy(),
+        NotAdmitted::Refused(error) => *error,
     }
 }
 

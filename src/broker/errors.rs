@@ -12,10 +12,15 @@ use crate::partition::Refusal;
 use crate::record::BatchError;
 use crate::storage::{Backpressure, ReadError, SubmitError};
 
+/// There is no room just now.
+pub(super) fn busy() -> ApiError {
+    ApiError::new(ErrorCode::Backpressure, Backpressure::Busy.to_string()).retry_after_ms(100)
+}
+
 pub(super) fn not_admitted(refusal: Backpressure, settings: &Settings) -> ApiError {
     let text = refusal.to_string();
     match refusal {
-        Backpressure::Busy => ApiError::new(ErrorCode::Backpressure, text).retry_after_ms(100),
+        Backpressure::Busy => busy(),
         Backpressure::StorageFull { .. } => ApiError::new(ErrorCode::StorageFull, text)
             .hint("nothing was written; delete topics or add space, the broker goes on by itself")
             .retry_after_ms(settings.storage_full_retry_ms),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::config::GroupConfig;
 use super::state::{Held, Member, Membership};
-use crate::model::{MemberId, PartitionKey, TopicId};
+use crate::model::{MemberId, PartitionKey, Timestamp, TopicId};
 
 /// What is different in a membership. What is `None` or empty stays.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct GroupChange {
     pub target: BTreeMap<PartitionKey, Option<MemberId>>,
     /// Number of the next join.
     pub next_join: u64,
+    /// Since when there is nobody, from now on.
+    pub empty_since: Option<Timestamp>,
 }
 
 /// What a member says about itself.
@@ -35,6 +37,8 @@ pub struct GroupChange {
 pub struct MemberInfo {
     /// As in [`Member`], with nothing held.
     pub member: Member,
+    /// Its topics are all that the group has to do with, and not named again: most members of most groups subscribe alike.
+    pub all_topics: bool,
 }
 
 /// What a member holds.
@@ -65,30 +69,37 @@ impl Holding {
 }
 
 impl MemberInfo {
-    fn of(member: &Member) -> Self {
+    fn of(member: &Member, resolved: &BTreeMap<TopicId, u32>) -> Self {
+        let all_topics = member.topics.iter().eq(resolved.keys());
         Self {
+            all_topics,
             member: Member {
                 join: member.join,
                 instance: member.instance.clone(),
                 client_id: Arc::clone(&member.client_id),
                 host: Arc::clone(&member.host),
                 subscription: Arc::clone(&member.subscription),
-                topics: Arc::clone(&member.topics),
+                topics: if all_topics {
+                    Arc::default()
+                } else {
+                    Arc::clone(&member.topics)
+                },
                 assigned: Held::new(),
                 revoking: Held::new(),
                 held_epoch: 0,
             },
         }
     }
+}
 
-    fn is_of(&self, member: &Member) -> bool {
-        self.member.join == member.join
-            && self.member.instance == member.instance
-            && self.member.client_id == member.client_id
-            && self.member.host == member.host
-            && self.member.subscription == member.subscription
-            && self.member.topics == member.topics
-    }
+/// Whether a member says the same about itself.
+fn says_the_same(before: &Member, after: &Member) -> bool {
+    before.join == after.join
+        && before.instance == after.instance
+        && before.client_id == after.client_id
+        && before.host == after.host
+        && before.subscription == after.subscription
+        && before.topics == after.topics
 }
 
 impl GroupChange {
@@ -104,10 +115,11 @@ impl GroupChange {
             resolved: (before.resolved != after.resolved).then(|| after.resolved.clone()),
             removed: gone(before, after),
             next_join: after.next_join,
+            empty_since: after.empty_since,
             ..Self::default()
         };
         for (id, member) in &after.members {
-            change.add_member(id, before.members.get(id), member);
+            change.add_member(id, before.members.get(id), member, &after.resolved);
         }
         for (key, id) in &after.target {
             if before.target.get(key) != Some(id) {
@@ -119,10 +131,15 @@ impl GroupChange {
         Some(change)
     }
 
-    fn add_member(&mut self, id: &MemberId, before: Option<&Member>, after: &Member) {
-        let info = MemberInfo::of(after);
-        if before.is_none_or(|before| !info.is_of(before)) {
-            self.members.insert(id.clone(), info);
+    fn add_member(
+        &mut self,
+        id: &MemberId,
+        before: Option<&Member>,
+        after: &Member,
+        resolved: &BTreeMap<TopicId, u32>,
+    ) {
+        if before.is_none_or(|before| !says_the_same(before, after)) {
+            self.members.insert(id.clone(), MemberInfo::of(after, resolved));
         }
         let holding = Holding::of(after);
         let before = before.map_or_else(Holding::default, Holding::of);
@@ -139,14 +156,24 @@ impl GroupChange {
         membership.epoch = self.epoch;
         membership.assignment_epoch = self.assignment_epoch;
         membership.next_join = self.next_join;
+        membership.empty_since = self.empty_since;
         if let Some(resolved) = &self.resolved {
             membership.resolved.clone_from(resolved);
         }
         for id in &self.removed {
             membership.members.remove(id);
         }
+        let all = self.members.values().any(|info| info.all_topics);
+        let all = if all {
+            membership.all_topics()
+        } else {
+            Arc::default()
+        };
         for (id, info) in &self.members {
             let mut member = info.member.clone();
+            if info.all_topics {
+                member.topics = Arc::clone(&all);
+            }
             if let Some(known) = membership.members.remove(id) {
                 member.assigned = known.assigned;
                 member.revoking = known.revoking;

@@ -21,10 +21,9 @@ impl Membership {
             let means = known
                 .entry(Arc::clone(&member.subscription))
                 .or_insert_with(|| Arc::new(topics.resolve(&member.subscription)));
-            if *means != member.topics {
-                member.topics = Arc::clone(means);
-                changed = true;
-            }
+            changed |= *means != member.topics;
+            // Also if it is the same: one set for all of them.
+            member.topics = Arc::clone(means);
         }
         let meant = known.values().flat_map(|means| means.iter());
         let resolved: BTreeMap<TopicId, u32> = meant
@@ -35,6 +34,28 @@ impl Membership {
             changed = true;
         }
         changed
+    }
+
+    /// Whether [`refresh`](Self::refresh) would change something, for what has changed of the topics. `known`: what subscriptions
+    /// mean of that.
+    pub(super) fn is_affected<'a>(
+        &'a self,
+        topics: &Topics,
+        known: &mut BTreeMap<&'a Subscription, BTreeSet<TopicId>>,
+    ) -> bool {
+        let mut grown = topics.changed().iter();
+        if grown.any(|id| {
+            let before = self.resolved.get(id);
+            before.is_some_and(|count| topics.partitions(*id) != Some(*count))
+        }) {
+            return true;
+        }
+        self.members.values().any(|member| {
+            let meant = known
+                .entry(&*member.subscription)
+                .or_insert_with(|| topics.changed_and_meant(&member.subscription));
+            meant.iter().any(|id| !member.topics.contains(id))
+        })
     }
 
     /// Whether members have to do with a topic; they may hold partitions of one that they do not subscribe to any more.

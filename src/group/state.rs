@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::assignor::Assignment;
 use super::config::GroupConfig;
-use crate::model::{Glob, GroupState, InstanceId, MemberId, PartitionId, PartitionKey, TopicId};
+use crate::model::{Glob, GroupState, InstanceId, MemberId, PartitionId, PartitionKey, Timestamp, TopicId};
 
 /// Partitions and the epoch since which they are held.
 pub type Held = BTreeMap<PartitionKey, u32>;
@@ -25,8 +25,11 @@ pub const MEMBERSHIP_STATE_BYTES: u64 = 256;
 /// What a member is counted as beside its subscription and what it holds, in bytes of state.
 pub const MEMBER_STATE_BYTES: u64 = 768;
 
-/// What a name or a pattern in a subscription is counted as, in bytes of state.
+/// What a name or a pattern in a subscription is counted as beside its text, in bytes of state.
 pub const SUBSCRIBED_STATE_BYTES: u64 = 128;
+
+/// What a topic is counted as that a member subscribes to where another one of its group subscribes to others, in bytes of state.
+pub const MEANT_STATE_BYTES: u64 = 32;
 
 /// What a partition that is to be held is counted as, in bytes of state: its target and its holder.
 pub const TARGET_STATE_BYTES: u64 = 128;
@@ -79,6 +82,8 @@ pub struct Membership {
     pub target: Assignment,
     /// Number of the next join.
     pub next_join: u64,
+    /// Since when there is no member; `None` while there is one.
+    pub empty_since: Option<Timestamp>,
 }
 
 impl Membership {
@@ -91,6 +96,15 @@ impl Membership {
         }
     }
 
+    /// Takes note of whether there is somebody.
+    pub(super) fn note_emptiness(&mut self, now: Timestamp) {
+        if self.members.is_empty() {
+            self.empty_since.get_or_insert(now);
+        } else {
+            self.empty_since = None;
+        }
+    }
+
     /// Who joined first of those who are there (LE1, LE2); a static member that comes back keeps its place (LE3).
     pub fn leader(&self) -> Option<&MemberId> {
         let first = self.members.iter().min_by_key(|(_, member)| member.join);
@@ -100,15 +114,27 @@ impl Membership {
     /// What it is counted as, in bytes of state.
     pub fn state_bytes(&self) -> u64 {
         let count = |len: usize| u64::try_from(len).unwrap_or(u64::MAX);
-        let subscribed = |member: &Member| {
+        let text = |text: &Arc<str>| SUBSCRIBED_STATE_BYTES + count(text.len());
+        let subscribed = |member: &Member| -> u64 {
             let subscription = &member.subscription;
-            count(subscription.topics.len() + subscription.patterns.len())
+            let texts = subscription.topics.iter().chain(&subscription.patterns);
+            // Where all of the group's topics are meant, the members share the set.
+            let meant = Some(member.topics.len()).filter(|len| *len < self.resolved.len());
+            texts.map(text).sum::<u64>() + count(meant.unwrap_or_default()) * MEANT_STATE_BYTES
         };
         let subscribed: u64 = self.members.values().map(subscribed).sum();
         MEMBERSHIP_STATE_BYTES
             + count(self.members.len()) * MEMBER_STATE_BYTES
-            + subscribed * SUBSCRIBED_STATE_BYTES
+            + subscribed
             + count(self.target.len()) * TARGET_STATE_BYTES
+    }
+
+    /// All topics that members subscribe to; the same set for all who mean all of them.
+    pub(super) fn all_topics(&self) -> Arc<BTreeSet<TopicId>> {
+        let all = |member: &&Member| member.topics.iter().eq(self.resolved.keys());
+        let shared = self.members.values().find(all);
+        let made = || Arc::new(self.resolved.keys().copied().collect());
+        shared.map_or_else(made, |member| Arc::clone(&member.topics))
     }
 
     /// The member that has this instance id now.
@@ -187,6 +213,8 @@ impl Membership {
 pub struct Topics {
     by_id: BTreeMap<TopicId, (Arc<str>, u32)>,
     by_name: BTreeMap<Arc<str>, TopicId>,
+    /// What came, or has another number of partitions, since this was forgotten last.
+    changed: BTreeSet<TopicId>,
 }
 
 impl Topics {
@@ -194,11 +222,13 @@ impl Topics {
     pub fn insert(&mut self, id: TopicId, name: &str, partitions: u32) {
         let name: Arc<str> = Arc::from(name);
         self.by_id.insert(id, (Arc::clone(&name), partitions));
+        self.changed.insert(id);
         self.by_name.insert(name, id);
     }
 
     /// A topic is gone.
     pub fn remove(&mut self, id: TopicId) {
+        self.changed.remove(&id);
         let Some((name, _)) = self.by_id.remove(&id) else {
             return;
         };
@@ -217,18 +247,40 @@ impl Topics {
         self.by_id.get(&id).map(|(_, partitions)| *partitions)
     }
 
+    /// Every group that what has changed concerns knows of it.
+    pub fn forget_changed(&mut self) {
+        self.changed.clear();
+    }
+
+    /// Those topics among what has changed that a subscription means.
+    pub(super) fn changed_and_meant(&self, subscription: &Subscription) -> BTreeSet<TopicId> {
+        let globs = globs(subscription);
+        let meant = |id: &&TopicId| {
+            self.name(**id).is_some_and(|name| {
+                subscription.topics.contains(name) || globs.iter().any(|glob| glob.matches(name))
+            })
+        };
+        self.changed.iter().filter(meant).copied().collect()
+    }
+
+    /// What came, or has another number of partitions.
+    pub(super) fn changed(&self) -> &BTreeSet<TopicId> {
+        &self.changed
+    }
+
     /// The topics that a subscription means now. A name without a topic means none yet.
     pub fn resolve(&self, subscription: &Subscription) -> BTreeSet<TopicId> {
         let named = subscription.topics.iter();
         let named = named.filter_map(|name| self.by_name.get(name).copied());
-        // A pattern that is too long was refused when it came, and matches nothing.
-        let globs: Vec<_> = subscription
-            .patterns
-            .iter()
-            .filter_map(|p| Glob::new(p).ok())
-            .collect();
+        let globs = globs(subscription);
         let fits = |name: &str| globs.iter().any(|glob| glob.matches(name));
         let matching = self.by_name.iter().filter(|(name, _)| fits(name));
         named.chain(matching.map(|(_, id)| *id)).collect()
     }
+}
+
+/// A pattern that is too long was refused when it came, and matches nothing.
+fn globs(subscription: &Subscription) -> Vec<Glob> {
+    let patterns = subscription.patterns.iter();
+    patterns.filter_map(|pattern| Glob::new(pattern).ok()).collect()
 }

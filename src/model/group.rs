@@ -70,7 +70,7 @@ impl GroupId {
 
 /// Control characters, line ends, and what is invisible or turns the direction of text around: two ids that look the same
 /// would be two groups, and a log line with one of them would not say what it seems to say.
-fn is_hidden(c: char) -> bool {
+pub(crate) fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(
             c,

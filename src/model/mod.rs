@@ -13,6 +13,8 @@ mod units;
 
 pub use error_code::{ErrorClass, ErrorCode};
 pub use glob::{GLOB_BYTES_MAX, Glob, GlobTooLong};
+#[cfg(feature = "server")]
+pub(crate) use group::is_hidden;
 pub use group::{GROUP_ID_BYTES_MAX, GroupId, GroupState, InvalidGroupId};
 pub use health::{MemoryHealth, RecoverySummary, StorageHealth, StorageState};
 pub use ids::{

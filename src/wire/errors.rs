@@ -2,6 +2,8 @@
 
 #[cfg(feature = "server")]
 use crate::api::{ApiError, ErrorDetails};
+#[cfg(feature = "server")]
+use crate::model::is_hidden;
 use crate::model::{ErrorClass, ErrorCode};
 use crate::pb::v1;
 
@@ -79,10 +81,36 @@ pub fn to_wire(error: ApiError) -> v1::Error {
         class: class_to_wire(error.code.class()).into(),
         definite: error.code.is_definite(),
         retry_after_ms: error.retry_after_ms,
-        message: error.message,
-        hint: error.hint,
+        message: presentable(error.message),
+        hint: presentable(error.hint),
         details,
     }
+}
+
+/// Longest text of an error, in bytes.
+#[cfg(feature = "server")]
+const TEXT_BYTES_MAX: usize = 2_048;
+
+/// Texts say what was sent, which may be anything: nothing that a terminal would obey, and no more than somebody reads.
+#[cfg(feature = "server")]
+fn presentable(text: String) -> String {
+    if text.len() <= TEXT_BYTES_MAX && !text.chars().any(is_hidden) {
+        return text;
+    }
+    let mut shown = String::new();
+    for c in text.chars() {
+        let escaped = if is_hidden(c) {
+            c.escape_default().to_string()
+        } else {
+            c.to_string()
+        };
+        if shown.len() + escaped.len() > TEXT_BYTES_MAX {
+            shown.push_str("...");
+            break;
+        }
+        shown.push_str(&escaped);
+    }
+    shown
 }
 
 #[cfg(feature = "server")]
@@ -134,6 +162,15 @@ mod tests {
             assert_eq!(remote.definite, code.is_definite());
             assert_eq!(remote.to_string(), format!("{}: what", code.name()));
         }
+    }
+
+    #[test]
+    fn what_was_sent_is_said_again_without_anything_that_a_terminal_obeys_and_not_endlessly() {
+        let said = |text: &str| to_wire(ApiError::new(ErrorCode::UnknownGroup, "m").hint(text)).hint;
+        assert_eq!(said("there is no gr\u{fc}n"), "there is no gr\u{fc}n");
+        assert_eq!(said("a\x1b[31m\n\u{202e}b"), "a\\u{1b}[31m\\n\\u{202e}b");
+        let long = to_wire(ApiError::new(ErrorCode::UnknownMemberId, "x".repeat(200_000))).message;
+        assert_eq!((long.len(), &long[2_047..]), (2_051, "x..."));
     }
 
     #[test]

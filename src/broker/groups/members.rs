@@ -19,7 +19,6 @@ use crate::storage::LogStore;
 
 impl<S: LogStore> Broker<S> {
     pub(in crate::broker) fn group_heartbeat(&self, heartbeat: GroupHeartbeat, from: &Peer) -> Outcome {
-        let owned = heartbeat.owned.as_ref();
         let command = group::Heartbeat {
             group: heartbeat.group.clone(),
             member: member_ref(&heartbeat.member),
@@ -27,7 +26,7 @@ impl<S: LogStore> Broker<S> {
             host: from.host.as_ref().to_owned(),
             subscription: heartbeat.subscription.as_ref().map(subscription),
             revision: heartbeat.revision,
-            owned: owned.map(|owned| self.keys(owned)),
+            owned: heartbeat.owned.as_ref().map(|owned| self.keys(owned)),
         };
         let mut state = self.groups.lock();
         match self.groups.beat(&mut state, command, from.connection) {
@@ -57,7 +56,12 @@ impl<S: LogStore> Broker<S> {
         let reply = match closed {
             Err(Undone::NotAdmitted(refused)) => return not_admitted(refused, Request::CloseConsumer(close)),
             Err(Undone::Refused(error)) => Err(*error),
-            Ok(group::Reply::Closed { at, left }) => Ok(Response::CloseConsumer(ClosedConsumer { at, left })),
+            Ok(group::Reply::Closed { at, left }) => {
+                if !left {
+                    self.groups.rests(&mut state, &close);
+                }
+                Ok(Response::CloseConsumer(ClosedConsumer { at, left }))
+            }
             Ok(_) => Err(other_kind()),
         };
         Outcome::AfterLsn {
@@ -154,9 +158,18 @@ impl<S: LogStore> Groups<S> {
     fn beat(
         &self,
         state: &mut State<S::Log>,
-        heartbeat: group::Heartbeat,
+        mut heartbeat: group::Heartbeat,
         connection: ConnectionId,
     ) -> Result<(GroupId, MemberId), Undone> {
+        if let Some(owned) = &mut heartbeat.owned {
+            // What went with its topic a moment ago is nothing that somebody else could hold.
+            let topics = state.driver.machine.topics();
+            owned.retain(|key| {
+                topics
+                    .partitions(key.topic)
+                    .is_some_and(|count| key.partition.0 < count)
+            });
+        }
         let (now, asked) = (self.clock.mono(), heartbeat.member.clone());
         let effects = state
             .driver
@@ -170,10 +183,9 @@ impl<S: LogStore> Groups<S> {
             _ => return Err(other_kind().into()),
         };
         let before = taken_over(state, &group, &asked);
-        if let Some((instance, holder)) = &before {
-            let allowed = state.sessions.take_over(now, &group, instance, holder);
-            allowed.map_err(held_down)?;
-        }
+        let before =
+            before.map(|(instance, holder)| state.sessions.take_over(now, &group, &instance, &holder));
+        let before = before.transpose().map_err(held_down)?;
         self.write(state, effects.records)?;
         let membership = state.driver.machine.membership(group.as_str());
         let Some((membership, known)) = membership.and_then(|m| Some((m, m.members.get(&member)?))) else {
@@ -181,15 +193,24 @@ impl<S: LogStore> Groups<S> {
         };
         let terms = terms(membership, known);
         match before {
-            Some((_, old)) => state
+            Some(taken) => state
                 .sessions
-                .replaced(now, &group, [&old, &member], connection, terms),
+                .replaced(now, &group, (taken, &member), connection, terms),
             None => state.sessions.beat(now, &group, &member, connection, terms),
         }
         // Known only now, so its hand-off could not be timed before.
         state.time_member(now, &group, &member);
         self.poke(state);
         Ok((group, member))
+    }
+
+    /// A static member has left, and its place is kept.
+    fn rests(&self, state: &mut State<S::Log>, close: &CloseConsumer) {
+        let (group, member) = (close.group.parse(), close.member.member_id.parse());
+        if let (Ok(group), Ok(member)) = (group, member) {
+            state.sessions.rests(self.clock.mono(), &group, &member);
+            self.poke(state);
+        }
     }
 
     /// Answers, or waits if there is nothing new to tell.
@@ -277,13 +298,15 @@ fn evicted<L>(state: &State<L>, evict: &EvictMember) -> Result<(GroupId, MemberI
     }
 }
 
+/// There is no such group, be it that there can be none.
 pub(super) fn unknown_group(group: &str) -> ApiError {
-    super::group_errors::group(
-        group::GroupError::UnknownGroup {
+    let error = match group.parse::<GroupId>() {
+        Err(bad) => group::GroupError::Id(bad),
+        Ok(_) => group::GroupError::UnknownGroup {
             group: group.to_owned(),
         },
-        &[],
-    )
+    };
+    super::group_errors::group(error, &[])
 }
 
 pub(in crate::broker) fn member_ref(member: &GroupMember) -> MemberRef {

@@ -10,8 +10,8 @@ use crate::api::{
 };
 use crate::broker::errors;
 use crate::group::{self, Held, Member};
-use crate::model::{GroupId, MemberId, PartitionId, PartitionKey, TopicId, TopicName};
-use crate::storage::LogStore;
+use crate::model::{GroupId, Lsn, MemberId, PartitionId, PartitionKey, TopicId, TopicName};
+use crate::storage::{LogStore, PartitionLog};
 
 impl<S: LogStore> Groups<S> {
     /// Everything that a heartbeat is answered with.
@@ -52,11 +52,13 @@ impl<S: LogStore> Groups<S> {
         let mut topics: BTreeMap<TopicId, Vec<AssignedPartition>> = BTreeMap::new();
         for key in member.assigned.keys() {
             let committed = state.driver.machine.offset(group.as_str(), *key);
-            let seen = state.seen.get(&(group.clone(), *key));
+            let seen = state.seen.get(&(group.clone(), *key)).copied();
+            let end = || Some(self.registry.partition(*key)?.log.bounds(Lsn(u64::MAX)).log_end);
+            let seen = seen.or_else(|| if state.seen_overflowed { end() } else { None });
             topics.entry(key.topic).or_default().push(AssignedPartition {
                 partition: key.partition,
                 committed: committed.map(|committed| committed.offset),
-                maybe_seen_upto: seen.copied(),
+                maybe_seen_upto: seen,
             });
         }
         let topics = topics.into_iter().filter_map(|(topic_id, partitions)| {
@@ -69,7 +71,7 @@ impl<S: LogStore> Groups<S> {
         topics.collect()
     }
 
-    fn topic_name(&self, id: TopicId) -> Option<TopicName> {
+    pub(super) fn topic_name(&self, id: TopicId) -> Option<TopicName> {
         let handle = self.registry.with_id(id)?;
         Some(handle.topic.name.clone())
     }
@@ -125,6 +127,11 @@ impl<S: LogStore> Groups<S> {
 
 /// What a member has to do.
 pub(super) fn role(known: &group::Membership, id: &MemberId) -> MemberRole {
+    // Most are not idle, and who is costs a look at all of them.
+    let holds = |member: &Member| !member.assigned.is_empty() || !member.revoking.is_empty();
+    if known.members.get(id).is_some_and(holds) {
+        return MemberRole::Active;
+    }
     let idle = known.idle();
     let Some(place) = idle.iter().position(|other| *other == id) else {
         return MemberRole::Active;

@@ -1,5 +1,7 @@
 //! Members of groups through the broker: what they are told and when, what they may read and commit, when they are gone.
 
+mod hard;
+
 use super::restart::restart;
 use super::*;
 use crate::api::{

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Latency, create_if_missing};
+use super::{Latency, create_if_missing, joined};
 use crate::cli::Context;
 use crate::cli::failure::{Exit, Failure, Outcome, Stopped};
 use crate::cli::output::line;
@@ -217,15 +217,6 @@ impl Member {
     async fn leave(mut self) -> Result<(), Failure> {
         self.leave.cancel();
         joined(&mut self.task).await?
-    }
-}
-
-/// What the only task of a set came to.
-async fn joined<T: 'static>(task: &mut JoinSet<T>) -> Result<T, Failure> {
-    match task.join_next().await {
-        Some(Ok(ended)) => Ok(ended),
-        Some(Err(error)) => Err(Failure::unexpected(format!("a task ended: {error}"))),
-        None => Err(Failure::unexpected("a task was waited for twice".to_owned())),
     }
 }
 

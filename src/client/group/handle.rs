@@ -116,6 +116,7 @@ impl GroupHandle {
     pub fn seek(&self, partition: &TopicPartition, offset: Offset) -> Result<(), Error> {
         let done = self.shared.places().seek(partition, offset);
         self.shared.settled.notify_one();
+        self.shared.sought.notify_one();
         assigned(done, partition)
     }
 

@@ -31,22 +31,23 @@ type Taken = (AssignedPartition, Claim);
 #[derive(Debug)]
 pub(super) enum Job {
     Take(Vec<Taken>),
-    /// To be handed over by this time.
-    Finish(Vec<TopicPartition>, Duration),
+    /// To be handed over by this time, unless the claims have ended.
+    Finish(Vec<(TopicPartition, Claim)>, Duration),
     Lost(Vec<TopicPartition>),
     /// The consumer leaves: hooks for everything that it holds, then this is told.
     Leave(oneshot::Sender<()>),
 }
 
 impl Job {
-    pub(super) fn finish(shared: &Shared, partitions: Vec<TopicPartition>) -> Self {
-        Self::Finish(partitions, shared.data.clock.mono() + handoff(shared))
+    pub(super) fn finish(shared: &Shared, claimed: Vec<(TopicPartition, Claim)>) -> Self {
+        Self::Finish(claimed, shared.data.clock.mono() + handoff(shared))
     }
 
     pub(super) fn is_nothing(&self) -> bool {
         match self {
             Self::Take(taken) => taken.is_empty(),
-            Self::Finish(partitions, _) | Self::Lost(partitions) => partitions.is_empty(),
+            Self::Finish(claimed, _) => claimed.is_empty(),
+            Self::Lost(partitions) => partitions.is_empty(),
             Self::Leave(_) => false,
         }
     }
@@ -64,8 +65,12 @@ pub(super) struct Handover {
     shared: Arc<Shared>,
     /// Whose place could not be found yet.
     later: Vec<Taken>,
+    /// Who has no place unless the program says one.
+    lost_places: Vec<Taken>,
     /// Topics of which something was read before.
     begun: BTreeSet<TopicId>,
+    /// What the program was told that it has: it hears of the end of that, once, and of no other.
+    told: BTreeSet<TopicPartition>,
 }
 
 impl Handover {
@@ -73,7 +78,9 @@ impl Handover {
         Self {
             shared,
             later: Vec::new(),
+            lost_places: Vec::new(),
             begun: BTreeSet::new(),
+            told: BTreeSet::new(),
         }
     }
 
@@ -98,6 +105,10 @@ impl Handover {
                     let again = std::mem::take(&mut self.later);
                     self.take(again, false).await;
                 }
+                () = self.shared.sought.notified(), if !self.lost_places.is_empty() => {
+                    let again = self.sought();
+                    self.take(again, false).await;
+                }
                 () = tokio::time::sleep(until_commit.unwrap_or_default()), if until_commit.is_some() => {
                     self.auto_commit(None).await;
                     commit_at = every.map(|every| clock.mono() + every);
@@ -109,16 +120,19 @@ impl Handover {
     async fn work(&mut self, job: Job) {
         match job {
             Job::Take(taken) => self.take(taken, true).await,
-            Job::Finish(partitions, deadline) => self.finish(partitions, deadline).await,
-            Job::Lost(partitions) => {
-                let hook = &self.shared.options.hooks.lost;
-                hooks::call(hook, partitions, self.handle()).await;
+            Job::Finish(claimed, deadline) => self.finish(&claimed, deadline).await,
+            Job::Lost(mut partitions) => {
+                partitions.retain(|at| self.told.remove(at));
+                if !partitions.is_empty() {
+                    let hook = &self.shared.options.hooks.lost;
+                    hooks::call(hook, partitions, self.handle()).await;
+                }
             }
             Job::Leave(done) => self.leave(done).await,
         }
     }
 
-    async fn leave(&self, done: oneshot::Sender<()>) {
+    async fn leave(&mut self, done: oneshot::Sender<()>) {
         let deadline = self.shared.data.clock.mono() + handoff(&self.shared);
         let held = self.shared.places().all();
         self.call_revoked(held, deadline).await;
@@ -146,8 +160,12 @@ impl Handover {
             .into_iter()
             .filter(|taken| self.is_assigned(taken))
             .collect();
-        if is_news && self.shared.options.hooks.assigned.is_some() {
-            let partitions = still.iter().map(|(taken, _)| taken.partition.clone()).collect();
+        if still.is_empty() {
+            return;
+        }
+        if is_news {
+            let partitions: Vec<_> = still.iter().map(|(taken, _)| taken.partition.clone()).collect();
+            self.told.extend(partitions.iter().cloned());
             let hook = &self.shared.options.hooks.assigned;
             let called = hooks::call(hook, partitions, self.handle());
             let limit = handoff(&self.shared);
@@ -184,6 +202,21 @@ impl Handover {
                 }
             }
         }
+    }
+
+    /// Those without a place for which the program has said one; the others wait on, if they are still held.
+    fn sought(&mut self) -> Vec<Taken> {
+        let all = std::mem::take(&mut self.lost_places);
+        let mut places = self.shared.places();
+        let mut sought = Vec::new();
+        for (taken, claim) in all {
+            match places.claimed(&taken.partition, claim).map(|place| place.wanted) {
+                Some(Some(_)) => sought.push((taken, claim)),
+                Some(None) => self.lost_places.push((taken, claim)),
+                None => {}
+            }
+        }
+        sought
     }
 
     fn is_assigned(&self, (taken, claim): &Taken) -> bool {
@@ -223,6 +256,7 @@ impl Handover {
                 self.later.push((taken, claim));
             }
             Err(error) => {
+                self.lost_places.push((taken, claim));
                 let mut places = self.shared.places();
                 places.errors.push_back(error);
                 places.wake();
@@ -264,8 +298,10 @@ impl Handover {
 
     /// Hands partitions over: what was handed out is finished, the program may commit, what was processed is committed, and
     /// then the broker is told. What is not finished in time comes again elsewhere.
-    async fn finish(&mut self, partitions: Vec<TopicPartition>, deadline: Duration) {
-        self.wait_until_processed(&partitions, deadline).await;
+    async fn finish(&mut self, claimed: &[(TopicPartition, Claim)], deadline: Duration) {
+        self.wait_until_processed(claimed, deadline).await;
+        // What was lost meanwhile, and perhaps given anew, is not the one that was to be handed over.
+        let partitions = self.shared.places().held_as(claimed);
         self.call_revoked(partitions.clone(), deadline).await;
         if self.shared.options.auto_commit != AutoCommit::Off {
             let left = self.left(deadline).max(HANDOFF_MIN);
@@ -276,11 +312,7 @@ impl Handover {
         }
         {
             let mut places = self.shared.places();
-            // What was lost meanwhile is not the member's to release.
-            let held: Vec<_> = partitions
-                .into_iter()
-                .filter(|at| places.get(at).is_some())
-                .collect();
+            let held = places.held_as(claimed);
             places.lose(&held);
             places.released.extend(held);
         }
@@ -291,11 +323,11 @@ impl Handover {
         deadline.saturating_sub(self.shared.data.clock.mono())
     }
 
-    async fn wait_until_processed(&self, partitions: &[TopicPartition], deadline: Duration) {
+    async fn wait_until_processed(&self, claimed: &[(TopicPartition, Claim)], deadline: Duration) {
         let processed = async {
             loop {
                 let settled = self.shared.settled.notified();
-                if !self.shared.places().is_in_hand(partitions) {
+                if !self.shared.places().is_in_hand(claimed) {
                     return;
                 }
                 settled.await;
@@ -309,7 +341,8 @@ impl Handover {
         }
     }
 
-    async fn call_revoked(&self, partitions: Vec<TopicPartition>, deadline: Duration) {
+    async fn call_revoked(&mut self, mut partitions: Vec<TopicPartition>, deadline: Duration) {
+        partitions.retain(|at| self.told.remove(at));
         if partitions.is_empty() {
             return;
         }

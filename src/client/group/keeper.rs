@@ -97,11 +97,15 @@ impl Keeper {
 
     /// Reading stops, and partitions that are lost are forgotten, before anybody hears of the new epoch.
     async fn obey(&mut self, orders: Orders) {
-        let claims = self.shared.places().obey(&orders);
+        let (claims, released) = {
+            let mut places = self.shared.places();
+            let claims = places.obey(&orders);
+            (claims, places.claims(&orders.release))
+        };
         self.shared.member.send_replace(self.member.identity());
         let taken: Vec<_> = orders.take.into_iter().zip(claims).collect();
         self.order(Job::Lost(orders.lose)).await;
-        self.order(Job::finish(&self.shared, orders.release)).await;
+        self.order(Job::finish(&self.shared, released)).await;
         self.order(Job::Take(taken)).await;
     }
 

@@ -188,10 +188,26 @@ impl Places {
         true
     }
 
-    /// Whether something of these partitions was handed out and is not processed yet.
-    pub(super) fn is_in_hand(&self, partitions: &[TopicPartition]) -> bool {
-        let in_hand = self.in_hand.as_ref();
-        in_hand.is_some_and(|done| partitions.contains(&done.partition))
+    /// These partitions with the claims to them, if they are held.
+    pub(super) fn claims(&self, partitions: &[TopicPartition]) -> Vec<(TopicPartition, Claim)> {
+        let held = partitions.iter();
+        let held = held.filter_map(|at| Some((at.clone(), self.get(at)?.claim)));
+        held.collect()
+    }
+
+    /// Those of these partitions that are still held as they were.
+    pub(super) fn held_as(&self, claimed: &[(TopicPartition, Claim)]) -> Vec<TopicPartition> {
+        let same =
+            |(at, claim): &&(TopicPartition, Claim)| self.get(at).is_some_and(|place| place.claim == *claim);
+        claimed.iter().filter(same).map(|(at, _)| at.clone()).collect()
+    }
+
+    /// Whether something of these partitions, as they were held, was handed out and is not processed yet.
+    pub(super) fn is_in_hand(&self, claimed: &[(TopicPartition, Claim)]) -> bool {
+        self.in_hand.as_ref().is_some_and(|done| {
+            let mut claimed = claimed.iter();
+            claimed.any(|(at, claim)| *at == done.partition && *claim == done.claim)
+        })
     }
 
     /// What was processed and is not committed, of these partitions or of all.

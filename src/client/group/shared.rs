@@ -42,6 +42,8 @@ pub(super) struct Shared {
     pub(super) heartbeat: Arc<Notify>,
     /// What was in hand is processed.
     pub(super) settled: Notify,
+    /// The program has said where to go on.
+    pub(super) sought: Notify,
     /// Commits are made one after another.
     committing: tokio::sync::Mutex<()>,
 }
@@ -57,6 +59,7 @@ impl Shared {
             member: watch::Sender::new(member),
             heartbeat: Arc::default(),
             settled: Notify::new(),
+            sought: Notify::new(),
             committing: tokio::sync::Mutex::default(),
         }
     }

@@ -23,7 +23,7 @@ pub(super) struct Group {
 
 #[derive(Default)]
 pub(super) struct Told {
-    membership: pb::GroupHeartbeatResponse,
+    pub(super) membership: pb::GroupHeartbeatResponse,
     /// Refusals of the next heartbeats, commits and closings.
     pub(super) refuse_beats: VecDeque<ErrorCode>,
     pub(super) refuse_commits: VecDeque<ErrorCode>,

@@ -351,3 +351,151 @@ async fn without_anything_to_read_it_is_not_built_and_refusals_are_told() {
     let full = client.group_consumer("billing").topics(["orders"]).build().await;
     assert_eq!(full.unwrap_err().code(), Some(ErrorCode::GroupFull));
 }
+
+/// A consumer whose hook for what is handed over waits until it may go on.
+async fn hesitant(broker: &FakeBroker) -> (GroupConsumer, Log, Arc<tokio::sync::Notify>) {
+    let (log, go) = (Log::default(), Arc::new(tokio::sync::Notify::new()));
+    let note = |what: &'static str| {
+        let log = log.clone();
+        move |partitions: Vec<TopicPartition>, _: GroupHandle| {
+            log.lock().unwrap().push((what, indexes(&partitions)));
+            std::future::ready(())
+        }
+    };
+    let (revoked, goes) = (log.clone(), Arc::clone(&go));
+    let consumer = broker.client().await.group_consumer("billing");
+    let consumer = consumer.topics(["orders"]).reset(Reset::Earliest);
+    let consumer = consumer.on_assigned(note("assigned")).on_lost(note("lost"));
+    let consumer = consumer.on_revoked(move |partitions, _| {
+        revoked.lock().unwrap().push(("revoked", indexes(&partitions)));
+        let goes = Arc::clone(&goes);
+        async move { goes.notified().await }
+    });
+    (consumer.build().await.unwrap(), log, go)
+}
+
+/// Waits until the member has heard what the group tells now.
+async fn hears(broker: &FakeBroker, what: &str) {
+    let revision = broker.group().told().membership.revision;
+    until(broker, what, |told| {
+        told.beats.last().unwrap().revision == revision
+    })
+    .await;
+}
+
+async fn heard(log: &Log, what: (&'static str, &[u32])) {
+    let is_there = || {
+        log.lock()
+            .unwrap()
+            .iter()
+            .any(|(name, of)| (*name, of.as_slice()) == what)
+    };
+    let heard = async {
+        while !is_there() {
+            tokio::time::sleep(ms(2)).await;
+        }
+    };
+    let came = tokio::time::timeout(Duration::from_secs(20), heard).await;
+    came.unwrap_or_else(|_| panic!("never {what:?}: {log:?}"));
+}
+
+#[tokio::test]
+async fn what_was_lost_while_it_was_handed_over_and_is_given_anew_is_read() {
+    let broker = broker(1, 3).await;
+    broker.group().give(1, &[0], &[], None);
+    let (mut consumer, log, go) = hesitant(&broker).await;
+    assert_eq!(next(&mut consumer).await.offset, offset(0));
+    assert_eq!(next(&mut consumer).await.offset, offset(1));
+    broker.group().give(1, &[], &[0], None);
+    hears(&broker, "the revocation").await;
+    // So that nothing of it is in hand.
+    assert!(tokio::time::timeout(ms(200), consumer.next()).await.is_err());
+    heard(&log, ("revoked", &[0])).await;
+    broker.group().give(3, &[0], &[], None);
+    broker.group().refuse(ErrorCode::UnknownMemberId);
+    until(&broker, "a new member", |told| {
+        let id = &told.beats[0].member_id;
+        told.beats
+            .iter()
+            .any(|beat| beat.member_id != *id && beat.member_epoch == 3)
+    })
+    .await;
+    go.notify_one();
+    assert_eq!(
+        next(&mut consumer).await.offset,
+        offset(0),
+        "nothing was committed"
+    );
+    go.notify_one();
+    let log = log.lock().unwrap().clone();
+    assert_eq!(
+        log,
+        [("assigned", vec![0]), ("revoked", vec![0]), ("assigned", vec![0])]
+    );
+}
+
+#[tokio::test]
+async fn a_program_hears_of_the_end_of_what_it_was_told_that_it_has_and_of_no_other() {
+    let broker = broker(3, 1).await;
+    broker.group().give(1, &[0], &[], None);
+    let (consumer, log, go) = hesitant(&broker).await;
+    heard(&log, ("assigned", &[0])).await;
+    broker.group().give(1, &[], &[0], None);
+    heard(&log, ("revoked", &[0])).await;
+    // While the hook is at it, two come and go again: one in peace, one is lost.
+    broker.group().give(2, &[1, 2], &[], None);
+    hears(&broker, "epoch 2").await;
+    broker.group().give(2, &[2], &[1], None);
+    hears(&broker, "the revocation").await;
+    broker.group().give(4, &[], &[], None);
+    hears(&broker, "the loss").await;
+    go.notify_one();
+    broker.group().give(5, &[0], &[], None);
+    hears(&broker, "epoch 5").await;
+    let all = async {
+        while log.lock().unwrap().len() < 3 {
+            tokio::time::sleep(ms(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), all).await.unwrap();
+    go.notify_one();
+    consumer.close().await.unwrap();
+    let log = log.lock().unwrap().clone();
+    assert_eq!(
+        log,
+        [
+            ("assigned", vec![0]),
+            ("revoked", vec![0]),
+            ("assigned", vec![0]),
+            ("revoked", vec![0])
+        ]
+    );
+}
+
+#[tokio::test]
+async fn where_the_group_has_no_place_a_seek_says_one() {
+    let broker = broker(2, 3).await;
+    broker.group().told().committed.insert(1, 2);
+    broker.group().give(1, &[0, 1], &[], None);
+    let consumer = broker.client().await.group_consumer("billing");
+    let mut consumer = consumer.topics(["orders"]).build().await.unwrap();
+    let mut told = None;
+    let mut read = Vec::new();
+    while told.is_none() || read.is_empty() {
+        let next = tokio::time::timeout(Duration::from_secs(20), consumer.next()).await;
+        match next.unwrap().unwrap() {
+            Ok(record) => read.push((record.partition.0, record.offset)),
+            Err(error) => told = Some(error),
+        }
+    }
+    assert!(
+        matches!(&told, Some(Error::NoPlace(place)) if place.partition.0 == 0),
+        "{told:?}"
+    );
+    assert_eq!(read, [(1, offset(2))]);
+    consumer.seek(&at(0), offset(1)).unwrap();
+    for expected in [1, 2] {
+        let record = next(&mut consumer).await;
+        assert_eq!((record.partition.0, record.offset), (0, offset(expected)));
+    }
+}

@@ -7,7 +7,7 @@ use super::{DecodeError, decode_id, encode_id};
 use crate::group::change::{GroupChange, Holding, MemberInfo};
 use crate::group::config::GroupConfig;
 use crate::group::state::{Held, Member, Subscription};
-use crate::model::{GroupId, MemberId, PartitionId, PartitionKey, TopicId};
+use crate::model::{GroupId, MemberId, PartitionId, PartitionKey, Timestamp, TopicId};
 use crate::pb::internal as pb;
 
 pub(super) fn encode(group: &GroupId, change: &GroupChange) -> pb::GroupChanged {
@@ -16,13 +16,14 @@ pub(super) fn encode(group: &GroupId, change: &GroupChange) -> pb::GroupChanged 
         epoch: change.epoch,
         assignment_epoch: change.assignment_epoch,
         next_join: change.next_join,
+        empty_since_ms: change.empty_since.map(|since| since.0),
         config: change.config.as_ref().map(encode_config),
         resolved: change.resolved.as_ref().map(encode_resolved),
         removed: change.removed.iter().map(ToString::to_string).collect(),
         members: change
             .members
             .iter()
-            .map(|(id, info)| encode_info(id, &info.member))
+            .map(|(id, info)| encode_info(id, info))
             .collect(),
         holdings: change
             .holdings
@@ -38,6 +39,7 @@ pub(super) fn decode(stored: pb::GroupChanged) -> Result<GroupChange, DecodeErro
         epoch: stored.epoch,
         assignment_epoch: stored.assignment_epoch,
         next_join: stored.next_join,
+        empty_since: stored.empty_since_ms.map(Timestamp),
         config: stored.config.map(|config| decode_config(&config)).transpose()?,
         resolved: stored
             .resolved
@@ -49,8 +51,8 @@ pub(super) fn decode(stored: pb::GroupChanged) -> Result<GroupChange, DecodeErro
         change.removed.push(id.parse()?);
     }
     for info in stored.members {
-        let (id, member) = decode_info(info)?;
-        change.members.insert(id, MemberInfo { member });
+        let (id, info) = decode_info(info)?;
+        change.members.insert(id, info);
     }
     for holding in stored.holdings {
         let decoded = Holding {
@@ -81,6 +83,8 @@ fn encode_config(config: &GroupConfig) -> pb::GroupConfig {
         heartbeat_ms: config.heartbeat_ms,
         handoff_timeout_ms: config.handoff_timeout_ms,
         proposal_timeout_ms: config.proposal_timeout_ms,
+        progress_timeout_ms: config.progress_timeout_ms,
+        offsets_retention_ms: config.offsets_retention_ms,
     }
 }
 
@@ -92,6 +96,8 @@ fn decode_config(stored: &pb::GroupConfig) -> Result<GroupConfig, DecodeError> {
         heartbeat_ms: stored.heartbeat_ms,
         handoff_timeout_ms: stored.handoff_timeout_ms,
         proposal_timeout_ms: stored.proposal_timeout_ms,
+        progress_timeout_ms: stored.progress_timeout_ms,
+        offsets_retention_ms: stored.offsets_retention_ms,
     })
 }
 
@@ -112,7 +118,7 @@ fn decode_resolved(stored: &pb::Resolved) -> Result<BTreeMap<TopicId, u32>, Deco
         .collect()
 }
 
-fn encode_info(id: &MemberId, member: &Member) -> pb::MemberInfo {
+fn encode_info(id: &MemberId, MemberInfo { member, all_topics }: &MemberInfo) -> pb::MemberInfo {
     let texts = |set: &BTreeSet<Arc<str>>| set.iter().map(|text| text.as_ref().to_owned()).collect();
     pb::MemberInfo {
         member_id: id.to_string(),
@@ -127,10 +133,11 @@ fn encode_info(id: &MemberId, member: &Member) -> pb::MemberInfo {
         topics: texts(&member.subscription.topics),
         patterns: texts(&member.subscription.patterns),
         topic_ids: member.topics.iter().map(|topic| encode_id(*topic)).collect(),
+        all_topics: *all_topics,
     }
 }
 
-fn decode_info(stored: pb::MemberInfo) -> Result<(MemberId, Member), DecodeError> {
+fn decode_info(stored: pb::MemberInfo) -> Result<(MemberId, MemberInfo), DecodeError> {
     let instance = match stored.instance_id.as_str() {
         "" => None,
         id => Some(id.parse()?),
@@ -152,7 +159,8 @@ fn decode_info(stored: pb::MemberInfo) -> Result<(MemberId, Member), DecodeError
         revoking: Held::new(),
         held_epoch: 0,
     };
-    Ok((stored.member_id.parse()?, member))
+    let all_topics = stored.all_topics;
+    Ok((stored.member_id.parse()?, MemberInfo { member, all_topics }))
 }
 
 fn encode_holding(id: &MemberId, holding: &Holding) -> pb::Holding {
@@ -224,4 +232,22 @@ fn key(topic: TopicId, index: u32) -> PartitionKey {
         topic,
         partition: PartitionId(index),
     }
+}
+
+/// Partitions by topic.
+pub(super) fn encode_keys(keys: &[PartitionKey]) -> Vec<pb::HeldTopic> {
+    let mut topics: Vec<(TopicId, pb::HeldTopic)> = Vec::new();
+    for key in keys {
+        topic_of(&mut topics, key.topic).partitions.push(key.partition.0);
+    }
+    topics.into_iter().map(|(_, topic)| topic).collect()
+}
+
+pub(super) fn decode_keys(stored: &[pb::HeldTopic]) -> Result<Vec<PartitionKey>, DecodeError> {
+    let mut keys = Vec::new();
+    for topic in stored {
+        let id = decode_id(&topic.topic_id)?;
+        keys.extend(topic.partitions.iter().map(|index| key(id, *index)));
+    }
+    Ok(keys)
 }

@@ -1,13 +1,14 @@
 //! Members by scripts: each rule of the coordinator is a test that says it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::{key, run};
 use crate::group::*;
-use crate::machine::Stored;
-use crate::model::{GroupState, LeaderEpoch, MemberId, Offset, PartitionKey, Timestamp, TopicId};
+use crate::machine::{StateMachine, Stored};
+use crate::model::{GroupId, GroupState, LeaderEpoch, MemberId, Offset, PartitionKey, Timestamp, TopicId};
 
 /// A machine with topics, the members as clients of it, and a group.
 #[derive(Clone)]
@@ -662,9 +663,10 @@ fn a_deleted_topic_is_another_epoch_and_gives_out_what_waited_for_its_release() 
 fn members_and_what_they_subscribe_to_are_counted_and_limited_in_bytes() {
     let mut rig = Rig::new(2);
     rig.join("one");
-    let one = MEMBERSHIP_STATE_BYTES + MEMBER_STATE_BYTES + SUBSCRIBED_STATE_BYTES + 2 * TARGET_STATE_BYTES;
+    let subscribed_to_a = SUBSCRIBED_STATE_BYTES + 1;
+    let one = MEMBERSHIP_STATE_BYTES + MEMBER_STATE_BYTES + subscribed_to_a + 2 * TARGET_STATE_BYTES;
     assert_eq!(rig.machine.state_bytes(), one);
-    let two = one + MEMBER_STATE_BYTES + SUBSCRIBED_STATE_BYTES;
+    let two = one + MEMBER_STATE_BYTES + subscribed_to_a;
     let full = |max| Limits {
         state_bytes_max: max,
         ..Limits::default()
@@ -967,4 +969,84 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn members_who_subscribe_alike_share_what_it_means_in_memory_and_on_disk() {
+    let mut rig = Rig::new(1);
+    for n in 10..210 {
+        rig.machine.topics_mut().insert(topic(n), &format!("t{n}"), 1);
+    }
+    let join = |name: &str, patterns: &[&str]| {
+        Command::Heartbeat(Heartbeat {
+            subscription: Some(Subscription {
+                patterns: patterns.iter().map(|text| Arc::from(*text)).collect(),
+                ..Subscription::default()
+            }),
+            ..beat(name, 0)
+        })
+    };
+    for name in ["one", "two", "three"] {
+        rig.run(join(name, &["t*"]));
+    }
+    let sets = |machine: &Machine| -> Vec<_> {
+        let members = machine.membership("g").unwrap().members.values();
+        members.map(|member| Arc::as_ptr(&member.topics)).collect()
+    };
+    let restored = Machine::restore(Limits::default(), rig.machine.snapshot()).unwrap();
+    for machine in [&rig.machine, &restored] {
+        let sets = sets(machine);
+        assert_eq!((sets.len(), sets[0]), (3, sets[1]));
+        assert_eq!(sets[0], sets[2]);
+    }
+    assert_eq!(restored.membership("g"), rig.machine.membership("g"));
+    // A topic more is told once, not by every member.
+    rig.machine.topics_mut().insert(topic(210), "t210", 1);
+    let refresh = |machine: &Machine| {
+        let group: GroupId = "g".parse().unwrap();
+        machine.handle(Timestamp(5), Command::Refresh { group }).records
+    };
+    let records = refresh(&rig.machine);
+    assert_eq!(records.len(), 1);
+    let bytes = Machine::encode(&records[0]).len();
+    assert!(bytes < 201 * 40, "{bytes} bytes");
+    // Who subscribes to others is counted with what that means.
+    rig.run(Command::Refresh {
+        group: "g".parse().unwrap(),
+    });
+    let bytes = rig.machine.state_bytes();
+    rig.run(join("four", &["t2*"]));
+    // t20 to t29, t200 to t209, t210.
+    let more = MEMBER_STATE_BYTES + SUBSCRIBED_STATE_BYTES + 3 + 21 * MEANT_STATE_BYTES;
+    assert_eq!(rig.machine.state_bytes(), bytes + more);
+}
+
+#[test]
+fn patterns_are_limited_in_a_group_and_those_who_subscribe_alike_count_once() {
+    let mut rig = Rig::new(1);
+    let globs = |from: usize, count: usize| Subscription {
+        patterns: (from..from + count)
+            .map(|n| Arc::from(format!("p{n}*")))
+            .collect(),
+        ..Subscription::default()
+    };
+    let says = |name: &str, epoch: u32, subscription: Subscription| {
+        Command::Heartbeat(Heartbeat {
+            subscription: Some(subscription),
+            ..beat(name, epoch)
+        })
+    };
+    for n in 0..10 {
+        rig.run(says(&format!("m{n}"), 0, globs(n * 100, 100)));
+    }
+    let full = GroupError::TooManyPatterns {
+        would_be: PATTERNS_PER_GROUP_MAX + 1,
+        max: PATTERNS_PER_GROUP_MAX,
+    };
+    assert_eq!(rig.refused(says("more", 0, globs(5_000, 1))), full);
+    rig.run(says("alike", 0, globs(0, 100)));
+    rig.run(says("plain", 0, subscribed(&["a"])));
+    // In place of its own there is room.
+    rig.run(says("m3", 1, globs(5_000, 100)));
+    assert_eq!(rig.refused(says("plain", 1, globs(6_000, 1))), full);
 }

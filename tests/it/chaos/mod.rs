@@ -108,13 +108,25 @@ struct Stage {
     broker: Broker,
     processes: Processes,
     /// Where everybody writes.
-    dir: tempfile::TempDir,
+    dir: Dir,
     book: Arc<Notebook>,
     producers: JoinSet<()>,
     stop_producing: CancellationToken,
     watching: JoinSet<()>,
     stop_watching: CancellationToken,
     produced: Arc<std::sync::atomic::AtomicUsize>,
+}
+
+/// Kept if the test fails, to be looked at.
+struct Dir(tempfile::TempDir);
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("what the processes wrote down is in {}", self.0.path().display());
+            self.0.disable_cleanup(true);
+        }
+    }
 }
 
 impl Stage {
@@ -128,10 +140,10 @@ impl Stage {
         client.create_topic(TOPIC, options).await.unwrap();
         let settings = SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned()));
         client.create_group(GROUP, settings.to_vec()).await.unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let book = Arc::new(Notebook::create(&dir.path().join("own.ndjson"), OWN));
+        let dir = Dir(tempfile::tempdir().unwrap());
+        let book = Arc::new(Notebook::create(&dir.0.path().join("own.ndjson"), OWN));
         let mut stage = Self {
-            processes: Processes::new(dir.path().to_owned(), broker.url(), (GROUP, TOPIC)),
+            processes: Processes::new(dir.0.path().to_owned(), broker.url(), (GROUP, TOPIC)),
             broker,
             dir,
             book,
@@ -218,7 +230,7 @@ impl Stage {
         while let Some(done) = self.watching.join_next().await {
             done.unwrap();
         }
-        (check(histories(self.dir.path())), counts)
+        (check(histories(self.dir.0.path())), counts)
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::member::Orders;
 use crate::broker::signal;
-use crate::peer::until;
+use crate::peer::PATIENCE;
 
 /// The variable that makes the test a member; it carries the orders.
 pub(crate) const MEMBER: &str = "NARU_TEST_CHAOS_MEMBER";
@@ -44,7 +44,7 @@ pub(crate) struct Counts {
     pub(crate) left: u32,
     /// Static members that started again while their earlier process was stopped.
     pub(crate) replaced: u32,
-    /// Processes that were told that another one has their place.
+    /// Of those that were in their place, how many were told that another one has it.
     pub(crate) fenced: u32,
 }
 
@@ -86,7 +86,7 @@ pub(crate) struct Processes {
     places: Vec<Place>,
     /// Stopped, and somebody else has their place: until when.
     zombies: Vec<(Process, Instant)>,
-    /// They were asked to leave, or go on as those who have lost their place.
+    /// They were asked to leave, or go on where another process is in their place: they end, or come back when it has left.
     ending: Vec<Process>,
     counts: Counts,
 }
@@ -180,7 +180,6 @@ impl Processes {
     fn let_go(&mut self, zombies: Vec<(Process, Instant)>) {
         for (process, _) in zombies {
             signal(&process.child, Signal::CONT);
-            self.counts.fenced += 1;
             self.ending.push(process);
         }
     }
@@ -236,6 +235,9 @@ impl Processes {
         }
         let zombies = std::mem::take(&mut self.zombies);
         self.let_go(zombies);
+        for process in &mut self.ending {
+            drop(process.child.stdin.take());
+        }
         self.go_on();
     }
 
@@ -247,11 +249,13 @@ impl Processes {
                 self.ending.push(process);
             }
         }
-        until("the end of all processes", || {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.ending.is_empty() && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
             self.ending.retain_mut(|process| process.ended().is_none());
-            self.ending.is_empty()
-        })
-        .await;
+        }
+        let left: Vec<u32> = self.ending.iter().map(|process| process.number).collect();
+        assert!(left.is_empty(), "processes {left:?} do not leave");
         self.counts
     }
 }
