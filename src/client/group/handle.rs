@@ -63,7 +63,10 @@ impl GroupHandle {
                 topic_id: crate::model::TopicId::from_bytes([0; 16]),
                 partition: record.partition,
             }];
-            return Err(CommitError::Lost { partitions });
+            return Err(CommitError::Lost {
+                partitions,
+                may_have_been_kept: false,
+            });
         };
         let done = Done {
             partition,

@@ -192,8 +192,7 @@ impl Member {
             });
             let is = match handle.commit_through(&record).await {
                 Ok(_) => Body::Ok(Done::Done),
-                Err(error @ CommitError::Lost { .. }) => Body::Fail(error.to_string()),
-                Err(CommitError::Failed(error)) => failure(&error),
+                Err(error) => unkept(&error),
             };
             self.book.end(op, is);
         }
@@ -246,8 +245,7 @@ impl Member {
         });
         let is = match consumer.close().await {
             Ok(()) => Body::Ok(Done::Done),
-            Err(error @ CommitError::Lost { .. }) => Body::Fail(error.to_string()),
-            Err(CommitError::Failed(error)) => failure(&error),
+            Err(error) => unkept(&error),
         };
         self.book.end(op, is);
     }
@@ -275,6 +273,13 @@ impl Member {
 
 fn place(partition: &TopicPartition) -> At {
     at(&partition.topic, partition.partition.0)
+}
+
+fn unkept(error: &CommitError) -> Body {
+    match error.may_have_taken_effect() {
+        true => Body::Info(error.to_string()),
+        false => Body::Fail(error.to_string()),
+    }
 }
 
 fn failure(error: &Error) -> Body {
