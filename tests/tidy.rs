@@ -23,6 +23,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("pb", &[]),
     ("disk", &[]),
     ("record", &["model"]),
+    ("history", &[]),
     ("rt", &["model"]),
     ("telemetry", &["model"]),
     ("machine", &["model"]),
@@ -111,6 +112,7 @@ const PURE: &[&str] = &[
     "record/",
     "model/",
     "api/",
+    "history/",
 ];
 
 /// What would let the outside world into a pure place.

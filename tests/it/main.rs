@@ -11,6 +11,8 @@ mod bench_groups;
 #[cfg(test)]
 mod broker;
 #[cfg(test)]
+mod chaos;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod compression;

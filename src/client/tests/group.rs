@@ -187,9 +187,45 @@ async fn a_commit_of_a_partition_that_went_meanwhile_says_which_is_lost() {
     let error = consumer.commit().await.unwrap_err();
     assert_eq!(error.lost(), [at(1)]);
     assert_eq!(error.to_string(), "not held any more: orders/1");
+    assert!(!error.may_have_taken_effect());
     assert!(log.lock().unwrap().contains(&("lost", vec![1])));
     consumer.commit().await.unwrap();
     assert!(!broker.group().told().committed.contains_key(&1));
+}
+
+#[tokio::test]
+async fn a_commit_whose_answer_was_lost_may_have_been_kept_also_if_its_partition_went_meanwhile() {
+    let mut attempts = 0;
+    let broker = FakeBroker::start(1, move |_, body| match body {
+        RequestBody::CommitOffsets(_) => {
+            attempts += 1;
+            match attempts {
+                1 => Act::ServeAndHangUp,
+                _ => Act::Answer(Box::new(ResponseBody::Error(refusal(
+                    ErrorCode::FencedMemberEpoch,
+                )))),
+            }
+        }
+        _ => Act::Serve,
+    })
+    .await;
+    broker.group().give(1, &[0], &[], None);
+    let producer = broker.client().await.producer().build().await.unwrap();
+    producer.send(order("0")).await.unwrap();
+    let (mut consumer, _) = consumer(&broker, AutoCommit::Off).await;
+    next(&mut consumer).await;
+    let moves = async {
+        until(&broker, "the commit", |told| told.committed.contains_key(&0)).await;
+        broker.group().give(2, &[], &[], None);
+    };
+    let (committed, ()) = tokio::join!(consumer.commit(), moves);
+    let error = committed.unwrap_err();
+    assert_eq!(error.lost(), [at(0)]);
+    assert!(error.may_have_taken_effect(), "{error}");
+    assert_eq!(
+        error.to_string(),
+        "not held any more: orders/0; an answer was lost, so it may have been kept"
+    );
 }
 
 #[tokio::test]
