@@ -82,17 +82,20 @@ pub(super) struct Viewed<'a> {
     pub(super) view: &'a View,
 }
 
+/// What was seen at each offset of a partition.
+pub(super) type SeenAt = BTreeMap<i64, Vec<(Uid, Moment)>>;
+
 /// The tables.
 #[derive(Debug, Default)]
 pub(super) struct Index<'a> {
     pub(super) produced: HashMap<Uid, Produced>,
     /// What was seen at each offset, by acknowledgement or by reading, first times only.
-    pub(super) log: BTreeMap<&'a At, BTreeMap<i64, Vec<(Uid, Moment)>>>,
+    pub(super) log: BTreeMap<&'a At, SeenAt>,
     pub(super) readings: BTreeMap<Place<'a>, Reading<'a>>,
     pub(super) views: Vec<Viewed<'a>>,
     /// Epochs that were told, and when: group, epoch, moment.
     pub(super) told: Vec<(&'a str, u32, Moment)>,
-    open: HashMap<(u32, u64), (Moment, &'a Op)>,
+    open: BTreeMap<(u32, u64), (Moment, &'a Op)>,
     joins: HashMap<u32, (Moment, bool)>,
     current: HashMap<(u32, Place<'a>), usize>,
     figures: Figures,

@@ -541,7 +541,7 @@ async fn the_leader_proposes_and_what_it_must_not_is_refused_and_left_to_the_bro
     assert_eq!(first.handle().refused_proposal(), None);
 
     // Nobody proposes: the broker does not wait.
-    let began = tokio::time::Instant::now();
+    let began = crate::peer::now();
     let silent = member(&client, "none").build().await.unwrap();
     until("all of it", || silent.assignment().len() == 6).await;
     assert!(
@@ -551,7 +551,7 @@ async fn the_leader_proposes_and_what_it_must_not_is_refused_and_left_to_the_bro
     );
 
     // One partition is left out.
-    let began = tokio::time::Instant::now();
+    let began = crate::peer::now();
     let bad = member(&client, "bad").propose(|wanted| {
         let leader = wanted.members[0].member_id.clone();
         vec![(leader, wanted.partitions[1..].to_vec())]

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{key, run};
 use super::rig::{Rig, beat, subscribed, topic, who};
+use super::{key, run};
 use crate::group::*;
 use crate::machine::{StateMachine, Stored};
 use crate::model::{GroupId, Timestamp};

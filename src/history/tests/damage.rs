@@ -1,6 +1,11 @@
 //! One way each to damage a correct history so that one anomaly is in it, and no other. False: this history cannot be
 //! damaged so.
 
+#![expect(
+    clippy::ptr_arg,
+    reason = "every way has the same type, also those that insert nothing"
+)]
+
 use super::reference::GROUP;
 use crate::history::index::{Claim, Commit, Index, Polled, Reading};
 use crate::history::{At, Body, Done, Event, Held, Note, Op, Uid, View};

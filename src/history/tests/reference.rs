@@ -128,7 +128,7 @@ impl Reference {
         if outcome > 1 {
             let log = self.logs.entry(partition).or_default();
             log.push(uid);
-            let offset = log.len() as i64 - 1;
+            let offset = len_of(log) - 1;
             if outcome > 2 {
                 return self.log(0, op, Body::Ok(Done::Produced(offset)));
             }
@@ -184,7 +184,7 @@ impl Reference {
 
     /// Whoever holds it holds it no longer; one that is well knows it.
     fn release(&mut self, partition: u32) {
-        let end = self.logs.get(&partition).map_or(0, Vec::len) as i64;
+        let end = self.logs.get(&partition).map_or(0, |log| len_of(log));
         for index in 0..self.processes.len() {
             let process = &mut self.processes[index];
             let Some(claim) = process.claims.get_mut(&partition).filter(|claim| claim.is_held) else {
@@ -270,11 +270,7 @@ impl Reference {
         let Some(claim) = process.claims.get_mut(&partition) else {
             return false;
         };
-        let end = if claim.is_held {
-            log.len() as i64
-        } else {
-            claim.fetched
-        };
+        let end = if claim.is_held { len_of(log) } else { claim.fetched };
         if claim.next >= end {
             return false;
         }
@@ -282,7 +278,7 @@ impl Reference {
             group: GROUP.to_owned(),
             at: at(partition),
             offset: claim.next,
-            uid: log[claim.next as usize],
+            uid: log[usize::try_from(claim.next).unwrap()],
             redelivered: claim.next < claim.seen_upto,
         };
         claim.next += 1;
@@ -440,7 +436,7 @@ impl Reference {
                 .collect();
             for partition in held {
                 while self.poll_one(index, partition) {}
-                let end = self.logs.get(&partition).map_or(0, Vec::len) as i64;
+                let end = self.logs.get(&partition).map_or(0, |log| len_of(log));
                 let process = &self.processes[index];
                 let commit = Op::Commit {
                     group: GROUP.to_owned(),
@@ -455,4 +451,9 @@ impl Reference {
         }
         self.view();
     }
+}
+
+/// The offset behind the last record.
+fn len_of(log: &[Uid]) -> i64 {
+    i64::try_from(log.len()).unwrap()
 }

@@ -15,7 +15,6 @@ use std::{env, fs};
 use naru::client::{Client, CreateTopicOptions, ProducerRecord};
 use naru::history::{Body, Done, Event, Held, Op, Report, Uid, View, check, read, write};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::notebook::{Notebook, at, value};
@@ -178,14 +177,14 @@ impl Stage {
 
     /// Lets all that happen to everybody for so long. How often the broker was killed.
     async fn chaos(&mut self, random: &mut fastrand::Rng, time: Duration) -> u32 {
-        let end = Instant::now() + time;
+        let end = crate::peer::now() + time;
         let mut kills = 0;
-        let mut broker_dies = Instant::now() + Duration::from_millis(random.u64(BROKER_LIVES_MS));
+        let mut broker_dies = crate::peer::now() + Duration::from_millis(random.u64(BROKER_LIVES_MS));
         self.processes.start_all();
-        while Instant::now() < end {
+        while crate::peer::now() < end {
             tokio::time::sleep(Duration::from_millis(random.u64(20..PAUSE_MS_MAX))).await;
             self.processes.go_on();
-            if Instant::now() >= broker_dies {
+            if crate::peer::now() >= broker_dies {
                 kills += 1;
                 self.book.nemesis("the broker is killed");
                 self.broker.kill();
@@ -194,7 +193,7 @@ impl Stage {
                 self.broker.restart();
                 assert_eq!(self.broker.log.event("data_corrupt"), None);
                 self.book.nemesis("the broker is ready");
-                broker_dies = Instant::now() + Duration::from_millis(random.u64(BROKER_LIVES_MS));
+                broker_dies = crate::peer::now() + Duration::from_millis(random.u64(BROKER_LIVES_MS));
             } else {
                 let done = self.processes.disturb(random);
                 self.book.nemesis(done);
@@ -212,9 +211,9 @@ impl Stage {
             done.unwrap();
         }
         let client = stubborn_client(&self.broker.url()).await;
-        let deadline = Instant::now() + Duration::from_secs(40);
+        let deadline = crate::peer::now() + Duration::from_secs(40);
         while !is_drained(&client).await {
-            if Instant::now() > deadline {
+            if crate::peer::now() > deadline {
                 panic!("not drained: {:#?}", client.describe_group(GROUP).await);
             }
             self.processes.go_on();

@@ -93,7 +93,7 @@ pub(crate) struct Processes {
 
 impl Processes {
     pub(crate) fn new(dir: PathBuf, url: String, (group, topic): (&'static str, &'static str)) -> Self {
-        let now = Instant::now();
+        let now = crate::peer::now();
         Self {
             dir,
             url,
@@ -144,7 +144,7 @@ impl Processes {
 
     /// Whatever is due: empty places are taken, stopped processes go on.
     pub(crate) fn go_on(&mut self) {
-        let now = Instant::now();
+        let now = crate::peer::now();
         for index in 0..self.places.len() {
             match &mut self.places[index] {
                 Place::Empty { until } if *until <= now => self.start(index),
@@ -167,7 +167,7 @@ impl Processes {
     }
 
     fn wake(&mut self, place: usize) {
-        match self.empty(place, Instant::now()) {
+        match self.empty(place, crate::peer::now()) {
             Place::Stopped { process, .. } => {
                 signal(&process.child, Signal::CONT);
                 self.places[place] = Place::Running(process);
@@ -188,8 +188,8 @@ impl Processes {
     pub(crate) fn disturb(&mut self, random: &mut fastrand::Rng) -> String {
         let place = random.usize(0..PLACES.len());
         let (what, long) = (random.u32(0..10), random.usize(0..2));
-        let gone = Instant::now() + Duration::from_millis(random.u64(0..GONE_MS_MAX));
-        let stopped = Instant::now() + Duration::from_millis(random.u64(STOPPED_MS[long].clone()));
+        let gone = crate::peer::now() + Duration::from_millis(random.u64(0..GONE_MS_MAX));
+        let stopped = crate::peer::now() + Duration::from_millis(random.u64(STOPPED_MS[long].clone()));
         match self.empty(place, gone) {
             Place::Running(mut process) if what < 3 => {
                 self.counts.killed += 1;
@@ -244,13 +244,13 @@ impl Processes {
     /// Everybody leaves; all of them end well.
     pub(crate) async fn leave_all(&mut self) -> Counts {
         for index in 0..self.places.len() {
-            if let Place::Running(mut process) = self.empty(index, Instant::now()) {
+            if let Place::Running(mut process) = self.empty(index, crate::peer::now()) {
                 drop(process.child.stdin.take());
                 self.ending.push(process);
             }
         }
-        let deadline = Instant::now() + PATIENCE;
-        while !self.ending.is_empty() && Instant::now() < deadline {
+        let deadline = crate::peer::now() + PATIENCE;
+        while !self.ending.is_empty() && crate::peer::now() < deadline {
             tokio::time::sleep(Duration::from_millis(5)).await;
             self.ending.retain_mut(|process| process.ended().is_none());
         }
