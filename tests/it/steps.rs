@@ -71,7 +71,7 @@ async fn work(url: &str, how: &str) {
     }
 }
 
-/// The process that other tests end; by itself it has nothing to do.
+/// The process that another test starts and ends; by itself there is nothing for it to do.
 #[test]
 fn a_biller() {
     let Ok(told) = std::env::var(BILLER) else {

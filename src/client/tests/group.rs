@@ -535,3 +535,44 @@ async fn where_the_group_has_no_place_a_seek_says_one() {
         assert_eq!((record.partition.0, record.offset), (0, offset(expected)));
     }
 }
+
+#[tokio::test]
+async fn a_late_refusal_of_an_old_epoch_does_not_reset_a_newer_one() {
+    let broker = broker(1, 3).await;
+    broker.group().give(1, &[0], &[], None);
+    let (mut consumer, log) = consumer(&broker, AutoCommit::Off).await;
+    next(&mut consumer).await;
+    // What was said of epoch 1 is heard when the member is in epoch 2 already.
+    broker.group().give(2, &[0], &[], None);
+    until(&broker, "the new epoch", |told| {
+        told.beats.iter().any(|beat| beat.member_epoch == 2)
+    })
+    .await;
+    for code in [ErrorCode::FencedMemberEpoch, ErrorCode::UnknownMemberId] {
+        broker.group().told().refuse_commits.push_back(code);
+    }
+    consumer.commit().await.unwrap();
+    let told = broker.group().told();
+    assert_eq!(told.commits.len(), 3);
+    let ids = told.beats.iter().map(|beat| &beat.member_id);
+    let ids: std::collections::BTreeSet<_> = ids.collect();
+    assert_eq!(ids.len(), 1, "it stays who it is");
+    assert_eq!(*log.lock().unwrap(), [("assigned", vec![0])], "nothing is lost");
+}
+
+#[tokio::test]
+async fn batches_are_a_stream_as_well() {
+    use futures_core::Stream as _;
+    let broker = broker(1, 3).await;
+    broker.group().give(1, &[0], &[], None);
+    let (mut consumer, _) = consumer(&broker, AutoCommit::Off).await;
+    let mut next = 0;
+    while next < 3 {
+        let mut batches = consumer.batches();
+        let polled = std::future::poll_fn(|context| std::pin::Pin::new(&mut batches).poll_next(context));
+        let batch = tokio::time::timeout(Duration::from_secs(20), polled).await;
+        let batch = batch.expect("a batch").unwrap().unwrap();
+        assert_eq!(batch.batch.header.base_offset.get(), next);
+        next = batch.batch.header.last_offset().get() + 1;
+    }
+}
