@@ -168,17 +168,16 @@ impl Stepper {
                 Ok(stepped) => return self.taken(stepped).map(Tried::Taken),
                 Err(error) => error,
             };
-            let is_unknown = was_unknown || error.may_have_taken_effect();
+            let is_definite = !error.may_have_taken_effect();
+            let is_unknown = was_unknown || !is_definite;
+            undecided.is_unknown = is_unknown;
             // The broker looks first whether it has taken the step: if it says anything else for good, it has not.
-            undecided.is_unknown =
-                is_unknown && !(error.concerns_membership() && !error.may_have_taken_effect());
-            if !error.may_have_taken_effect() {
-                if error.concerns_membership() {
-                    return Some(Tried::NotAsThis(error));
-                }
-                if !error.is_retriable() {
-                    return Some(Tried::Refused(self.refused(error)));
-                }
+            if is_definite && error.concerns_membership() {
+                undecided.is_unknown = false;
+                return Some(Tried::NotAsThis(error));
+            }
+            if is_definite && !error.is_retriable() {
+                return Some(Tried::Refused(self.refused(error)));
             }
             failures += 1;
             let pause = pause_after(&error, client.link.backoff(), failures);

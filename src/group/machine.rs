@@ -139,7 +139,7 @@ pub struct Propose {
     pub member: MemberRef,
     /// The epoch that it is for.
     pub epoch: u32,
-    /// Member ids and what each is to hold.
+    /// Member ids and what each is to hold; empty: the leader leaves it to the broker, at once.
     pub assignments: Vec<(String, Vec<PartitionKey>)>,
 }
 

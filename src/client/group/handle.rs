@@ -87,6 +87,11 @@ impl GroupHandle {
         self.shared.places().membership.clone()
     }
 
+    /// Why the assignment that this member proposed last as the leader was not taken; `None` if it was.
+    pub fn refused_proposal(&self) -> Option<Error> {
+        self.shared.places().refused_proposal.clone()
+    }
+
     /// Who it is now, for requests of its own.
     pub fn member(&self) -> GroupMember {
         self.shared.member.borrow().clone()

@@ -13,6 +13,7 @@ mod hooks;
 mod keeper;
 mod membership;
 mod places;
+mod proposer;
 mod record;
 mod shared;
 mod step;

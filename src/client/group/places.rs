@@ -71,6 +71,8 @@ pub(super) struct Places {
     /// Handed over, and the broker does not know yet.
     pub(super) released: Vec<TopicPartition>,
     pub(super) membership: Option<Membership>,
+    /// Why the assignment that was proposed last was not taken.
+    pub(super) refused_proposal: Option<Error>,
     pub(super) lost: Vec<LostRange>,
     waker: Option<Waker>,
 }

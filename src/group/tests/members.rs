@@ -780,6 +780,32 @@ fn le8_only_the_leader_proposes_and_only_what_can_be() {
 }
 
 #[test]
+fn a_leader_that_leaves_it_to_the_broker_has_its_assignment_at_once() {
+    let mut rig = led_by_one();
+    let none = |name: &str, epoch| {
+        Command::Propose(Propose {
+            group: "g".to_owned(),
+            member: who(name, 0),
+            epoch,
+            assignments: Vec::new(),
+        })
+    };
+    assert!(matches!(
+        rig.refused(none("two", 2)),
+        GroupError::InvalidAssignment { .. }
+    ));
+    assert!(matches!(
+        rig.refused(none("one", 1)),
+        GroupError::InvalidAssignment { .. }
+    ));
+    assert_eq!(rig.run(none("one", 2)), Reply::Done);
+    assert_eq!(
+        (rig.group().state(), rig.counts()),
+        (GroupState::Stable, vec![1, 1])
+    );
+}
+
+#[test]
 fn sb5_without_a_proposal_the_broker_assigns_and_a_late_timer_does_nothing() {
     let mut rig = led_by_one();
     let fallback = |epoch| Command::Fallback {
