@@ -7,6 +7,8 @@ mod bad_members;
 #[cfg(test)]
 mod bad_requests;
 #[cfg(test)]
+mod bench_groups;
+#[cfg(test)]
 mod broker;
 #[cfg(test)]
 mod cli;
