@@ -1,7 +1,7 @@
 //! Groups as operators see them.
 
 use super::{ConfigEntry, MemberRole, Subscription, TopicPartitions};
-use crate::model::{GroupState, LogBounds, Offset, PartitionKey, TopicName};
+use crate::model::{GroupState, LogBounds, Offset, PartitionKey, Timestamp, TopicName};
 
 /// Makes a group; one that exists is left as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +82,8 @@ pub struct DescribedGroup {
     pub members: Vec<MemberDescription>,
     /// Subscribed or committed partitions, by topic name and index.
     pub partitions: Vec<GroupPartition>,
+    /// Since when there is no member; `None`: there is one, or it is not known.
+    pub empty_since: Option<Timestamp>,
 }
 
 /// Everything about a member.
@@ -130,6 +132,8 @@ pub struct GroupPartition {
     pub member_id: Option<String>,
     /// Whether it is to be released.
     pub is_revoking: bool,
+    /// Milliseconds for which its holder has not got on although there are records, if that is too long.
+    pub stalled_ms: Option<u64>,
 }
 
 /// Pages through the groups in the order of their names.

@@ -182,7 +182,7 @@ pub struct ProposeAssignment {
     pub member: GroupMember,
     /// The epoch that it is for.
     pub group_epoch: u32,
-    /// Member ids and what each is to hold; not checked yet.
+    /// Member ids and what each is to hold; not checked yet. Empty: the broker is to assign.
     pub assignments: Vec<(String, Vec<TopicPartitions>)>,
 }
 

@@ -18,6 +18,7 @@ pub struct Counters {
     refused: Box<[AtomicU64]>,
     produce_refused: Box<[AtomicU64]>,
     members_expired: AtomicU64,
+    members_stalled: AtomicU64,
 }
 
 /// The totals at one moment.
@@ -41,6 +42,8 @@ pub struct CountersNow {
     pub produce_refused: Vec<(ErrorCode, u64)>,
     /// Members of groups that were removed because they were not heard of, or did not release.
     pub members_expired: u64,
+    /// How often a position of a living member was found to stand still.
+    pub members_stalled: u64,
 }
 
 impl Default for Counters {
@@ -55,6 +58,7 @@ impl Default for Counters {
             refused: per_code(),
             produce_refused: per_code(),
             members_expired: AtomicU64::default(),
+            members_stalled: AtomicU64::default(),
         }
     }
 }
@@ -73,6 +77,7 @@ impl Counters {
             refused: seen(&self.refused),
             produce_refused: seen(&self.produce_refused),
             members_expired: get(&self.members_expired),
+            members_stalled: get(&self.members_stalled),
         }
     }
 
@@ -83,6 +88,10 @@ impl Counters {
 
     pub(super) fn member_expired(&self) {
         add(&self.members_expired, 1);
+    }
+
+    pub(super) fn member_stalled(&self) {
+        add(&self.members_stalled, 1);
     }
 
     pub(super) fn duplicate(&self) {

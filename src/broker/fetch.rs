@@ -11,8 +11,8 @@ use super::decompression::{Decompression, has_compressed};
 use super::groups::Fence;
 use super::{Broker, Counters, Partition, errors};
 use crate::api::{
-    ApiError, Fetch, FetchForm, FetchPartition, FetchPayload, Fetched, FetchedPartition, Outcome, Peer,
-    Reply, Response,
+    ApiError, Fetch, FetchForm, FetchPartition, FetchPayload, Fetched, FetchedPartition, Outcome, Reply,
+    Response,
 };
 use crate::model::{DurableState, LeaderEpoch, LogBounds, Lsn, Offset};
 use crate::record::{Batches, DECOMPRESSED_BYTES_MAX, Record, Records, uncompressed};
@@ -68,12 +68,12 @@ enum Next {
 }
 
 impl<S: LogStore> Broker<S> {
-    pub(super) fn fetch(&self, fetch: Fetch, from: &Peer) -> Outcome {
+    pub(super) fn fetch(&self, fetch: Fetch) -> Outcome {
         let (asked, max) = (fetch.partitions.len(), self.settings.request_partitions_max);
         if asked > max {
             return Outcome::Ready(Err(errors::too_many("partitions", asked, max)));
         }
-        let mut plan = self.plan(fetch, from);
+        let mut plan = self.plan(fetch);
         plan.pass_fence();
         if let Some(mut round) = plan.read_memory()
             && (round.is_enough(plan.min_bytes) || plan.max_wait.is_zero())
@@ -86,7 +86,7 @@ impl<S: LogStore> Broker<S> {
         Outcome::Later(Box::pin(plan.wait()))
     }
 
-    fn plan(&self, fetch: Fetch, from: &Peer) -> Plan<S::Log> {
+    fn plan(&self, fetch: Fetch) -> Plan<S::Log> {
         let limit = self.settings.fetch_bytes_max;
         let max_bytes = match fetch.max_bytes {
             0 => limit,
@@ -94,7 +94,7 @@ impl<S: LogStore> Broker<S> {
         };
         let targets = fetch.partitions.iter().map(|asked| self.target(asked));
         let member = fetch.member.as_ref();
-        let fence = member.map(|(group, member)| self.groups.fence(group, member, from.connection));
+        let fence = member.map(|(group, member)| self.groups.fence(group, member));
         Plan {
             targets: targets.collect(),
             max_wait: fetch.max_wait.min(self.settings.fetch_wait_max),

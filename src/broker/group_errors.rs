@@ -64,9 +64,12 @@ fn member(error: GroupError, text: String) -> ApiError {
         GroupError::TopicName(_) => argument("subscription.topics"),
         GroupError::Pattern { .. } => argument("subscription.patterns"),
         GroupError::NoSubscription => argument("subscription"),
-        GroupError::SubscriptionTooLarge { .. } => with(ErrorCode::LimitExceeded)
+        GroupError::SubscriptionTooLarge { .. } => with(ErrorCode::TooManyElements)
             .hint("use a pattern instead of many names")
             .details(field("subscription")),
+        GroupError::TooManyPatterns { would_be, max } => with(ErrorCode::LimitExceeded)
+            .hint("members that subscribe alike count once")
+            .details(limit(number(max), Some(number(would_be)))),
         GroupError::ClientIdTooLong { .. } => argument("client_id"),
         GroupError::Config(bad) => ApiError::new(ErrorCode::InvalidConfig, bad.to_string())
             .details(field("configs")),

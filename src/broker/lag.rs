@@ -27,6 +27,8 @@ pub struct GroupNow {
     pub idle_members: u64,
     /// Subscribed partitions that nobody holds.
     pub unassigned_partitions: u64,
+    /// Partitions whose holder lives but does not get on.
+    pub stalled_partitions: u64,
     /// Epoch of the group; 0: it has never had a member.
     pub epoch: u64,
 }
@@ -37,6 +39,7 @@ struct Copied {
     offsets: Vec<(PartitionKey, Offset)>,
     last_commit: Timestamp,
     membership: MembersNow,
+    stalled: u64,
 }
 
 /// How the members of a group are.
@@ -87,6 +90,7 @@ impl<S: LogStore> Broker<S> {
                 offsets: offsets.collect(),
                 last_commit: last,
                 membership: group.membership.as_ref().map(MembersNow::of).unwrap_or_default(),
+                stalled: groups.stalled(name),
             }
         });
         (copied.collect(), groups.driver.machine.groups().count())
@@ -103,6 +107,7 @@ impl<S: LogStore> Broker<S> {
             members: copied.membership.members,
             idle_members: copied.membership.idle,
             unassigned_partitions: copied.membership.unassigned,
+            stalled_partitions: copied.stalled,
             epoch: copied.membership.epoch,
         };
         let mut places = Vec::new();

@@ -3,6 +3,7 @@
 mod admin;
 mod alter;
 mod fetch;
+mod group_timers;
 mod groups;
 mod lag;
 mod members;

@@ -18,6 +18,7 @@ use super::record_format::{self, DoesNotFit, Located, RecordFormat};
 use super::record_json;
 use super::record_output::write_readable;
 use super::session::connect;
+use super::signals::Interruption;
 use crate::client::{Client, ConsumedBatch, Error, OffsetSpec, PartitionReader, Start};
 use crate::model::{Offset, PartitionId, TopicId};
 
@@ -104,21 +105,38 @@ pub(crate) async fn run(args: ConsumeArgs, context: &Context) -> Outcome {
     if let Some(group) = args.group.as_deref().filter(|_| args.partitions.is_empty()) {
         return consume_member::run(&args, group, style, context).await;
     }
-    let client = connect(context).await?;
+    let mut interruption = Interruption::new();
+    let client = interruption.or(connect(context)).await?;
     let Plan {
         ranges,
         mut place,
-        mut new_partitions,
-    } = plan(&client, &args).await?;
+        new_partitions,
+    } = interruption.or(plan(&client, &args)).await?;
     let mut printer = Printer::new(&args, style);
     if args.count == Some(0) {
         return Ok(());
     }
     let mut reading = Reading::new(&client, &args.topic);
-    reading.add(ranges).await?;
+    interruption.or(reading.add(ranges)).await?;
     if new_partitions.is_none() {
         reading.adds_no_more();
     }
+    let printing = print_all(reading, &mut printer, place.as_mut(), new_partitions);
+    let printed = interruption.or(printing).await;
+    if matches!(printed, Err(Stopped::Told(_))) {
+        settle(&mut printer, place.as_mut()).await?;
+    }
+    printed
+}
+
+/// Prints until there is nothing more to print. Dropped while it waits, it has printed whole batches.
+async fn print_all(
+    mut reading: Reading<'_>,
+    printer: &mut Printer<'_>,
+    mut place: Option<&mut Place>,
+    mut new_partitions: Option<NewPartitions>,
+) -> Outcome {
+    let topic = reading.topic;
     loop {
         if let Some(new_partitions) = &mut new_partitions {
             let more = new_partitions.look().await;
@@ -128,7 +146,7 @@ pub(crate) async fn run(args: ConsumeArgs, context: &Context) -> Outcome {
             Ok(received) => Some(received),
             // Whoever reads the output sees everything while there is nothing more to come.
             Err(_) => {
-                settle(&mut printer, place.as_mut()).await?;
+                settle(printer, place.as_deref_mut()).await?;
                 match &new_partitions {
                     None => reading.batches.recv().await,
                     Some(new_partitions) => {
@@ -147,8 +165,8 @@ pub(crate) async fn run(args: ConsumeArgs, context: &Context) -> Outcome {
         let (batch, end) = match result {
             Ok(received) => received,
             Err(error) => {
-                settle(&mut printer, place.as_mut()).await?;
-                return Err(failed(&args.topic, partition, error));
+                settle(printer, place.as_deref_mut()).await?;
+                return Err(failed(topic, partition, error));
             }
         };
         let printed = match printer.print(partition, &batch, end) {
@@ -158,17 +176,17 @@ pub(crate) async fn run(args: ConsumeArgs, context: &Context) -> Outcome {
                 return Err(stopped);
             }
         };
-        if let Some(place) = &mut place {
+        if let Some(place) = place.as_deref_mut() {
             place.printed(partition, printed.next);
             if place.is_due() {
-                settle(&mut printer, Some(place)).await?;
+                settle(printer, Some(place)).await?;
             }
         }
         if printed.was_all {
             break;
         }
     }
-    settle(&mut printer, place.as_mut()).await
+    settle(printer, place.as_deref_mut()).await
 }
 
 /// Flushes the output, then commits: in the other order a kill in between would lose what was not flushed.

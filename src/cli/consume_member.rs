@@ -9,6 +9,7 @@ use super::consume_group::reset_of;
 use super::failure::{Outcome, Stopped};
 use super::output::say;
 use super::session::connect;
+use super::signals::Interruption;
 use crate::client::{
     AutoCommit, Client, CommitError, GroupConsumer, GroupHandle, LostRange, OffsetSpec, TopicPartition,
 };
@@ -25,16 +26,21 @@ const COMMIT_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(args: &ConsumeArgs, group: &str, style: Style, context: &Context) -> Outcome {
     let reset = reset_of(args.offset)?;
-    let client = connect(context).await?;
+    let mut interruption = Interruption::new();
+    let client = interruption.or(connect(context)).await?;
     // A group may wait for a topic that is not there yet; who types a name wants to hear that it is wrong.
-    let topic = client.describe_topic(&args.topic).await?;
+    let topic = interruption.or(client.describe_topic(&args.topic)).await?;
     let mut printer = Printer::new(args, style);
     if args.count == Some(0) {
         return Ok(());
     }
     let partitions: Vec<u32> = topic.partitions.iter().map(|at| at.partition.0).collect();
     let ends = match args.exit_at_end {
-        true => Some(Ends::find(&client, &args.topic, &partitions).await?),
+        true => Some(
+            interruption
+                .or(Ends::find(&client, &args.topic, &partitions))
+                .await?,
+        ),
         false => None,
     };
     let told = context.output.is_table() && !context.output.quiet;
@@ -49,16 +55,15 @@ pub(super) async fn run(args: &ConsumeArgs, group: &str, style: Style, context: 
             std::future::ready(())
         }
     };
-    let consumer = client
+    let builder = client
         .group_consumer(group)
         .topics([args.topic.as_str()])
         .reset(reset)
         .auto_commit(AutoCommit::AfterProcessing { every: COMMIT_EVERY })
         .on_assigned(tell("reading"))
         .on_revoked(tell("handing over"))
-        .on_lost(tell("lost"))
-        .build()
-        .await?;
+        .on_lost(tell("lost"));
+    let consumer = interruption.or(builder.build()).await?;
     let mut printing = Printing {
         group,
         topic: &args.topic,
@@ -66,7 +71,8 @@ pub(super) async fn run(args: &ConsumeArgs, group: &str, style: Style, context: 
         ends,
         lost: 0,
     };
-    let printed = printing.run(&mut printer).await;
+    // Where a signal ends the printing it waits for something: what was printed was flushed, and counts as processed.
+    let printed = interruption.or(printing.run(&mut printer)).await;
     let flushed = printer.flush();
     let left = match printing.consumer.close().await {
         // Another member goes on from what was committed before.

@@ -211,6 +211,8 @@ pub enum Stopped {
     Failed(Failure),
     /// Whoever read its output has gone; nobody wants to hear more.
     ReaderGone,
+    /// A signal asked it to end, and it has done so in order; the exit code.
+    Told(u8),
 }
 
 /// What a command comes to.

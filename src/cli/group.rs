@@ -1,4 +1,4 @@
-//! `naru group offsets|commit`; the other commands of groups are in `group_admin`.
+//! `naru group offsets|commit`; the other commands of groups are in `group_admin` and `group_config`.
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::Context;
 use super::failure::{Exit, Failure, Outcome, Stopped};
 use super::group_admin::{self, EvictArgs, ListArgs, NameArgs};
+use super::group_config::{self, CreateArgs, GroupConfigCommand};
 use super::offset_range::{Begin, parse_begin_alone};
 use super::output::{line, table};
 use super::ranges::resolve_begin;
@@ -17,12 +18,17 @@ use crate::telemetry::rfc3339_millis;
 /// What to do with groups.
 #[derive(Debug, Subcommand)]
 pub(crate) enum GroupCommand {
+    /// Make a group before anybody joins it, with settings.
+    Create(CreateArgs),
     /// List groups with their state, members and lag.
     List(ListArgs),
     /// Show everything about a group: members, lag, who reads what.
     Describe(NameArgs),
     /// Show the members of a group: what each one holds, and when it was heard of.
     Members(NameArgs),
+    /// Show and change the settings of a group.
+    #[command(subcommand)]
+    Config(GroupConfigCommand),
     /// Delete a group without members, with its committed offsets and settings.
     Delete(NameArgs),
     /// Remove a member at once; what it held goes to the others.
@@ -64,6 +70,8 @@ pub(crate) struct CommitArgs {
 
 pub(crate) async fn run(command: GroupCommand, context: &Context) -> Outcome {
     match command {
+        GroupCommand::Create(args) => group_config::create(args, context).await,
+        GroupCommand::Config(command) => group_config::run(command, context).await,
         GroupCommand::List(args) => group_admin::list(args, context).await,
         GroupCommand::Describe(args) => group_admin::describe(args, context).await,
         GroupCommand::Members(args) => group_admin::members(args, context).await,

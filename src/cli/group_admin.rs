@@ -15,6 +15,7 @@ use crate::client::{
     Evict, GroupDescription, GroupListing, GroupMemberDescription, GroupPartitionDescription,
     ListGroupsOptions, MemberRole, TopicPartition,
 };
+use crate::telemetry::rfc3339_millis;
 
 /// Flags of `group list`.
 #[derive(Debug, Args)]
@@ -138,7 +139,7 @@ fn summary_text(group: &GroupDescription) -> String {
     });
     facts(&[
         ("GROUP", group.group.clone()),
-        ("STATE", group.state.name().to_owned()),
+        ("STATE", state_text(group)),
         ("EPOCH", epoch_text(group)),
         ("ASSIGNOR", group.assignor.clone()),
         ("MEMBERS", format!("{}{idle}", group.members.len())),
@@ -149,6 +150,14 @@ fn summary_text(group: &GroupDescription) -> String {
         ("PARTITIONS", format!("{}{unassigned}", group.partitions.len())),
         ("LAG", format!("{} records{behind}", lags.sum::<u64>())),
     ])
+}
+
+/// Since when nobody is there, too.
+fn state_text(group: &GroupDescription) -> String {
+    let since = group.empty_since.map_or_else(String::new, |since| {
+        format!(" since {}", rfc3339_millis(since).replace('T', " "))
+    });
+    format!("{}{since}", group.state.name())
 }
 
 fn epoch_text(group: &GroupDescription) -> String {
@@ -167,6 +176,7 @@ fn partition_row(group: &GroupDescription, at: &GroupPartitionDescription) -> Ve
         .find(|member| Some(&member.member_id) == holder);
     let member = match holder {
         Some(member) if at.is_revoking => format!("{member} (releasing)"),
+        Some(member) if at.stalled.is_some() => format!("{member} (stalled)"),
         Some(member) => member.clone(),
         None => "(unassigned)".to_owned(),
     };
@@ -191,6 +201,7 @@ fn description_json(group: &GroupDescription) -> Value {
         "group": group.group, "state": group.state.name(), "group_epoch": group.group_epoch,
         "assignment_epoch": group.assignment_epoch, "assignor": group.assignor, "leader": group.leader_id,
         "idle_members": group.idle_members, "unassigned_partitions": group.unassigned_partitions,
+        "empty_since": group.empty_since.map(rfc3339_millis),
         "hint": group.hint, "configs": configs.collect::<Vec<_>>(),
         "members": group.members.iter().map(member_json).collect::<Vec<_>>(),
         "partitions": group.partitions.iter().map(partition_json).collect::<Vec<_>>(),
@@ -204,6 +215,7 @@ fn partition_json(at: &GroupPartitionDescription) -> Value {
         "log_start": at.log_start.get(), "high_watermark": at.high_watermark.get(), "lag": at.lag,
         "lag_ms": at.lag_time.map(|lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX)),
         "member": at.member_id, "releasing": at.is_revoking,
+        "stalled_ms": at.stalled.map(|stalled| u64::try_from(stalled.as_millis()).unwrap_or(u64::MAX)),
         "lost": at.lost().map(|(first, last)| json!({"first": first.get(), "last": last.get()})),
     })
 }
@@ -374,6 +386,7 @@ mod tests {
             lag_time: lag.map(|_| Duration::from_secs(41)),
             member_id: holder.map(str::to_owned),
             is_revoking: holder.is_some(),
+            stalled: None,
         }
     }
 
@@ -391,6 +404,7 @@ mod tests {
             configs: vec![],
             members: vec![member()],
             partitions: vec![partition(Some("m-1"), Some(7)), partition(None, None)],
+            empty_since: None,
         }
     }
 
@@ -416,6 +430,22 @@ mod tests {
     }
 
     #[test]
+    fn a_group_without_members_says_since_when() {
+        let empty = GroupDescription {
+            state: GroupState::Empty,
+            members: vec![],
+            empty_since: Some(crate::model::Timestamp(0)),
+            ..group()
+        };
+        let text = summary_text(&empty);
+        assert!(text.contains("empty since 1970-01-01 00:00:00.000Z"), "{text}");
+        assert_eq!(
+            description_json(&empty)["empty_since"],
+            "1970-01-01T00:00:00.000Z"
+        );
+    }
+
+    #[test]
     fn a_group_shows_its_lag_who_holds_what_and_who_is_idle() {
         let group = group();
         let text = summary_text(&group);
@@ -429,6 +459,13 @@ mod tests {
         }
         let row = partition_row(&group, &group.partitions[0]);
         assert_eq!(row[6..], ["m-1 (releasing)", "127.0.0.1:5"]);
+        let stalled = GroupPartitionDescription {
+            is_revoking: false,
+            stalled: Some(Duration::from_secs(301)),
+            ..group.partitions[0].clone()
+        };
+        assert_eq!(partition_row(&group, &stalled)[6], "m-1 (stalled)");
+        assert_eq!(partition_json(&stalled)["stalled_ms"], json!(301_000));
         let nobodys = partition_row(&group, &group.partitions[1]);
         assert_eq!(nobodys[2..], ["-", "7", "-", "-", "(unassigned)", ""]);
         let json = description_json(&group);

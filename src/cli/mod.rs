@@ -7,6 +7,7 @@ mod bench;
 mod cluster;
 mod completion;
 mod config;
+mod config_entries;
 mod consume;
 mod consume_group;
 mod consume_member;
@@ -16,6 +17,7 @@ mod errors;
 mod failure;
 mod group;
 mod group_admin;
+mod group_config;
 mod healthcheck;
 mod help;
 mod lines;
@@ -37,6 +39,7 @@ mod record_output;
 mod record_time;
 mod serve;
 mod session;
+mod signals;
 mod topic;
 mod topic_config;
 mod topic_offsets;
@@ -258,11 +261,12 @@ impl CommandLine {
             return report(&Failure::usage(error.to_string()), self.context.output.chosen);
         }
         let output = self.context.output;
+        let ends_in_order = matches!(self.command, Command::Consume(_));
         let ended = runtime.block_on(async {
             tokio::select! {
                 biased;
                 // Dropping the command here ends what it started: guards remove files and child processes.
-                code = interrupted() => Err(code),
+                code = signals::ends_now(ends_in_order) => Err(code),
                 outcome = dispatch(self.command, &self.context) => Ok(outcome),
             }
         });
@@ -277,6 +281,7 @@ impl CommandLine {
 fn ended(outcome: Outcome, output: Output) -> ExitCode {
     match outcome {
         Ok(()) | Err(Stopped::ReaderGone) => ExitCode::SUCCESS,
+        Err(Stopped::Told(code)) => ExitCode::from(code),
         Err(Stopped::Failed(failure)) => report(&failure, output.chosen),
     }
 }
@@ -308,25 +313,6 @@ async fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Healthcheck(args) => healthcheck::run(args, context).await,
         Command::Completion(args) => completion::run(&args),
         Command::Version => version::run(context.output),
-    }
-}
-
-/// Ready when a signal asks the command to end; the shell's exit code for it.
-async fn interrupted() -> u8 {
-    use tokio::signal::unix::{SignalKind, signal};
-    let waits = (
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::terminate()),
-        signal(SignalKind::hangup()),
-    );
-    let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) = waits else {
-        // Without handlers the signals end the process by themselves.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => Exit::Interrupted.code(),
-        _ = terminate.recv() => 128 + 15,
-        _ = hangup.recv() => 128 + 1,
     }
 }
 

@@ -1,15 +1,14 @@
 //! `naru topic config get|set|unset`: what a topic is configured with.
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Context;
-use super::failure::{Exit, Failure, Outcome};
-use super::output::{Format, line, table};
+use super::config_entries::{CHANGED, NOTHING_TO_CHANGE, chosen, show_changes, show_entries};
+use super::failure::Outcome;
 use super::session::connect;
-use super::topic::{config_json, parse_config, value_text};
-use crate::client::{AlterTopicOptions, TopicConfigEntry};
-use crate::model::nearest;
+use super::topic::parse_config;
+use crate::client::AlterTopicOptions;
 
 /// What to do with the configuration of a topic.
 #[derive(Debug, Subcommand)]
@@ -96,49 +95,9 @@ pub(crate) async fn run(command: TopicConfigCommand, context: &Context) -> Outco
 async fn get(args: GetArgs, context: &Context) -> Outcome {
     let client = connect(context).await?;
     let described = client.describe_topic(&args.topic).await?;
-    let chosen = chosen(&args, &described.configs)?;
-    let row = |entry: &&TopicConfigEntry| {
-        let effect = if entry.without_effect { "none" } else { "" };
-        let cells = vec![
-            entry.name.clone(),
-            value_text(entry),
-            entry.source.clone(),
-            effect.to_owned(),
-        ];
-        (cells, config_json(entry))
-    };
-    let header: &[&str] = if chosen.iter().any(|entry| entry.without_effect) {
-        &["ENTRY", "VALUE", "SOURCE", "EFFECT"]
-    } else {
-        &["ENTRY", "VALUE", "SOURCE"]
-    };
-    let shorten = |(mut cells, json): (Vec<String>, Value)| {
-        cells.truncate(header.len());
-        (cells, json)
-    };
-    context
-        .output
-        .list(header, &[], chosen.iter().map(row).map(shorten))?;
-    Ok(())
-}
-
-fn chosen<'a>(args: &GetArgs, all: &'a [TopicConfigEntry]) -> Result<Vec<&'a TopicConfigEntry>, Failure> {
-    if args.keys.is_empty() {
-        return Ok(all.iter().collect());
-    }
-    let find = |key: &String| {
-        let found = all.iter().find(|entry| entry.name == *key);
-        found.ok_or_else(|| {
-            let message = format!("topic '{}' shows no entry '{key}'", args.topic);
-            let similar = nearest(key, all.iter().map(|entry| entry.name.as_str()));
-            let hint = similar.map_or_else(
-                || format!("all that it shows: naru topic config get {}", args.topic),
-                |name| format!("did you mean '{name}'?"),
-            );
-            Failure::new(Exit::NotFound, "INVALID_CONFIG", message).hint(hint)
-        })
-    };
-    args.keys.iter().map(find).collect()
+    let of = format!("topic '{}'", args.topic);
+    let command = format!("naru topic config get {}", args.topic);
+    show_entries(context, &chosen(&args.keys, &described.configs, [&of, &command])?)
 }
 
 async fn alter(topic: &str, options: AlterTopicOptions, context: &Context) -> Outcome {
@@ -150,134 +109,14 @@ async fn alter(topic: &str, options: AlterTopicOptions, context: &Context) -> Ou
         ..options
     };
     let after = client.alter_topic(topic, options).await?;
-    let changes = changes(&before.configs, &after.configs);
-    let all: Vec<Value> = changes.iter().map(Change::json).collect();
-    match context.output.format {
-        Format::Table => {}
-        Format::Csv => return Ok(context.output.json_all(all)?),
-        Format::Json | Format::Ndjson => {
-            return Ok(context.output.json(&json!({
-                "topic": topic, "id": after.topic_id.to_string(), "changed": after.changed,
-                "dry_run": dry_run, "changes": all,
-            }))?);
-        }
-    }
-    if !changes.is_empty() {
-        let rows = changes.iter().map(Change::row).collect();
-        line(&table(&["ENTRY", "BEFORE", "NOW"], rows, &[]))?;
-    }
+    let whole = json!({
+        "topic": topic, "id": after.topic_id.to_string(), "changed": after.changed, "dry_run": dry_run,
+    });
+    show_changes(context, whole, [&before.configs, &after.configs])?;
     context.output.tell(match (after.changed, dry_run) {
-        (false, _) => "nothing to change: it is so already",
+        (false, _) => NOTHING_TO_CHANGE,
         (true, true) => "a dry run: nothing was changed",
-        (true, false) => "changed, and in force",
+        (true, false) => CHANGED,
     });
     Ok(())
-}
-
-/// An entry that is another one than before, or comes from somewhere else.
-#[derive(Debug, PartialEq, Eq)]
-struct Change<'a> {
-    name: &'a str,
-    /// `None`: it was not shown.
-    before: Option<&'a TopicConfigEntry>,
-    now: Option<&'a TopicConfigEntry>,
-}
-
-fn changes<'a>(before: &'a [TopicConfigEntry], now: &'a [TopicConfigEntry]) -> Vec<Change<'a>> {
-    let mut names: Vec<&str> = before
-        .iter()
-        .chain(now)
-        .map(|entry| entry.name.as_str())
-        .collect();
-    names.sort_unstable();
-    names.dedup();
-    let find = |entries: &'a [TopicConfigEntry], name| entries.iter().find(|entry| entry.name == name);
-    let change = |name| Change {
-        name,
-        before: find(before, name),
-        now: find(now, name),
-    };
-    let all = names.into_iter().map(change);
-    all.filter(|change| change.before != change.now).collect()
-}
-
-impl Change<'_> {
-    fn row(&self) -> Vec<String> {
-        let text = |entry: Option<&TopicConfigEntry>| {
-            entry.map_or_else(
-                || "-".to_owned(),
-                |entry| format!("{} ({})", value_text(entry), entry.source),
-            )
-        };
-        vec![self.name.to_owned(), text(self.before), text(self.now)]
-    }
-
-    fn json(&self) -> Value {
-        let (before, now) = (self.before, self.now);
-        json!({
-            "name": self.name,
-            "value_before": before.map(|entry| &entry.value),
-            "source_before": before.map(|entry| &entry.source),
-            "value": now.map(|entry| &entry.value),
-            "source": now.map(|entry| &entry.source),
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn entry(name: &str, value: &str, source: &str) -> TopicConfigEntry {
-        TopicConfigEntry {
-            name: name.to_owned(),
-            value: value.to_owned(),
-            source: source.to_owned(),
-            without_effect: false,
-        }
-    }
-
-    #[test]
-    fn what_changed_is_shown_with_both_sides() {
-        let before = [
-            entry("a", "1", "default"),
-            entry("retention.ms", "60000", "topic"),
-        ];
-        let now = [
-            entry("a", "1", "topic"),
-            entry("preallocate", "true", "topic"),
-            entry("retention.ms", "60000", "topic"),
-        ];
-        let found = changes(&before, &now);
-        let rows: Vec<_> = found.iter().map(Change::row).collect();
-        assert_eq!(
-            rows,
-            [
-                ["a", "1 (default)", "1 (topic)"],
-                ["preallocate", "-", "true (topic)"]
-            ]
-        );
-        assert_eq!(found[1].json()["value_before"], Value::Null);
-        assert_eq!(found[1].json()["value"], "true");
-        assert_eq!(changes(&now, &now), []);
-    }
-
-    #[test]
-    fn an_entry_that_is_not_there_is_asked_back() {
-        let all = [
-            entry("retention.ms", "1", "topic"),
-            entry("segment.ms", "1", "topic"),
-        ];
-        let ask = |key: &str| {
-            let args = GetArgs {
-                topic: "orders".to_owned(),
-                keys: vec![key.to_owned()],
-            };
-            chosen(&args, &all).map(|entries| entries.len())
-        };
-        assert_eq!(ask("segment.ms"), Ok(1));
-        let failure = ask("retention.m").unwrap_err();
-        assert_eq!(failure.exit.code(), 3);
-        assert_eq!(failure.hint.as_deref(), Some("did you mean 'retention.ms'?"));
-    }
 }

@@ -9,8 +9,11 @@ use std::time::Duration;
 use super::error::NoPlace;
 use super::groups::{LostRange, OffsetToCommit, Reset};
 use super::reader::{ConsumedBatch, ConsumedRecord, PartitionReader, ReaderOptions, Source};
-use super::{Client, Error};
+use super::step::Step;
+use super::stepper::{Stepper, Tried, behind};
+use super::{Client, Error, ProducerRecord, StepMetadata};
 use crate::model::{ErrorCode, Offset, PartitionId, Timestamp, TopicId};
+use crate::rt::Clock;
 
 /// Options of a [`Consumer`]; all have defaults.
 #[derive(Clone, Debug)]
@@ -91,7 +94,10 @@ impl ConsumerBuilder {
             readers: Vec::new(),
             turn: 0,
             committed: BTreeMap::new(),
+            group_at: BTreeMap::new(),
             lost: Vec::new(),
+            stepper: Stepper::default(),
+            stepped: Vec::new(),
             client: self.client,
         };
         for point in points {
@@ -104,6 +110,7 @@ impl ConsumerBuilder {
             let link = Arc::clone(&consumer.client.link);
             let reader = PartitionReader::start(link, source, self.options, point.offset);
             consumer.readers.push((point.partition, reader));
+            consumer.group_at.insert(point.partition, point.offset);
             if point.is_committed {
                 consumer.committed.insert(point.partition, point.offset);
             }
@@ -129,7 +136,12 @@ pub struct Consumer {
     turn: usize,
     /// What the broker is known to have.
     committed: BTreeMap<PartitionId, Offset>,
+    /// Where the group is: what was committed, or where reading began.
+    group_at: BTreeMap<PartitionId, Offset>,
     lost: Vec<LostRange>,
+    stepper: Stepper,
+    /// What the undecided step was made of.
+    stepped: Vec<(PartitionId, Offset)>,
 }
 
 /// Asks one reader for what comes next.
@@ -179,6 +191,18 @@ impl Consumer {
             .await
     }
 
+    /// Begins a step: the records that were made of what was read are appended, and what was read is committed, all of it or
+    /// nothing. As [`GroupConsumer::step`](super::GroupConsumer::step), but that nobody fences a second consumer that assigns
+    /// itself the same partitions.
+    pub fn step(&mut self) -> ConsumerStep<'_> {
+        ConsumerStep {
+            consumer: self,
+            records: Vec::new(),
+            consumed: BTreeMap::new(),
+            state: State::New,
+        }
+    }
+
     /// What this consumer has committed, or has found committed, in a partition.
     pub fn committed(&self, partition: u32) -> Option<Offset> {
         self.committed.get(&PartitionId(partition)).copied()
@@ -207,13 +231,24 @@ impl Consumer {
         if news.is_empty() {
             return Ok(None);
         }
-        let offsets = news.iter().map(|(partition, offset)| OffsetToCommit {
-            topic_id: Some(self.topic_id),
-            ..OffsetToCommit::new(self.topic.as_ref(), partition.0, *offset)
-        });
-        let at = self.client.commit_offsets(&self.group, offsets.collect()).await?;
+        if self.stepper.undecided().is_some() {
+            return Err(Error::Usage(
+                "a step is undecided, and with it how far the group is".into(),
+            ));
+        }
+        let offsets = self.to_commit(&news);
+        let at = self.client.commit_offsets(&self.group, offsets).await?;
+        self.group_at.extend(news.iter().copied());
         self.committed.extend(news);
         Ok(Some(at))
+    }
+
+    fn to_commit(&self, positions: &[(PartitionId, Offset)]) -> Vec<OffsetToCommit> {
+        let offset = |(partition, offset): &(PartitionId, Offset)| OffsetToCommit {
+            topic_id: Some(self.topic_id),
+            ..OffsetToCommit::new(self.topic.as_ref(), partition.0, *offset)
+        };
+        positions.iter().map(offset).collect()
     }
 
     /// Asks the readers in turn.
@@ -277,6 +312,74 @@ impl Consumer {
         Ok(())
     }
 
+    /// Goes on in these partitions where the group is.
+    fn go_back(&mut self, partitions: impl Iterator<Item = PartitionId>) {
+        for partition in partitions {
+            let reader = self.readers.iter_mut().find(|(of, _)| *of == partition);
+            if let (Some((_, reader)), Some(to)) = (reader, self.group_at.get(&partition)) {
+                reader.seek(*to);
+            }
+        }
+    }
+
+    /// Makes the undecided step.
+    async fn decide(&mut self) -> Result<StepMetadata, Error> {
+        let deadline = self.client.link.clock.mono() + self.client.link.config.request_timeout;
+        let client = self.client.clone();
+        let error = match self.stepper.try_until(&client, deadline, |_| {}).await {
+            Some(Tried::Taken(taken)) => {
+                let stepped = std::mem::take(&mut self.stepped);
+                self.group_at.extend(stepped.iter().copied());
+                self.committed.extend(stepped);
+                return Ok(taken);
+            }
+            Some(Tried::Unknown(error)) => return Err(error),
+            Some(Tried::Refused(error)) => error,
+            Some(Tried::NotAsThis(error)) => {
+                self.stepper.give_up();
+                error
+            }
+            None => return Err(Error::Usage("there is no step to make".into())),
+        };
+        let stepped = std::mem::take(&mut self.stepped);
+        self.go_back(stepped.into_iter().map(|(partition, _)| partition));
+        Err(error)
+    }
+
+    /// Finds out what became of a step whose fate its program did not wait for.
+    async fn settle(&mut self) -> Result<(), Error> {
+        if self.stepper.undecided().is_none() {
+            return Ok(());
+        }
+        let partitions: Vec<_> = self.stepped.iter().map(|(partition, _)| *partition).collect();
+        let decided = self.decide().await;
+        match decided {
+            Err(error) if self.stepper.undecided().is_some() => {
+                Err(behind(error, self.client.link.config.request_timeout))
+            }
+            // The program does not know which of the records that it has were in it: all of them come again, but for those.
+            _ => {
+                self.go_back(partitions.into_iter());
+                Ok(())
+            }
+        }
+    }
+
+    async fn begin(&mut self, records: &[ProducerRecord]) -> Result<(), Error> {
+        let client = self.client.clone();
+        let output = self.stepper.output(&client, records).await?;
+        let (group, offsets) = (self.group.clone(), self.to_commit(&self.stepped));
+        let step = |producer, sequence, appends| Step {
+            group,
+            member: None,
+            producer,
+            sequence,
+            offsets,
+            appends,
+        };
+        self.stepper.begin(&client, step, output).await.map(drop)
+    }
+
     fn note_lost(&mut self, partition: PartitionId, lost: Option<(Offset, Offset)>) {
         let Some((first, last)) = lost else { return };
         tracing::warn!(topic = %self.topic, partition = %partition, first = %first, last = %last, "records went before their group had read them");
@@ -286,6 +389,115 @@ impl Consumer {
             first,
             last,
         });
+    }
+}
+
+/// A step of a [`Consumer`] that is being made up: records to append, and what they were made of. Nothing happens before
+/// [`send`](Self::send).
+///
+/// A step that fails, or is dropped before it was sent, did not happen: the consumer goes back to where its group is, and what the
+/// step was made of comes again. Only if it failed with [`Error::may_have_taken_effect`], or if the future of `send` was dropped, is
+/// that not known yet: the same step may be sent again, or else the consumer finds it out before the next step, and goes on
+/// where the group is then.
+#[derive(Debug)]
+#[must_use = "a step does nothing before it is sent"]
+pub struct ConsumerStep<'a> {
+    consumer: &'a mut Consumer,
+    records: Vec<ProducerRecord>,
+    /// Behind the last record of each partition; the first is where that record, or its batch, begins.
+    consumed: BTreeMap<PartitionId, (Offset, Offset)>,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    New,
+    Sent,
+    Decided,
+}
+
+impl ConsumerStep<'_> {
+    /// Adds a record to append. Records without a partition go where a producer would send them by their key; those without a key
+    /// stay together.
+    pub fn append(mut self, record: ProducerRecord) -> Self {
+        self.records.push(record);
+        self
+    }
+
+    /// Adds what the records were made of: a record, and everything before it in its partition. Of several from one partition the
+    /// last is enough.
+    pub fn consumed(mut self, record: &ConsumedRecord) -> Self {
+        self.add(record.partition, (record.offset, record.offset.next()));
+        self
+    }
+
+    /// Adds what the records were made of: a batch, and everything before it in its partition.
+    pub fn consumed_batch(mut self, partition: PartitionId, batch: &ConsumedBatch) -> Self {
+        self.add(partition, (batch.from, batch.header.last_offset().next()));
+        self
+    }
+
+    fn add(&mut self, partition: PartitionId, (first, next): (Offset, Offset)) {
+        let known = self.consumed.entry(partition).or_insert((first, next));
+        *known = (known.0.min(first), known.1.max(next));
+    }
+
+    /// Takes the step: when this returns, all of it is safe and visible. Over lost answers and connections the same step is sent
+    /// again, within the request timeout, and the broker takes it once.
+    ///
+    /// # Errors
+    /// `Usage` for records that are none of this consumer's, or come again since it went back; `Broker` with `GROUP_NOT_EMPTY`
+    /// while the group has members, and as [`Client::step`]. Unless [`Error::may_have_taken_effect`] says otherwise nothing of it
+    /// was kept, and what it was made of comes again.
+    pub async fn send(&mut self) -> Result<StepMetadata, Error> {
+        match self.state {
+            State::Decided => return Err(Error::Usage("the step is decided already".into())),
+            State::Sent => {}
+            State::New => {
+                self.consumer.settle().await?;
+                self.check()?;
+                let consumed = self.consumed.iter();
+                self.consumer.stepped = consumed.map(|(at, (_, next))| (*at, *next)).collect();
+                self.consumer.begin(&self.records).await?;
+                self.state = State::Sent;
+            }
+        }
+        let decided = self.consumer.decide().await;
+        if self.consumer.stepper.undecided().is_none() {
+            self.state = State::Decided;
+        }
+        decided
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        if self.consumed.is_empty() && self.records.is_empty() {
+            return Err(Error::Usage(
+                "a step needs something to append or to commit".into(),
+            ));
+        }
+        for (partition, (first, next)) in &self.consumed {
+            let group_at = self.consumer.group_at.get(partition).copied();
+            let read = self.consumer.position(partition.0);
+            let is_read = group_at
+                .zip(read)
+                .is_some_and(|(at, read)| at <= *first && *next <= read);
+            if !is_read {
+                let topic = &self.consumer.topic;
+                return Err(Error::Usage(format!(
+                    "offset {first} of {topic}/{partition} is not what this consumer has read behind what is committed"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for ConsumerStep<'_> {
+    fn drop(&mut self) {
+        if self.state == State::New {
+            let partitions: Vec<_> = self.consumed.keys().copied().collect();
+            self.consumer.go_back(partitions.into_iter());
+        }
     }
 }
 

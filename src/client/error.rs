@@ -171,9 +171,15 @@ impl Error {
 
     /// The same request does not succeed before the member that made it has sent a heartbeat or has joined again.
     pub(super) fn concerns_membership(&self) -> bool {
-        self.broker().is_some_and(|error| {
-            error.class == ErrorClass::Rejoin || error.code == Some(ErrorCode::StaleMemberEpoch)
-        })
+        let is_out = self
+            .broker()
+            .is_some_and(|error| error.class == ErrorClass::Rejoin);
+        is_out || self.is_stale_epoch()
+    }
+
+    /// The member was in another epoch, and may still be one.
+    pub(super) fn is_stale_epoch(&self) -> bool {
+        self.code() == Some(ErrorCode::StaleMemberEpoch)
     }
 
     /// True if the broker may have done what was asked although the call failed.
@@ -224,6 +230,28 @@ impl Error {
         let first = Offset::new(error.details.first_offset?)?;
         let last = Offset::new(error.details.last_offset?)?;
         Some((first, last))
+    }
+
+    /// The same error with the knowledge that what was asked changes nothing that anybody sees.
+    pub(super) fn without_effect(mut self) -> Self {
+        match &mut self {
+            Self::Disconnected {
+                may_have_taken_effect,
+                ..
+            }
+            | Self::Timeout {
+                may_have_taken_effect,
+                ..
+            } => *may_have_taken_effect = false,
+            Self::Broker(error) => error.definite = true,
+            Self::Connect { .. }
+            | Self::Usage(_)
+            | Self::Config(_)
+            | Self::Decode { .. }
+            | Self::NoPlace(_)
+            | Self::BufferFull { .. } => {}
+        }
+        self
     }
 
     /// The same error with the knowledge that an earlier attempt may have succeeded.

@@ -6,7 +6,7 @@ use super::admin::{TopicConfigEntry, config_entries, decode, offset, topic_id, u
 use super::link::Repeat;
 use super::members::{MemberRole, Subscription, TopicPartition, given, group_state, member_role, one_by_one};
 use super::{Client, Error};
-use crate::model::{GroupState, Offset, PartitionId};
+use crate::model::{GroupState, Offset, PartitionId, Timestamp};
 use crate::pb::v1 as pb;
 use crate::pb::v1::{request::Body as RequestBody, response::Body as ResponseBody};
 
@@ -55,6 +55,8 @@ pub struct GroupDescription {
     pub members: Vec<GroupMemberDescription>,
     /// Subscribed or committed partitions, by topic name and index.
     pub partitions: Vec<GroupPartitionDescription>,
+    /// Since when there is no member; `None`: there is one, or it is not known.
+    pub empty_since: Option<Timestamp>,
 }
 
 /// Everything about one member.
@@ -103,6 +105,8 @@ pub struct GroupPartitionDescription {
     pub member_id: Option<String>,
     /// Whether it is to be released.
     pub is_revoking: bool,
+    /// For how long its holder has not got on although there are records, if that is longer than `progress.timeout.ms`.
+    pub stalled: Option<Duration>,
 }
 
 impl GroupPartitionDescription {
@@ -332,6 +336,7 @@ impl TryFrom<pb::DescribeGroupResponse> for GroupDescription {
             configs: group.configs.into_iter().map(TopicConfigEntry::from).collect(),
             members: members.collect::<Result<_, Error>>()?,
             partitions: partitions.collect::<Result<_, Error>>()?,
+            empty_since: group.empty_since_ms.map(Timestamp),
         })
     }
 }
@@ -383,6 +388,7 @@ impl TryFrom<pb::GroupPartitionDescription> for GroupPartitionDescription {
             lag_time: found.lag_ms.map(number).transpose()?.map(Duration::from_millis),
             member_id: given(found.member_id),
             is_revoking: found.revoking,
+            stalled: found.stalled_ms.map(Duration::from_millis),
         })
     }
 }

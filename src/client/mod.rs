@@ -58,6 +58,7 @@ mod partitioner;
 mod producer;
 mod reader;
 mod step;
+mod stepper;
 mod typed;
 
 use std::sync::Arc;
@@ -71,11 +72,11 @@ pub use admin::{
 };
 pub use cluster::{ClusterDescription, ClusterLimits};
 pub use config::{ClientBuilder, DEFAULT_PORT};
-pub use consumer::{Consumer, ConsumerBuilder};
+pub use consumer::{Consumer, ConsumerBuilder, ConsumerStep};
 pub use error::{BrokerError, Error, NoPlace};
 pub use group::{
-    AutoCommit, CommitError, ConsumerState, GroupBatch, GroupConsumer, GroupConsumerBuilder, GroupHandle,
-    GroupRecord,
+    AutoCommit, CommitError, Consumed, ConsumerState, GroupBatch, GroupConsumer, GroupConsumerBuilder,
+    GroupHandle, GroupRecord, GroupStep,
 };
 pub use group_admin::{
     AlteredGroup, CreatedGroup, Evict, EvictedMember, GroupDescription, GroupListing, GroupMemberDescription,
@@ -92,6 +93,7 @@ pub use producer::{
 };
 pub use reader::{ConsumedBatch, ConsumedRecord, PartitionReader, PartitionReaderBuilder, Start};
 pub use step::{Step, StepAppend, Stepped, SteppedAppend};
+pub use stepper::StepMetadata;
 pub use typed::{DecodeError, EncodeError, Format, Json, Part, Raw, Text, Topic};
 
 /// A connection to a broker that mends itself. Clones share it.

@@ -1,5 +1,7 @@
 //! Appending and committing in one step, as one request.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::admin::{decode, offset, unexpected};
@@ -12,6 +14,8 @@ use crate::model::{
 };
 use crate::pb::v1 as pb;
 use crate::pb::v1::{request::Body as RequestBody, response::Body as ResponseBody};
+
+const WHAT: &str = "step";
 
 /// A step of a group: batches to append and offsets to commit, all of it or nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,24 +108,31 @@ impl Client {
     /// `Broker` with `STALE_MEMBER_EPOCH`, `UNKNOWN_MEMBER_ID`, `FENCED_MEMBER_EPOCH` or `FENCED_INSTANCE_ID`, with
     /// `OUT_OF_ORDER_SEQUENCE` or `INVALID_PRODUCER_EPOCH`, and those of commits and of produced batches.
     pub async fn step(&self, step: Step) -> Result<Stepped, Error> {
-        const WHAT: &str = "step";
         let asked = step.appends.len();
-        match self
-            .link
-            .call(WHAT, RequestBody::Step(step.into()), Repeat::Safe)
-            .await?
-        {
-            ResponseBody::Step(stepped) => {
-                let stepped = Stepped::try_from(stepped)?;
-                let found = stepped.appends.len();
-                if found == asked || (stepped.duplicate && found == 0) {
-                    return Ok(stepped);
-                }
-                Err(decode(WHAT, "another number of appends than asked for"))
-            }
-            other => Err(unexpected(WHAT, &other)),
-        }
+        let body = RequestBody::Step(step.into());
+        answered(self.link.call(WHAT, body, Repeat::Safe).await?, asked)
     }
+
+    /// [`step`](Self::step), once.
+    pub(super) async fn step_once(&self, step: &Step, timeout: Duration) -> Result<Stepped, Error> {
+        let body = RequestBody::Step(step.clone().into());
+        answered(
+            self.link.call_once(WHAT, body, timeout).await?,
+            step.appends.len(),
+        )
+    }
+}
+
+fn answered(answer: ResponseBody, asked: usize) -> Result<Stepped, Error> {
+    let ResponseBody::Step(stepped) = answer else {
+        return Err(unexpected(WHAT, &answer));
+    };
+    let stepped = Stepped::try_from(stepped)?;
+    let found = stepped.appends.len();
+    if found == asked || (stepped.duplicate && found == 0) {
+        return Ok(stepped);
+    }
+    Err(decode(WHAT, "another number of appends than asked for"))
 }
 
 impl From<Step> for pb::StepRequest {
@@ -148,7 +159,6 @@ impl TryFrom<pb::StepResponse> for Stepped {
     type Error = Error;
 
     fn try_from(stepped: pb::StepResponse) -> Result<Self, Error> {
-        const WHAT: &str = "step";
         let acks = match stepped.acks() {
             pb::Acks::Fsync => Acks::Fsync,
             pb::Acks::Memory => Acks::Memory,

@@ -5,6 +5,7 @@ mod fake;
 mod fake_group;
 mod group;
 mod members;
+mod steps;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -103,6 +103,16 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     /// In [`Mode::Direct`] the slice must come from an [`AlignedBuf`].
     fn write_all_at(&self, buf: &[u8], at: u64) -> io::Result<()>;
 
+    /// As [`write_all_at`](Self::write_all_at), of slices that follow each other in the file. May be one write to the disk
+    /// or several.
+    fn write_all_vectored_at(&self, bufs: &[&[u8]], mut at: u64) -> io::Result<()> {
+        for buf in bufs {
+            self.write_all_at(buf, at)?;
+            at += buf.len() as u64;
+        }
+        Ok(())
+    }
+
     /// Makes contents and length durable. After an error nothing about this file can be believed any more, not even a
     /// later success: the caller poisons itself.
     fn sync_data(&self) -> io::Result<()>;

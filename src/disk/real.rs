@@ -1,7 +1,7 @@
 //! The disk of the operating system: a data directory on a Linux file system. Does not know what its files mean.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, IoSlice};
 use std::num::NonZeroU64;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -179,6 +179,9 @@ impl Disk for RealDisk {
     }
 }
 
+/// Most slices in one system call (`IOV_MAX` of Linux).
+const SLICES_MAX: usize = 1024;
+
 #[derive(Debug)]
 struct RealFile {
     file: File,
@@ -191,16 +194,32 @@ impl RealFile {
         failed(op, &self.path, at, e)
     }
 
+    /// Writes these slices in one system call if the kernel takes all of them at once; what it leaves, one by one.
+    fn write_together(&self, bufs: &[&[u8]], mut at: u64) -> io::Result<()> {
+        let slices: Vec<IoSlice<'_>> = bufs.iter().map(|buf| IoSlice::new(buf)).collect();
+        let mut written = match rustix::io::pwritev(&self.file, &slices, at) {
+            Ok(written) => written,
+            Err(rustix::io::Errno::INTR) => 0,
+            Err(e) => return Err(e.into()),
+        };
+        if self.direct && written % BLOCK_BYTES != 0 {
+            return Err(inside_a_block(written));
+        }
+        for buf in bufs {
+            let done = written.min(buf.len());
+            written -= done;
+            self.write_pieces(&buf[done..], at + done as u64)?;
+            at += buf.len() as u64;
+        }
+        Ok(())
+    }
+
     fn write_pieces(&self, mut buf: &[u8], mut at: u64) -> io::Result<()> {
         while !buf.is_empty() {
             match self.file.write_at(buf, at) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) if self.direct && n < buf.len() && n % BLOCK_BYTES != 0 => {
-                    // The rest could not be written directly, and the two ways of writing are never mixed.
-                    return Err(io::Error::new(
-                        io::ErrorKind::WriteZero,
-                        format!("direct write stopped inside a block after {n} bytes"),
-                    ));
+                    return Err(inside_a_block(n));
                 }
                 Ok(n) => {
                     buf = &buf[n..];
@@ -212,6 +231,14 @@ impl RealFile {
         }
         Ok(())
     }
+}
+
+/// The rest could not be written directly, and the two ways of writing are never mixed.
+fn inside_a_block(bytes: usize) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::WriteZero,
+        format!("direct write stopped inside a block after {bytes} bytes"),
+    )
 }
 
 impl DiskFile for RealFile {
@@ -239,6 +266,23 @@ impl DiskFile for RealFile {
         check_alignment(self.direct, buf, at)
             .and_then(|()| self.write_pieces(buf, at))
             .map_err(|e| self.failed("write", Some(at), e))
+    }
+
+    fn write_all_vectored_at(&self, bufs: &[&[u8]], at: u64) -> io::Result<()> {
+        let mut begin = at;
+        for together in bufs.chunks(SLICES_MAX) {
+            let bytes: usize = together.iter().map(|buf| buf.len()).sum();
+            together
+                .iter()
+                .try_for_each(|buf| check_alignment(self.direct, buf, begin))
+                .and_then(|()| match together {
+                    [buf] => self.write_pieces(buf, begin),
+                    bufs => self.write_together(bufs, begin),
+                })
+                .map_err(|e| self.failed("write", Some(begin), e))?;
+            begin += bytes as u64;
+        }
+        Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {

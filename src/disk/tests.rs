@@ -133,6 +133,36 @@ fn direct_writes_and_reads_take_whole_aligned_blocks_only() {
 }
 
 #[test]
+fn slices_written_together_follow_each_other() {
+    on_both(|disk| {
+        let file = disk.create_new("f", Mode::Buffered).unwrap();
+        // More than one system call takes.
+        let parts: Vec<Vec<u8>> = (0..3_000_u16)
+            .map(|n| n.to_le_bytes().repeat(usize::from(n % 5)))
+            .collect();
+        let slices: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+        file.write_all_vectored_at(&slices, 10).unwrap();
+        assert_eq!(contents(disk, "f")[10..], parts.concat());
+        file.write_all_vectored_at(&[], 1 << 20).unwrap();
+        assert_eq!(file.len().unwrap(), 10 + parts.concat().len() as u64);
+
+        let direct = disk.create_new("g", Mode::Direct).unwrap();
+        let (mut first, mut second) = (AlignedBuf::zeroed(4096), AlignedBuf::zeroed(8192));
+        first.fill(1);
+        second.fill(2);
+        direct.write_all_vectored_at(&[&first, &second], 4096).unwrap();
+        assert_eq!(
+            contents(disk, "g")[4096..],
+            [vec![1; 4096], vec![2; 8192]].concat()
+        );
+        if disk.supports_direct() {
+            let odd = direct.write_all_vectored_at(&[&second, &first[..512]], 0);
+            assert_eq!(kind(odd), ErrorKind::InvalidInput);
+        }
+    });
+}
+
+#[test]
 fn a_direct_read_ends_where_the_file_ends() {
     on_both(|disk| {
         let file = disk.create_new("f", Mode::Direct).unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::config::GroupConfig;
 use super::state::{Held, Member, Membership};
-use crate::model::{MemberId, PartitionKey, TopicId};
+use crate::model::{MemberId, PartitionKey, Timestamp, TopicId};
 
 /// What is different in a membership. What is `None` or empty stays.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct GroupChange {
     pub target: BTreeMap<PartitionKey, Option<MemberId>>,
     /// Number of the next join.
     pub next_join: u64,
+    /// Since when there is nobody, from now on.
+    pub empty_since: Option<Timestamp>,
 }
 
 /// What a member says about itself.
@@ -113,6 +115,7 @@ impl GroupChange {
             resolved: (before.resolved != after.resolved).then(|| after.resolved.clone()),
             removed: gone(before, after),
             next_join: after.next_join,
+            empty_since: after.empty_since,
             ..Self::default()
         };
         for (id, member) in &after.members {
@@ -153,6 +156,7 @@ impl GroupChange {
         membership.epoch = self.epoch;
         membership.assignment_epoch = self.assignment_epoch;
         membership.next_join = self.next_join;
+        membership.empty_since = self.empty_since;
         if let Some(resolved) = &self.resolved {
             membership.resolved.clone_from(resolved);
         }

@@ -1,6 +1,7 @@
 //! Settings of a group.
 
 use super::assignor::{Assignor, UnknownAssignor};
+use crate::model::parse_millis;
 
 /// A timer of a group and its range, in milliseconds.
 struct Timer {
@@ -38,6 +39,21 @@ const PROPOSAL: Timer = Timer {
     max_ms: 60_000,
 };
 
+const PROGRESS: Timer = Timer {
+    name: "progress.timeout.ms",
+    default_ms: 300_000,
+    min_ms: 1_000,
+    max_ms: 86_400_000,
+};
+
+const RETENTION: &str = "offsets.retention.ms";
+
+/// Least and most of it. Most: ten years.
+const RETENTION_MS: std::ops::RangeInclusive<u64> = 1_000..=315_360_000_000;
+
+/// What stands for no limit, as in the configuration of topics.
+const UNLIMITED: [&str; 2] = ["-1", "unlimited"];
+
 const ASSIGNOR: &str = "assignor";
 
 /// Settings of a group; `None`: the default.
@@ -53,6 +69,10 @@ pub struct GroupConfig {
     pub handoff_timeout_ms: Option<u32>,
     /// How long the leader has to propose an assignment.
     pub proposal_timeout_ms: Option<u32>,
+    /// How long a position may stand still before that is told.
+    pub progress_timeout_ms: Option<u32>,
+    /// How long committed offsets are kept once the group has no member.
+    pub offsets_retention_ms: Option<u64>,
 }
 
 /// Why a setting is refused.
@@ -65,7 +85,7 @@ pub enum GroupConfigError {
         name: String,
     },
     /// No number of milliseconds.
-    #[error("{name} is a whole number of milliseconds, not {value:?}")]
+    #[error("{name} is a duration as in 30000, 30s or 12h, not {value:?}")]
     NotMillis {
         /// The setting.
         name: &'static str,
@@ -80,9 +100,9 @@ pub enum GroupConfigError {
         /// What was given.
         value: u64,
         /// The least.
-        min: u32,
+        min: u64,
         /// The most.
-        max: u32,
+        max: u64,
     },
     /// Not an assignor.
     #[error("assignor {value:?}: {source}")]
@@ -106,12 +126,14 @@ pub enum GroupConfigError {
 
 impl GroupConfig {
     /// Names of all settings.
-    pub const NAMES: [&'static str; 5] = [
+    pub const NAMES: [&'static str; 7] = [
         ASSIGNOR,
         SESSION.name,
         HEARTBEAT.name,
         HANDOFF.name,
         PROPOSAL.name,
+        PROGRESS.name,
+        RETENTION,
     ];
 
     /// Who assigns.
@@ -140,8 +162,13 @@ impl GroupConfig {
         self.proposal_timeout_ms.unwrap_or(PROPOSAL.default_ms)
     }
 
+    /// How long a position may stand still before that is told, in ms.
+    pub fn progress_ms(&self) -> u32 {
+        self.progress_timeout_ms.unwrap_or(PROGRESS.default_ms)
+    }
+
     /// All settings: name, value in force, whether it is the group's own.
-    pub fn entries(&self) -> [(&'static str, String, bool); 5] {
+    pub fn entries(&self) -> [(&'static str, String, bool); 7] {
         [
             (ASSIGNOR, self.assignor().to_string(), self.assignor.is_some()),
             (
@@ -164,6 +191,17 @@ impl GroupConfig {
                 self.proposal_ms().to_string(),
                 self.proposal_timeout_ms.is_some(),
             ),
+            (
+                PROGRESS.name,
+                self.progress_ms().to_string(),
+                self.progress_timeout_ms.is_some(),
+            ),
+            (
+                RETENTION,
+                self.offsets_retention_ms
+                    .map_or_else(|| UNLIMITED[0].to_owned(), |ms| ms.to_string()),
+                self.offsets_retention_ms.is_some(),
+            ),
         ]
     }
 
@@ -182,11 +220,16 @@ impl GroupConfig {
             self.assignor = value.map(parse).transpose()?;
             return Ok(());
         }
+        if name == RETENTION {
+            self.offsets_retention_ms = value.map(parse_retention).transpose()?.flatten();
+            return Ok(());
+        }
         let (timer, slot) = match name {
             _ if name == SESSION.name => (&SESSION, &mut self.session_timeout_ms),
             _ if name == HEARTBEAT.name => (&HEARTBEAT, &mut self.heartbeat_ms),
             _ if name == HANDOFF.name => (&HANDOFF, &mut self.handoff_timeout_ms),
             _ if name == PROPOSAL.name => (&PROPOSAL, &mut self.proposal_timeout_ms),
+            _ if name == PROGRESS.name => (&PROGRESS, &mut self.progress_timeout_ms),
             _ => {
                 return Err(GroupConfigError::Unknown {
                     name: name.to_owned(),
@@ -214,19 +257,40 @@ impl GroupConfig {
 
 impl Timer {
     fn parse(&self, text: &str) -> Result<u32, GroupConfigError> {
-        let value: u64 = text.parse().map_err(|_| GroupConfigError::NotMillis {
-            name: self.name,
-            value: text.to_owned(),
-        })?;
+        let value = millis(self.name, text)?;
         let fits = u32::try_from(value).ok();
         let fits = fits.filter(|ms| (self.min_ms..=self.max_ms).contains(ms));
         fits.ok_or(GroupConfigError::OutOfRange {
             name: self.name,
             value,
-            min: self.min_ms,
-            max: self.max_ms,
+            min: u64::from(self.min_ms),
+            max: u64::from(self.max_ms),
         })
     }
+}
+
+fn millis(name: &'static str, text: &str) -> Result<u64, GroupConfigError> {
+    parse_millis(text).ok_or_else(|| GroupConfigError::NotMillis {
+        name,
+        value: text.to_owned(),
+    })
+}
+
+/// `None`: for ever.
+fn parse_retention(text: &str) -> Result<Option<u64>, GroupConfigError> {
+    if UNLIMITED.contains(&text) {
+        return Ok(None);
+    }
+    let value = millis(RETENTION, text)?;
+    if RETENTION_MS.contains(&value) {
+        return Ok(Some(value));
+    }
+    Err(GroupConfigError::OutOfRange {
+        name: RETENTION,
+        value,
+        min: *RETENTION_MS.start(),
+        max: *RETENTION_MS.end(),
+    })
 }
 
 #[cfg(test)]
@@ -240,7 +304,7 @@ mod tests {
         assert_eq!(defaults.each_ref().map(|entry| entry.0), GroupConfig::NAMES);
         assert_eq!(
             defaults.each_ref().map(|entry| entry.1.as_str()),
-            ["sticky", "10000", "3000", "30000", "5000"]
+            ["sticky", "10000", "3000", "30000", "5000", "300000", "-1"]
         );
         for (name, value) in [
             ("assignor", "range"),
@@ -248,6 +312,8 @@ mod tests {
             ("heartbeat.interval.ms", "500"),
             ("handoff.timeout.ms", "100"),
             ("proposal.timeout.ms", "60000"),
+            ("progress.timeout.ms", "1000"),
+            ("offsets.retention.ms", "604800000"),
         ] {
             config.set(name, Some(value)).unwrap();
             assert!(
@@ -279,14 +345,32 @@ mod tests {
             "handoff.timeout.ms is 100 to 3600000 ms, not 3600001"
         );
         assert_eq!(
-            refusal("proposal.timeout.ms", "5s"),
-            "proposal.timeout.ms is a whole number of milliseconds, not \"5s\""
+            refusal("proposal.timeout.ms", "5 apples"),
+            "proposal.timeout.ms is a duration as in 30000, 30s or 12h, not \"5 apples\""
+        );
+        assert_eq!(
+            refusal("offsets.retention.ms", "999"),
+            "offsets.retention.ms is 1000 to 315360000000 ms, not 999"
         );
         assert_eq!(
             refusal("assignor", "best"),
             "assignor \"best\": it is one of sticky, range, round_robin and leader"
         );
         assert!(refusal("sesion", "1").starts_with("there is no setting sesion; there are assignor, "));
+    }
+
+    #[test]
+    fn durations_have_units_and_retention_may_have_no_end() {
+        let mut config = GroupConfig::default();
+        config.set("session.timeout.ms", Some("1m")).unwrap();
+        config.set("offsets.retention.ms", Some("7d")).unwrap();
+        assert_eq!(config.session_ms(), 60_000);
+        assert_eq!(config.offsets_retention_ms, Some(604_800_000));
+        for text in ["-1", "unlimited"] {
+            config.offsets_retention_ms = Some(5_000);
+            config.set("offsets.retention.ms", Some(text)).unwrap();
+            assert_eq!(config.offsets_retention_ms, None);
+        }
     }
 
     #[test]

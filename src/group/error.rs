@@ -136,6 +136,14 @@ pub enum GroupError {
         /// Patterns.
         patterns: usize,
     },
+    /// Too many different patterns in one group.
+    #[error("the members of the group would subscribe to {would_be} patterns, at most {max} are allowed")]
+    TooManyPatterns {
+        /// With this subscription.
+        would_be: usize,
+        /// The limit.
+        max: usize,
+    },
     /// Too long words of a client about itself.
     #[error("a client id has at most 256 bytes, this one has {bytes}")]
     ClientIdTooLong {

@@ -110,6 +110,11 @@ pub enum Command {
         /// The group; not checked yet.
         group: String,
     },
+    /// Forgets the committed offsets of a group that are kept for long enough without a member (OF3).
+    ExpireOffsets {
+        /// The group.
+        group: GroupId,
+    },
     /// A producer appends and commits in one.
     Step(StepCommand),
 }
@@ -134,7 +139,7 @@ pub struct Propose {
     pub member: MemberRef,
     /// The epoch that it is for.
     pub epoch: u32,
-    /// Member ids and what each is to hold.
+    /// Member ids and what each is to hold; empty: the leader leaves it to the broker, at once.
     pub assignments: Vec<(String, Vec<PartitionKey>)>,
 }
 
@@ -315,12 +320,13 @@ impl Machine {
         &self.topics
     }
 
-    /// Groups whose subscriptions mean something else than what they were resolved to.
+    /// Groups whose subscriptions mean something else than what they were resolved to, for what has changed of the topics.
     pub fn affected(&self) -> Vec<GroupId> {
         let groups = self.groups.iter();
+        let mut known = BTreeMap::new();
         let affected = groups.filter(|(_, group)| {
             let membership = group.membership.as_ref();
-            membership.is_some_and(|membership| membership.clone().refresh(&self.topics))
+            membership.is_some_and(|membership| membership.is_affected(&self.topics, &mut known))
         });
         affected.map(|(id, _)| id.clone()).collect()
     }
@@ -478,34 +484,41 @@ impl Machine {
         match command {
             Command::CommitOffsets(commit) => self.commit(now, commit),
             Command::DeleteTopic(topic) => Ok(self.delete_topic(topic)),
-            Command::Heartbeat(heartbeat) => self.heartbeat(&heartbeat),
+            Command::Heartbeat(heartbeat) => self.heartbeat(now, &heartbeat),
             Command::Close(close) => self.close(now, close),
             Command::Remove { group, member } => {
-                Ok(self.draft(&group, |draft| draft.remove(member.as_str(), &self.topics)))
+                Ok(self.draft(now, &group, |draft| draft.remove(member.as_str(), &self.topics)))
             }
-            Command::Refresh { group } => Ok(self.draft(&group, |draft| {
+            Command::Refresh { group } => Ok(self.draft(now, &group, |draft| {
                 if draft.refresh(&self.topics) {
                     draft.advance();
                     draft.settle();
                 }
             })),
             Command::Propose(propose) => self.propose(&propose),
-            Command::Fallback { group, epoch } => Ok(self.draft(&group, |draft| {
+            Command::Fallback { group, epoch } => Ok(self.draft(now, &group, |draft| {
                 if draft.epoch == epoch && draft.assignment_epoch < epoch {
                     draft.settle_on(draft.best());
                 }
             })),
-            Command::Configure(configure) => self.configure(&configure),
+            Command::Configure(configure) => self.configure(now, &configure),
             Command::Delete { group } => self.delete_group(&group),
+            Command::ExpireOffsets { group } => Ok(self.expire_offsets(now, group)),
             Command::Step(step) => self.step(now, step),
         }
     }
 
     /// Changes the membership of a group that is there, if it changes.
-    fn draft(&self, group: &GroupId, change: impl FnOnce(&mut Membership)) -> Effects<GroupRecord, Reply> {
+    fn draft(
+        &self,
+        now: Timestamp,
+        group: &GroupId,
+        change: impl FnOnce(&mut Membership),
+    ) -> Effects<GroupRecord, Reply> {
         let records = self.membership(group.as_str()).and_then(|before| {
             let mut draft = before.clone();
             change(&mut draft);
+            draft.note_emptiness(now);
             GroupRecord::changed(group, before, &draft)
         });
         Effects {
@@ -514,7 +527,11 @@ impl Machine {
         }
     }
 
-    fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<Effects<GroupRecord, Reply>, GroupError> {
+    fn heartbeat(
+        &self,
+        now: Timestamp,
+        heartbeat: &Heartbeat,
+    ) -> Result<Effects<GroupRecord, Reply>, GroupError> {
         let group: GroupId = heartbeat.group.parse()?;
         let known = self.membership(group.as_str());
         let mut records = Vec::new();
@@ -524,6 +541,7 @@ impl Machine {
             let before = known.unwrap_or(&empty);
             let mut draft = before.clone();
             draft.beat(heartbeat, revoked, &self.topics, &self.limits)?;
+            draft.note_emptiness(now);
             self.check_members(&group, before, &draft)?;
             records.extend(GroupRecord::changed(&group, before, &draft));
         }
@@ -579,6 +597,7 @@ impl Machine {
         if left {
             let mut draft = membership.clone();
             draft.remove(id.as_str(), &self.topics);
+            draft.note_emptiness(now);
             let group: GroupId = close.group.parse()?;
             records.extend(GroupRecord::changed(&group, membership, &draft));
         }
@@ -588,7 +607,11 @@ impl Machine {
         })
     }
 
-    fn configure(&self, configure: &Configure) -> Result<Effects<GroupRecord, Reply>, GroupError> {
+    fn configure(
+        &self,
+        now: Timestamp,
+        configure: &Configure,
+    ) -> Result<Effects<GroupRecord, Reply>, GroupError> {
         let group: GroupId = configure.group.parse()?;
         let known = self.groups.get(&group);
         match (known, configure.create) {
@@ -617,6 +640,7 @@ impl Machine {
             draft.config.set(name, value.as_deref())?;
         }
         draft.config.check()?;
+        draft.note_emptiness(now);
         let before_or_empty = before.clone().unwrap_or_default();
         if draft.config.assignor() != before_or_empty.config.assignor() && !draft.members.is_empty() {
             draft.advance();
@@ -684,6 +708,7 @@ impl StateMachine for Machine {
             GroupRecord::TopicDeleted(topic) => self.forget_topic(*topic),
             GroupRecord::Changed { group, change } => self.change(group, change),
             GroupRecord::Deleted(group) => self.delete(group),
+            GroupRecord::OffsetsRemoved { group, partitions } => self.remove_offsets(group, partitions),
             GroupRecord::StepTaken { group, step } => self.take_step(group, step),
         }
     }

@@ -50,6 +50,10 @@ pub const SUBSCRIBED_TOPICS_MAX: usize = 1_000;
 /// Patterns of a subscription, at most.
 pub const PATTERNS_MAX: usize = 100;
 
+/// Patterns of all members of a group, at most, those that subscribe alike counted once: all of them are held against the name of
+/// every topic whenever the group changes.
+pub const PATTERNS_PER_GROUP_MAX: usize = 1_000;
+
 impl Membership {
     /// The member that asks, whatever its epoch.
     ///
@@ -139,6 +143,9 @@ impl Membership {
         let released = self.released(member, heartbeat, revoked)?;
         let news = subscription.filter(|news| *news != member.subscription.as_ref());
         let news = news.cloned();
+        if let Some(news) = &news {
+            self.check_patterns(Some(&id), news)?;
+        }
         let is_other = news.is_some();
         if let Some(member) = self.members.get_mut(&id) {
             member.revoking.retain(|key, _| !released.contains(key));
@@ -221,6 +228,7 @@ impl Membership {
             .as_ref()
             .and_then(|instance| self.instance(instance.as_str()));
         let before = before.cloned();
+        self.check_patterns(before.as_ref(), &subscription)?;
         let max = limits.members_per_group_max;
         if before.is_none() && self.members.len() >= max {
             return Err(GroupError::GroupFull { max });
@@ -248,6 +256,25 @@ impl Membership {
             self.advance();
         }
         self.settle();
+        Ok(())
+    }
+
+    /// Whether there is room for the patterns of a subscription in place of that of a member.
+    fn check_patterns(&self, instead_of: Option<&MemberId>, news: &Subscription) -> Result<(), GroupError> {
+        if news.patterns.is_empty() {
+            return Ok(());
+        }
+        let others = self.members.iter().filter(|(id, _)| Some(*id) != instead_of);
+        let mut all: BTreeSet<&Subscription> = others.map(|(_, member)| &*member.subscription).collect();
+        let max = PATTERNS_PER_GROUP_MAX;
+        let would_be = match all.insert(news) {
+            true => all.iter().map(|subscription| subscription.patterns.len()).sum(),
+            // Somebody pays for the same already.
+            false => 0,
+        };
+        if would_be > max {
+            return Err(GroupError::TooManyPatterns { would_be, max });
+        }
         Ok(())
     }
 

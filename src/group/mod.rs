@@ -16,6 +16,7 @@ mod change;
 mod commits;
 mod config;
 mod error;
+mod expiry;
 mod machine;
 mod members;
 mod propose;
@@ -34,7 +35,9 @@ pub use machine::{
     Close, Command, CommitOffsets, CommittedOffset, Configure, Group, Limits, Machine, OFFSET_STATE_BYTES,
     Offsets, Propose, Reply,
 };
-pub use members::{CLIENT_ID_BYTES_MAX, Heartbeat, MemberRef, PATTERNS_MAX, SUBSCRIBED_TOPICS_MAX};
+pub use members::{
+    CLIENT_ID_BYTES_MAX, Heartbeat, MemberRef, PATTERNS_MAX, PATTERNS_PER_GROUP_MAX, SUBSCRIBED_TOPICS_MAX,
+};
 pub use record::{DecodeError, GroupRecord};
 pub use state::{
     Held, MEANT_STATE_BYTES, MEMBER_STATE_BYTES, MEMBERSHIP_STATE_BYTES, Member, Membership,

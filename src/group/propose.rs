@@ -30,7 +30,11 @@ impl Machine {
                 }
             )));
         }
-        let target = self.checked(membership, propose)?;
+        let target = match propose.assignments.is_empty() {
+            // It leaves it to the broker.
+            true => membership.best(),
+            false => self.checked(membership, propose)?,
+        };
         let mut draft = membership.clone();
         draft.settle_on(target);
         let change = GroupChange::between(membership, &draft);

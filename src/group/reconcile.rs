@@ -36,6 +36,28 @@ impl Membership {
         changed
     }
 
+    /// Whether [`refresh`](Self::refresh) would change something, for what has changed of the topics. `known`: what subscriptions
+    /// mean of that.
+    pub(super) fn is_affected<'a>(
+        &'a self,
+        topics: &Topics,
+        known: &mut BTreeMap<&'a Subscription, BTreeSet<TopicId>>,
+    ) -> bool {
+        let mut grown = topics.changed().iter();
+        if grown.any(|id| {
+            let before = self.resolved.get(id);
+            before.is_some_and(|count| topics.partitions(*id) != Some(*count))
+        }) {
+            return true;
+        }
+        self.members.values().any(|member| {
+            let meant = known
+                .entry(&*member.subscription)
+                .or_insert_with(|| topics.changed_and_meant(&member.subscription));
+            meant.iter().any(|id| !member.topics.contains(id))
+        })
+    }
+
     /// Whether members have to do with a topic; they may hold partitions of one that they do not subscribe to any more.
     pub(super) fn has_topic(&self, topic: TopicId) -> bool {
         let held = || {

@@ -40,6 +40,13 @@ pub enum GroupRecord {
     },
     /// A group is gone with all that it had.
     Deleted(GroupId),
+    /// What a group has committed in these partitions is forgotten.
+    OffsetsRemoved {
+        /// The group.
+        group: GroupId,
+        /// The partitions.
+        partitions: Vec<PartitionKey>,
+    },
     /// A producer has appended in one with the commit before it, if there was one.
     StepTaken {
         /// The group.
@@ -128,6 +135,10 @@ impl Stored for Machine {
             }),
             GroupRecord::Changed { group, change } => Kind::GroupChanged(membership::encode(group, change)),
             GroupRecord::Deleted(group) => Kind::GroupDeleted(group.to_string()),
+            GroupRecord::OffsetsRemoved { group, partitions } => Kind::OffsetsRemoved(pb::OffsetsRemoved {
+                group: group.to_string(),
+                topics: membership::encode_keys(partitions),
+            }),
             GroupRecord::StepTaken { group, step } => Kind::StepTaken(steps::encode(group, step)),
         };
         pb::GroupRecord { kind: Some(kind) }.encode_to_vec().into()
@@ -145,6 +156,10 @@ impl Stored for Machine {
                 change: Box::new(membership::decode(stored)?),
             }),
             Some(Kind::GroupDeleted(group)) => Ok(GroupRecord::Deleted(group.parse()?)),
+            Some(Kind::OffsetsRemoved(stored)) => Ok(GroupRecord::OffsetsRemoved {
+                group: stored.group.parse()?,
+                partitions: membership::decode_keys(&stored.topics)?,
+            }),
             Some(Kind::StepTaken(stored)) => Ok(GroupRecord::StepTaken {
                 group: stored.group.parse()?,
                 step: steps::decode(stored)?,

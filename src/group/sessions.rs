@@ -37,8 +37,6 @@ pub const PROPOSAL_TIMEOUTS_MAX: u32 = 3;
 pub struct Times {
     /// How long a dynamic member lives without its connection, if its session does not end before.
     pub disconnect_grace: Duration,
-    /// How long a position may stand still while there is something to read.
-    pub progress_timeout: Duration,
 }
 
 /// Whether a member keeps its place when its connection is lost.
@@ -77,7 +75,8 @@ pub struct TakeOver {
     hold_down: Option<HoldDown>,
     /// When the holder was to have released what is revoked.
     handoff: Option<Duration>,
-    progress: BTreeMap<PartitionKey, Progress>,
+    /// With when each is late.
+    progress: BTreeMap<PartitionKey, (Progress, Option<Duration>)>,
 }
 
 /// Tells one parked heartbeat from the next one of the same member.
@@ -126,6 +125,16 @@ pub enum Expiry {
         next: Offset,
         /// Since when.
         since: Duration,
+    },
+    /// It is time to look at the positions of a group, see [`Sessions::watch`].
+    Watch {
+        /// The group.
+        group: GroupId,
+    },
+    /// Committed offsets of a group may have expired; reported every [`EXPIRY_REPEAT`] until it is timed anew.
+    Offsets {
+        /// The group.
+        group: GroupId,
     },
 }
 
@@ -242,12 +251,13 @@ impl Sessions {
             .set(session_of(group, member), now.saturating_add(terms.session));
     }
 
-    /// Another valid request of the member came, on any connection (TM1).
-    pub fn touch(&mut self, now: Duration, group: &GroupId, member: &MemberId, connection: ConnectionId) {
+    /// Another valid request of the member came, on any connection (TM1). Of one whose connection is lost only a heartbeat counts: a
+    /// fetch of a process that was killed may be answered after that.
+    pub fn touch(&mut self, now: Duration, group: &GroupId, member: &MemberId) {
         let Some(known) = self.member(group, member) else {
             return;
         };
-        if known.link == Link::Lost(connection) {
+        if matches!(known.link, Link::Lost(_)) {
             return;
         }
         known.heard = now;
@@ -350,12 +360,17 @@ impl Sessions {
         let member = known.and_then(|known| known.members.get(holder));
         let lives = member.is_some_and(|member| matches!(member.link, Link::Bound(_)));
         let before = known.and_then(|known| known.hold_downs.get(instance));
+        let progress = member.into_iter().flat_map(|member| &member.progress);
+        let progress = progress.map(|(key, progress)| {
+            let late = self.timers.get(&progress_of(group, holder, *key));
+            (*key, (progress.clone(), late))
+        });
         Ok(TakeOver {
             instance: instance.clone(),
             holder: holder.clone(),
             hold_down: lives.then(|| HoldDown::next(before, now)).transpose()?,
             handoff: self.timers.get(&handoff_of(group, holder)),
-            progress: member.map(|member| member.progress.clone()).unwrap_or_default(),
+            progress: progress.collect(),
         })
     }
 
@@ -369,15 +384,13 @@ impl Sessions {
         connection: ConnectionId,
         terms: Terms,
     ) {
-        let timeout = self.times.progress_timeout;
         self.forget(group, &taken.holder);
         self.beat(now, group, new, connection, terms);
-        for (partition, progress) in &taken.progress {
-            let deadline = progress.deadline(timeout);
-            self.timers.put(progress_of(group, new, *partition), deadline);
-        }
-        if let Some(known) = self.member(group, new) {
-            known.progress = taken.progress;
+        for (partition, (progress, late)) in taken.progress {
+            if let Some(known) = self.member(group, new) {
+                known.progress.insert(partition, progress);
+            }
+            self.timers.put(progress_of(group, new, partition), late);
         }
         if let Some(at) = taken.handoff {
             self.timers.set(handoff_of(group, new), at);
@@ -443,32 +456,62 @@ impl Sessions {
         self.tidy(group);
     }
 
-    /// Where a member is in a partition that it holds.
-    pub fn position(
+    /// Where a member is in the partitions that it holds: all of them. One that stands still for `timeout` while there is something to
+    /// process is reported.
+    pub fn positions(
         &mut self,
         now: Duration,
         group: &GroupId,
         member: &MemberId,
-        partition: PartitionKey,
-        position: Position,
+        timeout: Duration,
+        held: &BTreeMap<PartitionKey, Position>,
     ) {
-        let timeout = self.times.progress_timeout;
         let Some(known) = self.member(group, member) else {
             return;
         };
-        let progress = known.progress.entry(partition).or_default();
-        progress.observe(now, position);
-        let deadline = progress.deadline(timeout);
-        self.timers.put(progress_of(group, member, partition), deadline);
-    }
-
-    /// A member does not hold a partition any more.
-    pub fn released(&mut self, group: &GroupId, member: &MemberId, partition: PartitionKey) {
-        if let Some(known) = self.member(group, member)
-            && known.progress.remove(&partition).is_some()
-        {
+        let released = known.progress.extract_if(.., |key, _| !held.contains_key(key));
+        let released: Vec<_> = released.map(|(key, _)| key).collect();
+        let observe = |(key, position): (&PartitionKey, &Position)| {
+            let progress = known.progress.entry(*key).or_default();
+            progress.observe(now, *position);
+            (*key, progress.deadline(timeout))
+        };
+        let deadlines: Vec<_> = held.iter().map(observe).collect();
+        for partition in released {
             self.timers.cancel(&progress_of(group, member, partition));
         }
+        for (partition, deadline) in deadlines {
+            self.timers.put(progress_of(group, member, partition), deadline);
+        }
+    }
+
+    /// The partitions of a member whose position was reported to stand still, and since when it does.
+    pub fn stalled(
+        &self,
+        group: &GroupId,
+        member: &MemberId,
+    ) -> impl Iterator<Item = (PartitionKey, Duration)> {
+        let known = self.groups.get(group).and_then(|known| known.members.get(member));
+        let progress = known.into_iter().flat_map(|known| &known.progress);
+        progress.filter_map(|(key, progress)| Some((*key, progress.stalled()?)))
+    }
+
+    /// The positions of a group are looked at in so long, unless that is timed already.
+    pub fn watch(&mut self, now: Duration, group: &GroupId, every: Duration) {
+        let duty = Duty::Watch(group.clone());
+        if self.timers.get(&duty).is_none() {
+            self.timers.set(duty, now.saturating_add(every));
+        }
+    }
+
+    /// Nobody is there whose position could be looked at.
+    pub fn watch_ended(&mut self, group: &GroupId) {
+        self.timers.cancel(&Duty::Watch(group.clone()));
+    }
+
+    /// When to look next whether committed offsets of a group have expired; `None`: not as things are.
+    pub fn offsets_expire(&mut self, group: &GroupId, at: Option<Duration>) {
+        self.timers.put(Duty::Retention(group.clone()), at);
     }
 
     /// A member is gone.
@@ -489,6 +532,8 @@ impl Sessions {
     /// A group is gone with all that is in it.
     pub fn forget_group(&mut self, group: &GroupId) {
         self.proposal_ended(group);
+        self.watch_ended(group);
+        self.offsets_expire(group, None);
         let known = self.groups.get_mut(group);
         for instance in known
             .map(|known| std::mem::take(&mut known.hold_downs))
@@ -536,7 +581,10 @@ impl Sessions {
             };
             let first = match &expiry {
                 Expiry::Member { group, member, .. } => members.insert((group.clone(), member.clone())),
-                Expiry::Proposal { .. } | Expiry::Stalled { .. } => true,
+                Expiry::Proposal { .. }
+                | Expiry::Stalled { .. }
+                | Expiry::Watch { .. }
+                | Expiry::Offsets { .. } => true,
             };
             if first {
                 late.push(expiry);
@@ -567,6 +615,11 @@ impl Sessions {
                 self.groups.get_mut(&group)?.hold_downs.remove(&instance);
                 self.tidy(&group);
                 None
+            }
+            Duty::Watch(group) => Some(Expiry::Watch { group }),
+            Duty::Retention(group) => {
+                self.timers.set(duty, again);
+                Some(Expiry::Offsets { group })
             }
             Duty::Progress(group, member, partition) => {
                 let progress = self.member(&group, &member)?.progress.get_mut(&partition)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::assignor::Assignment;
 use super::config::GroupConfig;
-use crate::model::{Glob, GroupState, InstanceId, MemberId, PartitionId, PartitionKey, TopicId};
+use crate::model::{Glob, GroupState, InstanceId, MemberId, PartitionId, PartitionKey, Timestamp, TopicId};
 
 /// Partitions and the epoch since which they are held.
 pub type Held = BTreeMap<PartitionKey, u32>;
@@ -82,6 +82,8 @@ pub struct Membership {
     pub target: Assignment,
     /// Number of the next join.
     pub next_join: u64,
+    /// Since when there is no member; `None` while there is one.
+    pub empty_since: Option<Timestamp>,
 }
 
 impl Membership {
@@ -91,6 +93,15 @@ impl Membership {
             self.assignment_epoch
         } else {
             member.held_epoch
+        }
+    }
+
+    /// Takes note of whether there is somebody.
+    pub(super) fn note_emptiness(&mut self, now: Timestamp) {
+        if self.members.is_empty() {
+            self.empty_since.get_or_insert(now);
+        } else {
+            self.empty_since = None;
         }
     }
 
@@ -202,6 +213,8 @@ impl Membership {
 pub struct Topics {
     by_id: BTreeMap<TopicId, (Arc<str>, u32)>,
     by_name: BTreeMap<Arc<str>, TopicId>,
+    /// What came, or has another number of partitions, since this was forgotten last.
+    changed: BTreeSet<TopicId>,
 }
 
 impl Topics {
@@ -209,11 +222,13 @@ impl Topics {
     pub fn insert(&mut self, id: TopicId, name: &str, partitions: u32) {
         let name: Arc<str> = Arc::from(name);
         self.by_id.insert(id, (Arc::clone(&name), partitions));
+        self.changed.insert(id);
         self.by_name.insert(name, id);
     }
 
     /// A topic is gone.
     pub fn remove(&mut self, id: TopicId) {
+        self.changed.remove(&id);
         let Some((name, _)) = self.by_id.remove(&id) else {
             return;
         };
@@ -232,18 +247,40 @@ impl Topics {
         self.by_id.get(&id).map(|(_, partitions)| *partitions)
     }
 
+    /// Every group that what has changed concerns knows of it.
+    pub fn forget_changed(&mut self) {
+        self.changed.clear();
+    }
+
+    /// Those topics among what has changed that a subscription means.
+    pub(super) fn changed_and_meant(&self, subscription: &Subscription) -> BTreeSet<TopicId> {
+        let globs = globs(subscription);
+        let meant = |id: &&TopicId| {
+            self.name(**id).is_some_and(|name| {
+                subscription.topics.contains(name) || globs.iter().any(|glob| glob.matches(name))
+            })
+        };
+        self.changed.iter().filter(meant).copied().collect()
+    }
+
+    /// What came, or has another number of partitions.
+    pub(super) fn changed(&self) -> &BTreeSet<TopicId> {
+        &self.changed
+    }
+
     /// The topics that a subscription means now. A name without a topic means none yet.
     pub fn resolve(&self, subscription: &Subscription) -> BTreeSet<TopicId> {
         let named = subscription.topics.iter();
         let named = named.filter_map(|name| self.by_name.get(name).copied());
-        // A pattern that is too long was refused when it came, and matches nothing.
-        let globs: Vec<_> = subscription
-            .patterns
-            .iter()
-            .filter_map(|p| Glob::new(p).ok())
-            .collect();
+        let globs = globs(subscription);
         let fits = |name: &str| globs.iter().any(|glob| glob.matches(name));
         let matching = self.by_name.iter().filter(|(name, _)| fits(name));
         named.chain(matching.map(|(_, id)| *id)).collect()
     }
+}
+
+/// A pattern that is too long was refused when it came, and matches nothing.
+fn globs(subscription: &Subscription) -> Vec<Glob> {
+    let patterns = subscription.patterns.iter();
+    patterns.filter_map(|pattern| Glob::new(pattern).ok()).collect()
 }

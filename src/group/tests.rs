@@ -1,5 +1,6 @@
 //! The machine by scripts of commands, its snapshot, and random histories against a plain map.
 
+mod expiry;
 mod explore;
 mod histories;
 mod matrix;

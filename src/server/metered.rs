@@ -206,6 +206,10 @@ impl DiskFile for MeteredFile {
         self.file.write_all_at(buf, at)
     }
 
+    fn write_all_vectored_at(&self, bufs: &[&[u8]], at: u64) -> io::Result<()> {
+        self.file.write_all_vectored_at(bufs, at)
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         let kinds = SYNCED.iter().zip(&self.meter.syncs);
         let Some((_, meter)) = kinds.into_iter().find(|((kind, _), _)| *kind == self.kind) else {

@@ -447,6 +447,12 @@ fn broker(page: &mut Page, counters: &CountersNow) {
         "Members removed because nothing was heard of them, or because they did not release in time.",
         counters.members_expired,
     );
+    page.one(
+        Kind::Counter,
+        "naru_group_members_stalled",
+        "Positions that were found to stand still although their member lives.",
+        counters.members_stalled,
+    );
 }
 
 fn fetch_sources(page: &mut Page, counters: &CountersNow, disk: &DiskNow) {
@@ -835,6 +841,7 @@ mod tests {
             members: 3,
             idle_members: 1,
             unassigned_partitions: 0,
+            stalled_partitions: 2,
             epoch: 5,
         };
         let mut page = Page::default();
@@ -849,6 +856,7 @@ mod tests {
             "naru_group_lag_max_seconds{group=\"a \\\"b\\\"\"} 1.5",
             "naru_group_members{group=\"a \\\"b\\\"\"} 3",
             "naru_group_idle_members{group=\"a \\\"b\\\"\"} 1",
+            "naru_group_stalled_partitions{group=\"a \\\"b\\\"\"} 2",
             "naru_group_epoch{group=\"a \\\"b\\\"\"} 5",
             "naru_group_last_commit_timestamp_seconds{group=\"a \\\"b\\\"\"} 2.5",
         ] {

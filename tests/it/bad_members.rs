@@ -199,7 +199,6 @@ fn bad_proposals() -> Vec<(&'static str, Body)> {
             "propose_assignment.member",
             propose(None, vec![assignment(vec![on_wire(&[0])])]),
         ),
-        ("propose_assignment.assignments", propose(who(), vec![])),
         (
             "propose_assignment.assignments[1].partitions[0].topic",
             assigned(nameless()),

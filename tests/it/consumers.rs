@@ -16,7 +16,6 @@ use naru::model::{ErrorCode, Offset};
 use naru::pb::v1;
 use naru::pb::v1::request::Body;
 use naru::pb::v1::response::Body as Answer;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +23,7 @@ use rustix::process::Signal;
 
 use crate::broker::{Broker, naru, signal};
 use crate::peer::{PATIENCE, Peer, until};
+use crate::proxy::Proxy;
 
 const PARTITIONS: u32 = 6;
 
@@ -179,44 +179,6 @@ async fn a_member_that_stands_by_takes_over_when_the_other_is_gone_without_a_wor
     second.has(1).await;
     assert_eq!(second.handle.state(), ConsumerState::Active);
     second.leave().await;
-}
-
-/// Passes connections on, and breaks them when a test says so.
-struct Proxy {
-    address: String,
-    open: Arc<Mutex<JoinSet<()>>>,
-    _accepting: JoinSet<()>,
-}
-
-impl Proxy {
-    async fn start(to: String) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let open = Arc::new(Mutex::new(JoinSet::new()));
-        let connections = open.clone();
-        let mut accepting = JoinSet::new();
-        accepting.spawn(async move {
-            loop {
-                let (mut near, _) = listener.accept().await.unwrap();
-                let to = to.clone();
-                connections.lock().unwrap().spawn(async move {
-                    if let Ok(mut far) = TcpStream::connect(to).await {
-                        // Its end is the end of the connection, whatever the reason.
-                        let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
-                    }
-                });
-            }
-        });
-        Self {
-            address,
-            open,
-            _accepting: accepting,
-        }
-    }
-
-    fn cut(&self) {
-        *self.open.lock().unwrap() = JoinSet::new();
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -473,4 +435,138 @@ async fn a_process_that_stood_still_is_told_what_it_lost_and_joins_again() {
     other.leave().await;
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// `naru consume -g` of the topic `orders`, its output line by line.
+fn consume(broker: &Broker) -> (std::process::Child, std::sync::mpsc::Receiver<String>) {
+    let mut child = naru()
+        .args([
+            "-s",
+            &broker.url(),
+            "consume",
+            "orders",
+            "-g",
+            "g",
+            "-o",
+            "start",
+            "-f",
+            "%v\\n",
+        ])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let out = BufReader::new(child.stdout.take().unwrap());
+    let (line, lines) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for next in out.lines() {
+            line.send(next.unwrap()).unwrap();
+        }
+    });
+    (child, lines)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_makes_the_command_commit_what_it_printed_and_leave() {
+    let broker = Broker::start();
+    let client = broker.client().await;
+    create(&client).await;
+    let stop = CancellationToken::new();
+    let mut writer = write(client.clone(), stop.clone());
+    let mut printed: Vec<u32> = Vec::new();
+    for (told, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let (mut child, lines) = consume(&broker);
+        for _ in 0..200 {
+            printed.push(lines.recv_timeout(PATIENCE).unwrap().parse().unwrap());
+        }
+        signal(&child, told);
+        let ended = child.wait().unwrap();
+        assert_eq!(ended.code(), Some(code));
+        printed.extend(lines.iter().map(|line| line.parse::<u32>().unwrap()));
+        // It has left: nobody waits for the end of a session or of a grace.
+        let group = client.describe_group("g").await.unwrap();
+        assert_eq!(group.members.len(), 0, "{group:?}");
+        let committed = client.fetch_all_offsets("g").await.unwrap();
+        let committed = committed.iter().filter_map(|at| at.committed.as_ref());
+        let committed: i64 = committed.map(|committed| committed.offset.get()).sum();
+        assert_eq!(usize::try_from(committed), Ok(printed.len()), "what was printed");
+    }
+    stop.cancel();
+    let count = writer.join_next().await.unwrap().unwrap();
+    let seen = Seen::default();
+    for value in printed {
+        *seen.lock().unwrap().entry(value).or_default() += 1;
+    }
+    let last = Reader::join(&client, &seen).await;
+    assert_eq!(all_seen(&seen, count).await, 0, "printed once each");
+    last.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_leader_proposes_and_what_it_must_not_is_refused_and_left_to_the_broker() {
+    const PROPOSAL_MS: u64 = 1_500;
+    let broker = Broker::start();
+    let client = broker.client().await;
+    create(&client).await;
+    let configs = [("assignor", "leader"), ("proposal.timeout.ms", "1500")];
+    let configs = configs.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    for group in ["all-to-one", "none", "bad"] {
+        client.create_group(group, configs.to_vec()).await.unwrap();
+    }
+    let member = |client: &Client, group: &str| {
+        let builder = client.group_consumer(group).topics(["orders"]);
+        builder.reset(Reset::Earliest)
+    };
+    // Everything to the member that joined last, which the broker would never do.
+    let to_last = |wanted: &naru::client::ProposalWanted| {
+        let last = wanted.members.last().unwrap().member_id.clone();
+        vec![(last, wanted.partitions.clone())]
+    };
+    let first = member(&client, "all-to-one")
+        .propose(to_last)
+        .build()
+        .await
+        .unwrap();
+    until("all of it", || first.assignment().len() == 6).await;
+    let second = member(&client, "all-to-one")
+        .propose(to_last)
+        .build()
+        .await
+        .unwrap();
+    until("all of it", || {
+        second.assignment().len() == 6 && first.assignment().is_empty()
+    })
+    .await;
+    assert_eq!(first.handle().refused_proposal(), None);
+
+    // Nobody proposes: the broker does not wait.
+    let began = tokio::time::Instant::now();
+    let silent = member(&client, "none").build().await.unwrap();
+    until("all of it", || silent.assignment().len() == 6).await;
+    assert!(
+        began.elapsed() < Duration::from_millis(PROPOSAL_MS),
+        "{:?}",
+        began.elapsed()
+    );
+
+    // One partition is left out.
+    let began = tokio::time::Instant::now();
+    let bad = member(&client, "bad").propose(|wanted| {
+        let leader = wanted.members[0].member_id.clone();
+        vec![(leader, wanted.partitions[1..].to_vec())]
+    });
+    let bad = bad.build().await.unwrap();
+    until("a refusal", || bad.handle().refused_proposal().is_some()).await;
+    let refused = bad.handle().refused_proposal().unwrap();
+    assert_eq!(refused.code(), Some(ErrorCode::InvalidAssignment));
+    assert!(
+        refused.to_string().contains("orders/0 goes to nobody"),
+        "{refused}"
+    );
+    until("all of it", || bad.assignment().len() == 6).await;
+    assert!(
+        began.elapsed() >= Duration::from_millis(PROPOSAL_MS),
+        "after the deadline"
+    );
 }

@@ -43,4 +43,8 @@ mod operations;
 #[cfg(test)]
 mod peer;
 #[cfg(test)]
+mod proxy;
+#[cfg(test)]
+mod steps;
+#[cfg(test)]
 mod topics;

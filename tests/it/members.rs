@@ -399,6 +399,7 @@ async fn what_changes_groups_goes_there_and_back() {
 
 fn description() -> api::DescribedGroup {
     api::DescribedGroup {
+        empty_since: Some(naru::model::Timestamp(77)),
         group: "g".to_owned(),
         state: GroupState::Reconciling,
         group_epoch: 9,
@@ -429,6 +430,7 @@ fn description() -> api::DescribedGroup {
             is_leader: true,
         }],
         partitions: vec![api::GroupPartition {
+            stalled_ms: Some(301_000),
             topic: name("orders"),
             key: PartitionKey {
                 topic: id(),
@@ -496,7 +498,9 @@ async fn a_description_of_a_group_goes_there_and_back() {
     );
     assert_eq!(got.configs[0].name, "assignor");
     assert_eq!(got.members, [described_member()]);
+    assert_eq!(got.empty_since, Some(naru::model::Timestamp(77)));
     let expected = client::GroupPartitionDescription {
+        stalled: Some(Duration::from_secs(301)),
         partition: outside(&[1]).remove(0),
         committed: Some(offset(5)),
         log_start: offset(1),

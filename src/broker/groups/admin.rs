@@ -1,7 +1,7 @@
 //! CreateGroup, AlterGroup and DeleteGroup: what operators do to groups.
 
 use super::members::other_kind;
-use super::{State, Undone};
+use super::{Groups, Now, State, Undone};
 use crate::api::{
     AlterGroup, AlteredGroup, ConfigEntry, CreateGroup, CreatedGroup, DeleteGroup, Outcome, Reply, Request,
     Response,
@@ -25,10 +25,13 @@ impl<S: LogStore> Broker<S> {
         let reply = match self.groups.carry_out(&mut state, command, &[]) {
             Err(Undone::NotAdmitted(refused)) => return not_admitted(refused, Request::CreateGroup(create)),
             Err(Undone::Refused(error)) => Err(*error),
-            Ok(group::Reply::Configured { changed }) => Ok(Response::CreateGroup(CreatedGroup {
-                created: changed,
-                configs: configs(&state, &create.group),
-            })),
+            Ok(group::Reply::Configured { changed }) => {
+                self.groups.retime(&mut state, &create.group);
+                Ok(Response::CreateGroup(CreatedGroup {
+                    created: changed,
+                    configs: configs(&state, &create.group),
+                }))
+            }
             Ok(_) => Err(other_kind()),
         };
         self.answer(&state, reply)
@@ -49,10 +52,13 @@ impl<S: LogStore> Broker<S> {
         let reply = match self.groups.carry_out(&mut state, command, &[]) {
             Err(Undone::NotAdmitted(refused)) => return not_admitted(refused, Request::AlterGroup(alter)),
             Err(Undone::Refused(error)) => Err(*error),
-            Ok(group::Reply::Configured { changed }) => Ok(Response::AlterGroup(AlteredGroup {
-                configs: configs(&state, &alter.group),
-                changed,
-            })),
+            Ok(group::Reply::Configured { changed }) => {
+                self.groups.retime(&mut state, &alter.group);
+                Ok(Response::AlterGroup(AlteredGroup {
+                    configs: configs(&state, &alter.group),
+                    changed,
+                }))
+            }
             Ok(_) => Err(other_kind()),
         };
         self.answer(&state, reply)
@@ -78,6 +84,16 @@ impl<S: LogStore> Broker<S> {
         Outcome::AfterLsn {
             lsn: self.groups.lsn(state),
             reply,
+        }
+    }
+}
+
+impl<S: LogStore> Groups<S> {
+    /// Its settings are others: timers that they are for.
+    fn retime(&self, state: &mut State<S::Log>, group: &str) {
+        if let Ok(group) = group.parse() {
+            state.time_offsets(Now::by(&*self.clock), &group);
+            self.poke(state);
         }
     }
 }

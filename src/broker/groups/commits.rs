@@ -6,7 +6,7 @@ use super::Undone;
 use super::members::{member_ref, other_kind};
 use crate::api::{
     ApiError, CommitOffsets, Committed, FetchOffsets, FetchedOffsets, GroupOffset, OffsetToCommit, Outcome,
-    Peer, Request, Response,
+    Request, Response,
 };
 use crate::broker::coordinator::not_admitted;
 use crate::broker::{Broker, Partition, errors};
@@ -21,7 +21,7 @@ type Found<L> = (TopicName, Arc<Partition<L>>);
 pub(in crate::broker) type Checked<L> = (Arc<Partition<L>>, Offset);
 
 impl<S: LogStore> Broker<S> {
-    pub(in crate::broker) fn commit_offsets(&self, commit: CommitOffsets, from: &Peer) -> Outcome {
+    pub(in crate::broker) fn commit_offsets(&self, commit: CommitOffsets) -> Outcome {
         let found = match self.found_offsets(&commit.offsets) {
             Ok(found) => found,
             Err(outcome) => return outcome,
@@ -43,7 +43,7 @@ impl<S: LogStore> Broker<S> {
             Ok(group::Reply::Committed(at)) => {
                 if let Some(member) = &commit.member {
                     let groups = &self.groups;
-                    groups.touch(&mut state, &commit.group, &member.member_id, from.connection);
+                    groups.touch(&mut state, &commit.group, &member.member_id);
                 }
                 Ok(Response::CommitOffsets(at))
             }

@@ -123,12 +123,13 @@ impl<S: LogStore> Groups<S> {
             leader_id: membership.leader().map(ToString::to_string),
             idle_members: shown(idle),
             unassigned_partitions: shown(unassigned),
-            hint: hint(membership, idle),
+            hint: self.hint(state, id, membership, idle),
             configs: configs(state, id.as_str()),
             members: members
                 .map(|(of, member)| self.member(state, id, membership, (of, member)))
                 .collect(),
-            partitions: self.partitions(known, &all, &holders, membership),
+            partitions: self.partitions(state, id, known, &all),
+            empty_since: membership.empty_since.filter(|_| membership.members.is_empty()),
         }
     }
 
@@ -166,11 +167,15 @@ impl<S: LogStore> Groups<S> {
     /// Subscribed or committed partitions, by topic name and index.
     fn partitions(
         &self,
+        state: &State<S::Log>,
+        group: &GroupId,
         known: &Group,
         subscribed: &BTreeSet<PartitionKey>,
-        holders: &BTreeMap<PartitionKey, &MemberId>,
-        membership: &Membership,
     ) -> Vec<GroupPartition> {
+        let empty = Membership::default();
+        let membership = known.membership.as_ref().unwrap_or(&empty);
+        let holders = membership.holders();
+        let stalled = self.stalled(state, group, membership);
         let durable = self.durable.borrow().lsn;
         let committed: BTreeSet<PartitionKey> = known.offsets.keys().copied().collect();
         let keys = subscribed.union(&committed);
@@ -195,6 +200,7 @@ impl<S: LogStore> Groups<S> {
                 lag_ms,
                 member_id: holder.map(ToString::to_string),
                 is_revoking: revoking.is_some_and(|member| member.revoking.contains_key(key)),
+                stalled_ms: stalled.get(key).map(|(_, ms)| *ms),
             })
         });
         let mut shown: Vec<_> = shown.collect();
@@ -229,6 +235,39 @@ impl<S: LogStore> Groups<S> {
 /// Whether there is something to process whose age is not known yet.
 fn is_undated(at: &GroupPartition) -> bool {
     at.lag.is_some_and(|lag| lag > 0) && at.lag_ms.is_none()
+}
+
+/// A position that stands still: whose, and for how many ms.
+type Stalled<'a> = BTreeMap<PartitionKey, (&'a MemberId, u64)>;
+
+impl<S: LogStore> Groups<S> {
+    /// The positions of a group that stand still for too long.
+    fn stalled<'a>(&self, state: &State<S::Log>, group: &GroupId, membership: &'a Membership) -> Stalled<'a> {
+        let now = self.clock.mono();
+        let of = |id: &'a MemberId| {
+            let stalled = state.sessions.stalled(group, id);
+            stalled.map(move |(key, since)| {
+                let ms = now.saturating_sub(since).as_millis();
+                (key, (id, u64::try_from(ms).unwrap_or(u64::MAX)))
+            })
+        };
+        membership.members.keys().flat_map(of).collect()
+    }
+
+    /// What to do about it, in words.
+    fn hint(&self, state: &State<S::Log>, group: &GroupId, membership: &Membership, idle: usize) -> String {
+        if membership.state() == GroupState::Stable
+            && let Some((key, (member, ms))) = self.stalled(state, group, membership).first_key_value()
+        {
+            let topic = self.topic_name(key.topic).map(|name| name.to_string());
+            let place = format!("{}/{}", topic.unwrap_or_default(), key.partition);
+            let seconds = ms / 1_000;
+            return format!(
+                "member {member} lives, but has not got on in {place} for {seconds} s although there are records: look at what it is doing"
+            );
+        }
+        hint(membership, idle)
+    }
 }
 
 /// What to do about it, in words.

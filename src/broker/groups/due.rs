@@ -73,8 +73,11 @@ impl<S: LogStore> Groups<S> {
                 since,
             } => {
                 let stands = self.clock.mono().saturating_sub(since);
+                self.counters.member_stalled();
                 tracing::warn!(event = "group_member_stalled", group = %group, member = %member, partition = %partition, offset = %next, for_s = stands.as_secs(), "a member lives but does not get on");
             }
+            Expiry::Watch { group } => self.watch(state, &group),
+            Expiry::Offsets { group } => self.expire_offsets(state, group),
         }
     }
 
@@ -89,6 +92,9 @@ impl<S: LogStore> Groups<S> {
             if self.carry_out(state, Command::Refresh { group }, &[]).is_err() {
                 state.refresh = true;
             }
+        }
+        if !state.refresh {
+            state.driver.machine.topics_mut().forget_changed();
         }
         !state.refresh
     }

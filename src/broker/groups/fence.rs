@@ -6,7 +6,7 @@ use super::members::member_ref;
 use super::{Groups, State, group_errors};
 use crate::api::{ApiError, GroupMember};
 use crate::group::MemberRef;
-use crate::model::{ConnectionId, Lsn, Offset, PartitionKey};
+use crate::model::{Lsn, Offset, PartitionKey};
 use crate::storage::LogStore;
 
 /// What a fetch by a member must pass, for each of its partitions.
@@ -20,39 +20,26 @@ struct MemberFence<S: LogStore> {
     groups: Arc<Groups<S>>,
     group: String,
     member: MemberRef,
-    connection: ConnectionId,
 }
 
 impl<S: LogStore> Groups<S> {
-    pub(in crate::broker) fn fence(
-        self: &Arc<Self>,
-        group: &str,
-        member: &GroupMember,
-        connection: ConnectionId,
-    ) -> Arc<dyn Fence> {
+    pub(in crate::broker) fn fence(self: &Arc<Self>, group: &str, member: &GroupMember) -> Arc<dyn Fence> {
         Arc::new(MemberFence {
             groups: Arc::clone(self),
             group: group.to_owned(),
             member: member_ref(member),
-            connection,
         })
     }
 
     /// A valid request of a member is a sign of life (TM1).
-    pub(super) fn touch(
-        &self,
-        state: &mut State<S::Log>,
-        group: &str,
-        member: &str,
-        connection: ConnectionId,
-    ) {
+    pub(super) fn touch(&self, state: &mut State<S::Log>, group: &str, member: &str) {
         let membership = state.driver.machine.group(group);
         let found = membership.and_then(|(group, known)| {
             let (id, _) = known.membership.as_ref()?.members.get_key_value(member)?;
             Some((group.clone(), id.clone()))
         });
         if let Some((group, id)) = found {
-            state.sessions.touch(self.clock.mono(), &group, &id, connection);
+            state.sessions.touch(self.clock.mono(), &group, &id);
         }
     }
 }
@@ -69,8 +56,7 @@ impl<S: LogStore> Fence for MemberFence<S> {
             results.push(checked.map_err(|error| group_errors::group(error, &[])));
         }
         if results.iter().any(Result::is_ok) {
-            self.groups
-                .touch(&mut state, &self.group, &self.member.member, self.connection);
+            self.groups.touch(&mut state, &self.group, &self.member.member);
         }
         (self.groups.lsn(&state), results)
     }

@@ -11,6 +11,7 @@ mod due;
 mod fence;
 mod members;
 mod parked;
+mod progress;
 mod show;
 
 use std::collections::BTreeMap;
@@ -27,7 +28,7 @@ use crate::api::{ApiError, OffsetToCommit};
 use crate::group::sessions::{Sessions, Tenure, Terms, Times};
 use crate::group::{Command, Machine, Member, Membership, Reply};
 use crate::machine::{StateMachine, Stored};
-use crate::model::{DurableState, GroupId, Lsn, MemberId, Offset, PartitionKey};
+use crate::model::{DurableState, GroupId, Lsn, MemberId, Offset, PartitionKey, Timestamp};
 use crate::rt::Clock;
 use crate::storage::{Class, LogStore, PartitionLog, Step};
 
@@ -37,9 +38,6 @@ pub(super) use members::member_ref;
 
 /// How long a dynamic member lives without its connection.
 const DISCONNECT_GRACE: Duration = Duration::from_secs(2);
-
-/// How long a position may stand still before that is told.
-const PROGRESS_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Partitions of groups of which it is remembered how far they were handed out.
 const SEEN_MAX: usize = 1_000_000;
@@ -81,6 +79,22 @@ pub(super) struct State<L> {
     looked_at: Option<Duration>,
 }
 
+/// Both clocks at one moment.
+#[derive(Clone, Copy)]
+struct Now {
+    mono: Duration,
+    wall: Timestamp,
+}
+
+impl Now {
+    fn by(clock: &dyn Clock) -> Self {
+        Self {
+            mono: clock.mono(),
+            wall: clock.wall(),
+        }
+    }
+}
+
 /// Why a command was not carried out. Nothing has happened.
 pub(super) enum Undone {
     /// There is no room.
@@ -97,7 +111,7 @@ impl From<ApiError> for Undone {
 
 impl<S: LogStore> Groups<S> {
     pub(super) fn new(store: &Arc<S>, from: Origin<'_, S>) -> Self {
-        let now = from.clock.mono();
+        let now = Now::by(&**from.clock);
         let mut driver = Driver::new(&**store, from.recovered);
         for handle in from.registry.all() {
             let topic = &handle.topic;
@@ -110,7 +124,6 @@ impl<S: LogStore> Groups<S> {
         let mut state = State {
             sessions: Sessions::new(Times {
                 disconnect_grace: DISCONNECT_GRACE,
-                progress_timeout: PROGRESS_TIMEOUT,
             }),
             driver,
             waiting: BTreeMap::new(),
@@ -199,11 +212,11 @@ impl<S: LogStore> Groups<S> {
 
     /// After a change: timers as they must be now, and whoever waits for news has it.
     pub(super) fn spread(&self, state: &mut State<S::Log>) {
-        let now = self.clock.mono();
+        let now = Now::by(&*self.clock);
         let changed = state.driver.machine.take_changed();
         let mut last: Option<GroupId> = None;
         for key in changed {
-            state.time_member(now, &key.0, &key.1);
+            state.time_member(now.mono, &key.0, &key.1);
             if last.as_ref() != Some(&key.0) {
                 state.time_group(now, &key.0);
                 last = Some(key.0.clone());
@@ -251,7 +264,7 @@ impl<L: PartitionLog> State<L> {
     }
 
     /// TM3: every member has its full session. What it may have been handed before is not known: everything.
-    fn load(&mut self, now: Duration, registry: &Registry<L>) {
+    fn load(&mut self, now: Now, registry: &Registry<L>) {
         let groups: Vec<_> = self.driver.machine.groups().map(|(id, _)| id.clone()).collect();
         for group in groups {
             let Some(membership) = self.driver.machine.membership(group.as_str()) else {
@@ -270,10 +283,15 @@ impl<L: PartitionLog> State<L> {
                 self.seen_overflowed |= self.seen.len() > self.seen_max;
             }
             for (id, member) in &membership.members {
-                self.sessions.loaded(now, &group, id, terms(membership, member));
+                self.sessions
+                    .loaded(now.mono, &group, id, terms(membership, member));
                 if !member.revoking.is_empty() {
-                    self.sessions
-                        .revoking_began(now, &group, id, millis(membership.config.handoff_ms()));
+                    self.sessions.revoking_began(
+                        now.mono,
+                        &group,
+                        id,
+                        millis(membership.config.handoff_ms()),
+                    );
                 }
             }
             self.time_group(now, &group);
@@ -293,18 +311,25 @@ impl<L: PartitionLog> State<L> {
         }
     }
 
-    fn time_group(&mut self, now: Duration, group: &GroupId) {
-        match self.driver.machine.membership(group.as_str()) {
-            Some(membership) if membership.assignment_epoch < membership.epoch => {
-                let timeout = millis(membership.config.proposal_ms());
-                self.sessions
-                    .proposal_wanted(now, group, membership.epoch, timeout);
-            }
-            Some(_) => self.sessions.proposal_ended(group),
-            None => {
-                self.sessions.forget_group(group);
-                self.seen.retain(|(of, _), _| of != group);
-            }
+    fn time_group(&mut self, now: Now, group: &GroupId) {
+        self.time_offsets(now, group);
+        let Some(membership) = self.driver.machine.membership(group.as_str()) else {
+            self.sessions.forget_group(group);
+            self.seen.retain(|(of, _), _| of != group);
+            return;
+        };
+        if membership.assignment_epoch < membership.epoch {
+            let timeout = millis(membership.config.proposal_ms());
+            self.sessions
+                .proposal_wanted(now.mono, group, membership.epoch, timeout);
+        } else {
+            self.sessions.proposal_ended(group);
+        }
+        if membership.members.is_empty() {
+            self.sessions.watch_ended(group);
+        } else {
+            self.sessions
+                .watch(now.mono, group, progress::every(&membership.config));
         }
     }
 }

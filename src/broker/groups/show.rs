@@ -71,7 +71,7 @@ impl<S: LogStore> Groups<S> {
         topics.collect()
     }
 
-    fn topic_name(&self, id: TopicId) -> Option<TopicName> {
+    pub(super) fn topic_name(&self, id: TopicId) -> Option<TopicName> {
         let handle = self.registry.with_id(id)?;
         Some(handle.topic.name.clone())
     }

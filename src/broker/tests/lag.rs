@@ -27,7 +27,7 @@ fn filled(rig: &Rig) {
     rig.clock.advance(Duration::from_secs(14));
 }
 
-async fn described(rig: &Rig) -> DescribedGroup {
+pub(super) async fn described(rig: &Rig) -> DescribedGroup {
     let describe = Request::DescribeGroup(DescribeGroup {
         group: "g".to_owned(),
     });

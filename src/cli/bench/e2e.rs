@@ -9,10 +9,11 @@ use bytes::Bytes;
 use clap::Args;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 
 use super::arrivals::Arrivals;
 use super::pace::{Schedule, wait_until};
-use super::{Latency, create_if_missing, per_second};
+use super::{Latency, create_if_missing, joined, per_second};
 use crate::cli::Context;
 use crate::cli::failure::{Exit, Failure, Outcome, Stopped};
 use crate::cli::output::line;
@@ -78,14 +79,17 @@ pub(super) async fn run(args: E2eArgs, context: &Context) -> Outcome {
     let (tickets, sent) = mpsc::channel(TICKETS_WAITING);
     let sender = start_sender(plan.clone(), producer, Arc::clone(&clock), tickets)?;
     let (tell, told) = watch::channel(None);
-    let receiving = receive(reader, &plan, &clock, told, context.timeout);
-    let acknowledging = async {
+    // Tasks of the runtime, as in a service: the command's own thread would have to be woken for every record.
+    let (mut receiving, mut acknowledging) = (JoinSet::new(), JoinSet::new());
+    receiving.spawn(receive(reader, plan, Arc::clone(&clock), told, context.timeout));
+    acknowledging.spawn(async move {
         let acknowledged = acknowledge(sent, &clock).await;
         // The reader goes on until it has so many, or for as long as was allowed.
         tell.send_replace(Some(acknowledged.records));
         acknowledged
-    };
-    let (acknowledged, received) = tokio::join!(acknowledging, receiving);
+    });
+    let acknowledged = joined(&mut acknowledging).await?;
+    let received = joined(&mut receiving).await?;
     let sent = sender
         .await
         .map_err(|_| Failure::unexpected("the sending thread ended early".to_owned()))?;
@@ -278,8 +282,8 @@ struct Received {
 
 async fn receive(
     mut reader: PartitionReader,
-    plan: &Plan,
-    clock: &Arc<dyn Clock>,
+    plan: Plan,
+    clock: Arc<dyn Clock>,
     mut told: watch::Receiver<Option<u64>>,
     patience: Duration,
 ) -> Result<Received, Error> {
@@ -295,7 +299,7 @@ async fn receive(
         tokio::select! {
             biased;
             batch = reader.next_batch() => match batch {
-                Some(batch) => received.take(&batch?, plan, clock.mono())?,
+                Some(batch) => received.take(&batch?, &plan, clock.mono())?,
                 None => return Ok(received),
             },
             // Without a sender everything that could be said was said.

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Latency, create_if_missing};
+use super::{Latency, create_if_missing, joined};
 use crate::cli::Context;
 use crate::cli::failure::{Exit, Failure, Outcome, Stopped};
 use crate::cli::output::line;
@@ -220,15 +220,6 @@ impl Member {
     }
 }
 
-/// What the only task of a set came to.
-async fn joined<T: 'static>(task: &mut JoinSet<T>) -> Result<T, Failure> {
-    match task.join_next().await {
-        Some(Ok(ended)) => Ok(ended),
-        Some(Err(error)) => Err(Failure::unexpected(format!("a task ended: {error}"))),
-        None => Err(Failure::unexpected("a task was waited for twice".to_owned())),
-    }
-}
-
 /// Who has what, and what was seen.
 struct Board {
     clock: SystemClock,
@@ -246,10 +237,32 @@ struct Owners {
     of: BTreeMap<u32, u32>,
     /// Since when nobody has it.
     free_since: BTreeMap<u32, Duration>,
-    counts: bool,
+    /// When the first members had settled: what was freed before that is the way there, and is not counted.
+    counts_from: Option<Duration>,
     moved: u64,
     settle: Latency,
     gap: Latency,
+}
+
+impl Owners {
+    fn took(&mut self, member: u32, partitions: &[TopicPartition], now: Duration) {
+        for partition in partitions.iter().map(index) {
+            self.of.insert(partition, member);
+            let counts_from = self.counts_from.unwrap_or(Duration::MAX);
+            let free_since = self.free_since.remove(&partition);
+            if let Some(since) = free_since.filter(|since| *since >= counts_from) {
+                self.moved += 1;
+                self.gap.record(now.saturating_sub(since));
+            }
+        }
+    }
+
+    fn gave(&mut self, partitions: &[TopicPartition], now: Duration) {
+        for partition in partitions.iter().map(index) {
+            self.of.remove(&partition);
+            self.free_since.insert(partition, now);
+        }
+    }
 }
 
 fn index(partition: &TopicPartition) -> u32 {
@@ -263,7 +276,7 @@ impl Board {
             owners: Mutex::new(Owners {
                 of: BTreeMap::new(),
                 free_since: BTreeMap::new(),
-                counts: false,
+                counts_from: None,
                 moved: 0,
                 settle: Latency::new(),
                 gap: Latency::new(),
@@ -281,30 +294,16 @@ impl Board {
 
     /// From now on moves count.
     fn start(&self) {
-        self.owners().counts = true;
+        self.owners().counts_from = Some(self.clock.mono());
     }
 
     fn took(&self, member: u32, partitions: &[TopicPartition]) {
-        let now = self.clock.mono();
-        let mut owners = self.owners();
-        for partition in partitions.iter().map(index) {
-            owners.of.insert(partition, member);
-            let free_since = owners.free_since.remove(&partition);
-            if let Some(since) = free_since.filter(|_| owners.counts) {
-                owners.moved += 1;
-                owners.gap.record(now.saturating_sub(since));
-            }
-        }
+        self.owners().took(member, partitions, self.clock.mono());
         self.changed.notify_one();
     }
 
     fn gave(&self, partitions: &[TopicPartition]) {
-        let now = self.clock.mono();
-        let mut owners = self.owners();
-        for partition in partitions.iter().map(index) {
-            owners.of.remove(&partition);
-            owners.free_since.insert(partition, now);
-        }
+        self.owners().gave(partitions, self.clock.mono());
         self.changed.notify_one();
     }
 
@@ -321,11 +320,12 @@ impl Board {
             *shares.entry(*member).or_default() += 1;
         }
         let partitions = self.read_to.len();
-        let at_most = partitions.div_ceil(members.max(1));
+        let members = members.max(1);
+        let (at_least, at_most) = (partitions / members, partitions.div_ceil(members));
         let active = members.min(partitions);
         owners.of.len() == partitions
             && shares.len() == active
-            && shares.values().all(|share| *share <= at_most)
+            && shares.values().all(|share| (at_least..=at_most).contains(share))
     }
 
     fn read(&self, partition: u32, offset: i64) {
@@ -429,6 +429,37 @@ mod tests {
         board.took(1, &at(&[2]));
         assert!(board.is_settled(2));
         assert_eq!(board.owners().moved, 1);
+    }
+
+    #[test]
+    fn a_group_on_its_way_has_not_settled_while_a_member_has_less_than_its_share() {
+        let board = Board::new(10);
+        for (member, partitions) in [[0, 1, 2], [3, 4, 5], [6, 7, 8]].iter().enumerate() {
+            board.took(u32::try_from(member).unwrap(), &at(partitions));
+        }
+        board.took(3, &at(&[9]));
+        assert!(!board.is_settled(4), "3, 3, 3 and 1: another one moves");
+        board.gave(&at(&[8]));
+        board.took(3, &at(&[8]));
+        assert!(board.is_settled(4));
+    }
+
+    #[test]
+    fn what_moves_before_the_first_members_have_settled_is_not_counted() {
+        let ms = Duration::from_millis;
+        let board = Board::new(3);
+        let mut owners = board.owners();
+        owners.took(0, &at(&[0, 1, 2]), ms(1));
+        owners.gave(&at(&[1, 2]), ms(2));
+        owners.took(1, &at(&[1]), ms(3));
+        owners.counts_from = Some(ms(4));
+        // Freed on the way there, and taken only now.
+        owners.took(2, &at(&[2]), ms(9));
+        assert_eq!((owners.moved, owners.gap.quantile_us(1.0)), (0, 0));
+        owners.gave(&at(&[1]), ms(10));
+        owners.took(2, &at(&[1]), ms(12));
+        assert_eq!(owners.moved, 1);
+        assert!((1_990..=2_010).contains(&owners.gap.quantile_us(1.0)));
     }
 
     #[test]

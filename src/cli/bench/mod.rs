@@ -12,9 +12,10 @@ use std::time::Duration;
 use clap::Subcommand;
 use hdrhistogram::Histogram;
 use serde_json::json;
+use tokio::task::JoinSet;
 
 use super::Context;
-use super::failure::{Outcome, Stopped};
+use super::failure::{Failure, Outcome, Stopped};
 use super::output::{bytes_text, say};
 use crate::client::{Client, CreateTopicOptions};
 use crate::model::ErrorCode;
@@ -122,5 +123,14 @@ impl Latency {
             self.quantile_us(0.999),
             self.0.max()
         )
+    }
+}
+
+/// What the only task of a set came to.
+async fn joined<T: 'static>(task: &mut JoinSet<T>) -> Result<T, Failure> {
+    match task.join_next().await {
+        Some(Ok(ended)) => Ok(ended),
+        Some(Err(error)) => Err(Failure::unexpected(format!("a task ended: {error}"))),
+        None => Err(Failure::unexpected("a task was waited for twice".to_owned())),
     }
 }

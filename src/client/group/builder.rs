@@ -11,8 +11,9 @@ use super::handover::Handover;
 use super::hooks::{Hooks, hook};
 use super::keeper::{Keeper, join};
 use super::membership::Member;
+use super::proposer::Proposer;
 use super::shared::Shared;
-use crate::client::{Client, Error, Reset, Subscription, TopicPartition};
+use crate::client::{Client, Error, ProposalWanted, Reset, Subscription, TopicPartition};
 use crate::rt::{IdSource, RandomIds};
 
 /// Orders of the broker that wait for the hooks of a program.
@@ -51,6 +52,7 @@ pub(super) struct Options {
     pub(super) prefetch_bytes: u32,
     pub(super) auto_commit: AutoCommit,
     pub(super) hooks: Hooks,
+    pub(super) proposer: Proposer,
 }
 
 /// Options of a [`GroupConsumer`]; all have defaults but what is read.
@@ -72,6 +74,7 @@ impl GroupConsumerBuilder {
                 prefetch_bytes: 2 << 20,
                 auto_commit: AutoCommit::default(),
                 hooks: Hooks::default(),
+                proposer: Proposer::default(),
             },
         }
     }
@@ -155,6 +158,19 @@ impl GroupConsumerBuilder {
         self
     }
 
+    /// The assignor of a group with `assignor = leader`, called while this member leads: gives member ids, and what each is to hold.
+    /// It should be the same function in all members, quick, and depend on nothing but its argument. Every partition goes to exactly
+    /// one member that subscribes to its topic; what is not so the broker refuses, see [`GroupHandle::refused_proposal`], and
+    /// assigns by itself after `proposal.timeout.ms`. Without such a function it does that at once.
+    #[must_use]
+    pub fn propose<F>(mut self, assign: F) -> Self
+    where
+        F: Fn(&ProposalWanted) -> Vec<(String, Vec<TopicPartition>)> + Send + Sync + 'static,
+    {
+        self.options.proposer = Proposer::new(assign);
+        self
+    }
+
     /// Joins the group, over a connection of its own. Partitions come when the group has some for it.
     ///
     /// # Errors
@@ -182,6 +198,7 @@ impl GroupConsumerBuilder {
             shared: Arc::clone(&shared),
             member,
             jobs,
+            proposed: None,
         };
         let tasks = &shared.control.link.tasks;
         tasks.spawn(|stop| async move {

@@ -12,6 +12,7 @@ use super::handle::{ConsumerState, GroupHandle};
 use super::handover::Job;
 use super::record::{GroupBatch, GroupRecord};
 use super::shared::Shared;
+use super::step::GroupStep;
 use crate::client::{ClosedConsumer, Error, TopicPartition};
 use crate::model::{ErrorCode, Offset, Timestamp};
 
@@ -90,6 +91,32 @@ impl GroupConsumer {
     /// As [`GroupHandle::commit_through`].
     pub async fn commit_through(&mut self, record: &GroupRecord) -> Result<Timestamp, CommitError> {
         self.handle().commit_through(record).await
+    }
+
+    /// Begins a step: the records that were made of what was read are appended, and what was read is committed, all of it or
+    /// nothing. So each record counts once in what is made of it, whatever dies on the way.
+    ///
+    /// ```no_run
+    /// # use naru::client::{Client, CommitError, AutoCommit, ProducerRecord};
+    /// # async fn bills(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let billing = client.group_consumer("billing").topics(["orders"]);
+    /// let mut consumer = billing.auto_commit(AutoCommit::Off).build().await?;
+    /// while let Some(order) = consumer.next().await {
+    ///     let order = order?;
+    ///     let bill = ProducerRecord::to("bills").value(order.value.clone().unwrap_or_default());
+    ///     match consumer.step().append(bill).consumed(&order).send().await {
+    ///         // Of what is lost somebody else makes the bills, from where the group is.
+    ///         Ok(_) | Err(CommitError::Lost { .. }) => {}
+    ///         Err(error) => return Err(error.into()),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// It needs [`AutoCommit::Off`]: what is committed beside the steps is passed over by them.
+    pub fn step(&self) -> GroupStep {
+        GroupStep::new(Arc::clone(&self.shared))
     }
 
     /// For hooks and other tasks.

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::error::CommitError;
-use super::places::Done;
 use super::record::GroupRecord;
 use super::shared::Shared;
+use super::step::{Consumed, GroupStep};
 use crate::client::{Error, GroupMember, LostRange, MemberRole, Membership, TopicPartition};
 use crate::model::{Offset, Timestamp};
 
@@ -52,25 +52,13 @@ impl GroupHandle {
     /// # Errors
     /// As [`commit`](Self::commit); `Lost` also if the partition has been away since the record was read.
     pub async fn commit_through(&self, record: &GroupRecord) -> Result<Timestamp, CommitError> {
-        let found = {
-            let places = self.shared.places();
-            let mut all = places.all().into_iter();
-            all.find(|at| at.topic == record.topic && at.partition == record.partition)
-        };
-        let Some(partition) = found else {
-            let partitions = vec![TopicPartition {
-                topic: Arc::clone(&record.topic),
-                topic_id: crate::model::TopicId::from_bytes([0; 16]),
-                partition: record.partition,
-            }];
-            return Err(CommitError::Lost { partitions });
-        };
-        let done = Done {
-            partition,
-            claim: record.claim,
-            offset: record.offset.next(),
-        };
+        let done = Consumed::from(record).done(&self.shared);
         self.shared.commit(&[done]).await
+    }
+
+    /// Begins a step, see [`GroupConsumer::step`](super::GroupConsumer::step). Also for the hook `on_revoked`.
+    pub fn step(&self) -> GroupStep {
+        GroupStep::new(Arc::clone(&self.shared))
     }
 
     /// The partitions that are read.
@@ -99,6 +87,11 @@ impl GroupHandle {
         self.shared.places().membership.clone()
     }
 
+    /// Why the assignment that this member proposed last as the leader was not taken; `None` if it was.
+    pub fn refused_proposal(&self) -> Option<Error> {
+        self.shared.places().refused_proposal.clone()
+    }
+
     /// Who it is now, for requests of its own.
     pub fn member(&self) -> GroupMember {
         self.shared.member.borrow().clone()
@@ -116,6 +109,7 @@ impl GroupHandle {
     pub fn seek(&self, partition: &TopicPartition, offset: Offset) -> Result<(), Error> {
         let done = self.shared.places().seek(partition, offset);
         self.shared.settled.notify_one();
+        self.shared.sought.notify_one();
         assigned(done, partition)
     }
 

@@ -65,6 +65,8 @@ pub(super) struct Handover {
     shared: Arc<Shared>,
     /// Whose place could not be found yet.
     later: Vec<Taken>,
+    /// Who has no place unless the program says one.
+    lost_places: Vec<Taken>,
     /// Topics of which something was read before.
     begun: BTreeSet<TopicId>,
     /// What the program was told that it has: it hears of the end of that, once, and of no other.
@@ -76,6 +78,7 @@ impl Handover {
         Self {
             shared,
             later: Vec::new(),
+            lost_places: Vec::new(),
             begun: BTreeSet::new(),
             told: BTreeSet::new(),
         }
@@ -100,6 +103,10 @@ impl Handover {
                 },
                 () = tokio::time::sleep(LOOK_AGAIN), if !self.later.is_empty() => {
                     let again = std::mem::take(&mut self.later);
+                    self.take(again, false).await;
+                }
+                () = self.shared.sought.notified(), if !self.lost_places.is_empty() => {
+                    let again = self.sought();
                     self.take(again, false).await;
                 }
                 () = tokio::time::sleep(until_commit.unwrap_or_default()), if until_commit.is_some() => {
@@ -197,6 +204,21 @@ impl Handover {
         }
     }
 
+    /// Those without a place for which the program has said one; the others wait on, if they are still held.
+    fn sought(&mut self) -> Vec<Taken> {
+        let all = std::mem::take(&mut self.lost_places);
+        let mut places = self.shared.places();
+        let mut sought = Vec::new();
+        for (taken, claim) in all {
+            match places.claimed(&taken.partition, claim).map(|place| place.wanted) {
+                Some(Some(_)) => sought.push((taken, claim)),
+                Some(None) => self.lost_places.push((taken, claim)),
+                None => {}
+            }
+        }
+        sought
+    }
+
     fn is_assigned(&self, (taken, claim): &Taken) -> bool {
         let mut places = self.shared.places();
         let place = places.claimed(&taken.partition, *claim);
@@ -234,6 +256,7 @@ impl Handover {
                 self.later.push((taken, claim));
             }
             Err(error) => {
+                self.lost_places.push((taken, claim));
                 let mut places = self.shared.places();
                 places.errors.push_back(error);
                 places.wake();

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use super::builder::member_id;
 use super::handover::Job;
 use super::membership::{Beat, Member, Orders};
+use super::proposer;
 use super::shared::Shared;
 use crate::client::{Error, Membership};
 use crate::model::ErrorCode;
@@ -46,6 +47,8 @@ pub(super) struct Keeper {
     pub(super) shared: Arc<Shared>,
     pub(super) member: Member,
     pub(super) jobs: mpsc::Sender<Job>,
+    /// Group epoch that was answered last, of those for which the leader was asked.
+    pub(super) proposed: Option<u32>,
 }
 
 impl Keeper {
@@ -106,7 +109,28 @@ impl Keeper {
         let taken: Vec<_> = orders.take.into_iter().zip(claims).collect();
         self.order(Job::Lost(orders.lose)).await;
         self.order(Job::finish(&self.shared, released)).await;
+        self.propose();
         self.order(Job::Take(taken)).await;
+    }
+
+    /// Answers for an assignment that is asked for, once, beside the heartbeats: they do not wait for the program.
+    fn propose(&mut self) {
+        let wanted = {
+            let places = self.shared.places();
+            let last = places.membership.as_ref();
+            last.and_then(|last| last.proposal_wanted.clone())
+        };
+        let Some(wanted) = wanted.filter(|wanted| self.proposed != Some(wanted.group_epoch)) else {
+            return;
+        };
+        self.proposed = Some(wanted.group_epoch);
+        let shared = Arc::clone(&self.shared);
+        self.shared.control.link.tasks.spawn(|stop| async move {
+            tokio::select! {
+                () = proposer::answer(shared, wanted) => {}
+                () = stop.cancelled() => {}
+            }
+        });
     }
 
     async fn order(&self, job: Job) {

@@ -2,7 +2,7 @@
 //!
 //! [`membership`] decides, without network or time, what is said and held; [`keeper`] keeps a heartbeat under way and carries
 //! the orders out that need no waiting; [`handover`] does what takes time: finding places, hooks, commits. [`places`] knows how
-//! far each partition is; [`shared`] is what all of them have in common.
+//! far each partition is; [`step`] appends and commits in one; [`shared`] is what all of them have in common.
 
 mod builder;
 mod consumer;
@@ -13,11 +13,14 @@ mod hooks;
 mod keeper;
 mod membership;
 mod places;
+mod proposer;
 mod record;
 mod shared;
+mod step;
 
 pub use builder::{AutoCommit, GroupConsumerBuilder};
 pub use consumer::GroupConsumer;
 pub use error::CommitError;
 pub use handle::{ConsumerState, GroupHandle};
 pub use record::{GroupBatch, GroupRecord};
+pub use step::{Consumed, GroupStep};

@@ -12,15 +12,18 @@ use crate::client::consumer::bounds_behind;
 use crate::client::error::NoPlace;
 use crate::client::reader::PartitionReader;
 use crate::client::{ConsumedBatch, ConsumedRecord, Error, LostRange, Membership, Reset, TopicPartition};
-use crate::model::Offset;
+use crate::model::{Offset, PartitionId};
 
 /// Ranges of lost records that are remembered for the program; later ones are in the log only.
 const LOST_RANGES_MAX: usize = 1_000;
 
-/// One time of holding a partition. What was read under an earlier one is nothing to commit under a later one: somebody else may
-/// have gone on in between.
+/// One time of holding a partition, and of reading it: the consumer may go back. What was read under an earlier one is nothing to
+/// commit under a later one: somebody else may have gone on in between, or it comes again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Claim(u64);
+pub(super) struct Claim {
+    tenure: u64,
+    pass: u64,
+}
 
 /// A place to commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +48,8 @@ pub(super) struct Place {
     processed: Option<Offset>,
     /// What the broker is known to have.
     committed: Option<Offset>,
+    /// Where the group is: what was committed, or where reading began, or where the program wanted to go on.
+    group_at: Option<Offset>,
     seen_upto: Option<Offset>,
 }
 
@@ -66,6 +71,8 @@ pub(super) struct Places {
     /// Handed over, and the broker does not know yet.
     pub(super) released: Vec<TopicPartition>,
     pub(super) membership: Option<Membership>,
+    /// Why the assignment that was proposed last was not taken.
+    pub(super) refused_proposal: Option<Error>,
     pub(super) lost: Vec<LostRange>,
     waker: Option<Waker>,
 }
@@ -81,9 +88,10 @@ impl Places {
         self.held.get(partition)
     }
 
-    /// The place, if it is still held as it was.
+    /// The place, if it has been held ever since.
     pub(super) fn claimed(&mut self, partition: &TopicPartition, claim: Claim) -> Option<&mut Place> {
-        self.held.get_mut(partition).filter(|place| place.claim == claim)
+        let place = self.held.get_mut(partition);
+        place.filter(|place| place.claim.tenure == claim.tenure)
     }
 
     pub(super) fn assigned(&self) -> Vec<TopicPartition> {
@@ -107,13 +115,17 @@ impl Places {
         for taken in &orders.take {
             self.claims += 1;
             let place = Place {
-                claim: Claim(self.claims),
+                claim: Claim {
+                    tenure: self.claims,
+                    pass: 0,
+                },
                 is_assigned: true,
                 wanted: None,
                 reader: None,
                 is_paused: false,
                 processed: None,
                 committed: None,
+                group_at: None,
                 seen_upto: taken.maybe_seen_upto,
             };
             claims.push(place.claim);
@@ -150,6 +162,7 @@ impl Places {
         };
         let start = place.wanted.take().unwrap_or(start);
         (place.processed, place.committed) = (Some(start), committed);
+        place.group_at = Some(start);
         place.reader = Some(read(start));
         self.wake();
     }
@@ -197,8 +210,10 @@ impl Places {
 
     /// Those of these partitions that are still held as they were.
     pub(super) fn held_as(&self, claimed: &[(TopicPartition, Claim)]) -> Vec<TopicPartition> {
-        let same =
-            |(at, claim): &&(TopicPartition, Claim)| self.get(at).is_some_and(|place| place.claim == *claim);
+        let same = |(at, claim): &&(TopicPartition, Claim)| {
+            self.get(at)
+                .is_some_and(|place| place.claim.tenure == claim.tenure)
+        };
         claimed.iter().filter(same).map(|(at, _)| at.clone()).collect()
     }
 
@@ -206,7 +221,7 @@ impl Places {
     pub(super) fn is_in_hand(&self, claimed: &[(TopicPartition, Claim)]) -> bool {
         self.in_hand.as_ref().is_some_and(|done| {
             let mut claimed = claimed.iter();
-            claimed.any(|(at, claim)| *at == done.partition && *claim == done.claim)
+            claimed.any(|(at, claim)| *at == done.partition && claim.tenure == done.claim.tenure)
         })
     }
 
@@ -225,7 +240,17 @@ impl Places {
         news.collect()
     }
 
-    /// Those that are not held any more as they were.
+    /// Those that have not been held ever since.
+    pub(super) fn gone(&self, wanted: &[Done]) -> Vec<TopicPartition> {
+        let held = |done: &Done| {
+            let place = self.get(&done.partition);
+            place.is_some_and(|place| place.claim.tenure == done.claim.tenure)
+        };
+        let gone = wanted.iter().filter(|done| !held(done));
+        gone.map(|done| done.partition.clone()).collect()
+    }
+
+    /// Those that are not held any more, or are read again.
     pub(super) fn not_held(&self, wanted: &[Done]) -> Vec<TopicPartition> {
         let held = |done: &Done| {
             self.get(&done.partition)
@@ -239,9 +264,53 @@ impl Places {
         for done in done {
             if let Some(place) = self.claimed(&done.partition, done.claim) {
                 place.committed = Some(done.offset);
+                place.group_at = place.committed;
                 place.processed = place.processed.max(place.committed);
             }
         }
+    }
+
+    /// A step was taken: what it was made of is committed, and processed.
+    pub(super) fn stepped(&mut self, done: &[Done]) {
+        self.committed(done);
+        if self
+            .in_hand
+            .as_ref()
+            .is_some_and(|in_hand| done.contains(in_hand))
+        {
+            self.settle();
+        }
+        // Where the consumer went back while it was not known, it went too far.
+        let again = self.not_held(done);
+        let again = done.iter().filter(|done| again.contains(&done.partition));
+        self.go_back(&again.cloned().collect::<Vec<_>>());
+    }
+
+    /// A step was not taken, or nobody knew whether it was until now: its partitions go on where the group is. What was handed out
+    /// behind that place comes again, and what the program still has of it can be committed no more.
+    pub(super) fn go_back(&mut self, done: &[Done]) {
+        for done in done {
+            let Some(place) = self.claimed(&done.partition, done.claim) else {
+                continue;
+            };
+            place.claim.pass += 1;
+            if let (Some(reader), Some(to)) = (&mut place.reader, place.group_at) {
+                place.seen_upto = place.seen_upto.max(Some(reader.position()));
+                place.processed = Some(to);
+                reader.seek(to);
+            }
+            let in_hand = self.in_hand.as_ref();
+            if in_hand.is_some_and(|in_hand| in_hand.partition == done.partition) {
+                self.in_hand = None;
+            }
+        }
+        self.wake();
+    }
+
+    /// A partition by its names, if it is held.
+    pub(super) fn named(&self, topic: &str, partition: PartitionId) -> Option<&TopicPartition> {
+        let mut held = self.held.keys();
+        held.find(|at| *at.topic == *topic && at.partition == partition)
     }
 
     /// Offset of the next record that is handed out.
@@ -259,7 +328,7 @@ impl Places {
         match &mut place.reader {
             Some(reader) => {
                 reader.seek(offset);
-                place.processed = Some(offset);
+                (place.processed, place.group_at) = (Some(offset), Some(offset));
             }
             None => place.wanted = Some(offset),
         }
@@ -313,10 +382,11 @@ impl Places {
             PartitionReader::poll_batch,
             |batch: &ConsumedBatch| batch.header.last_offset().next(),
         );
-        polled.map_ok(|(partition, _, maybe_seen_upto, batch)| GroupBatch {
+        polled.map_ok(|(partition, claim, maybe_seen_upto, batch)| GroupBatch {
             partition,
             batch,
             maybe_seen_upto,
+            claim,
         })
     }
 

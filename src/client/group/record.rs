@@ -33,4 +33,5 @@ pub struct GroupBatch {
     pub batch: ConsumedBatch,
     /// Records below may have been handed to an earlier holder of the partition; `None`: none was.
     pub maybe_seen_upto: Option<Offset>,
+    pub(super) claim: Claim,
 }

@@ -9,6 +9,7 @@ use super::builder::Options;
 use super::error::CommitError;
 use super::membership::Beat;
 use super::places::{Done, Places};
+use super::step::Steps;
 use crate::client::fetcher::FetchAs;
 use crate::client::link::{Link, pause_after};
 use crate::client::reader::{PartitionReader, ReaderOptions, Source};
@@ -17,7 +18,7 @@ use crate::model::{ErrorClass, ErrorCode, Offset, Timestamp};
 use crate::rt::Clock;
 
 /// Refusals of one commit that say that the membership has ended, while heartbeats say that it has not.
-const REFUSALS_MAX: u32 = 5;
+pub(super) const REFUSALS_MAX: u32 = 5;
 
 /// Waited for the answer to a heartbeat beside what it may be held back, before anything is known about the session.
 const FIRST_ANSWER_WAIT: Duration = Duration::from_secs(10);
@@ -42,8 +43,10 @@ pub(super) struct Shared {
     pub(super) heartbeat: Arc<Notify>,
     /// What was in hand is processed.
     pub(super) settled: Notify,
-    /// Commits are made one after another.
-    committing: tokio::sync::Mutex<()>,
+    /// Commits and steps are made one after another.
+    pub(super) steps: tokio::sync::Mutex<Steps>,
+    /// The program has said where to go on.
+    pub(super) sought: Notify,
 }
 
 impl Shared {
@@ -57,12 +60,19 @@ impl Shared {
             member: watch::Sender::new(member),
             heartbeat: Arc::default(),
             settled: Notify::new(),
-            committing: tokio::sync::Mutex::default(),
+            steps: tokio::sync::Mutex::default(),
+            sought: Notify::new(),
         }
     }
 
     pub(super) fn places(&self) -> MutexGuard<'_, Places> {
         self.places.lock().expect("no panics while locked")
+    }
+
+    /// Goes on where the group is; nothing of these partitions is in hand any more.
+    pub(super) fn go_back(&self, done: &[Done]) {
+        self.places().go_back(done);
+        self.settled.notify_one();
     }
 
     /// Sends a heartbeat and waits for the answer.
@@ -135,8 +145,10 @@ impl Shared {
         &self,
         of: Option<&[TopicPartition]>,
     ) -> Result<Option<Timestamp>, CommitError> {
-        let _one_at_a_time = self.committing.lock().await;
-        let done = self.places().uncommitted(of);
+        let steps = self.steps.lock().await;
+        let mut done = self.places().uncommitted(of);
+        // How far the group is there says the step.
+        done.retain(|done| !steps.leave_open(&done.partition));
         if done.is_empty() {
             return Ok(None);
         }
@@ -145,7 +157,12 @@ impl Shared {
 
     /// Commits places that were processed.
     pub(super) async fn commit(&self, done: &[Done]) -> Result<Timestamp, CommitError> {
-        let _one_at_a_time = self.committing.lock().await;
+        let steps = self.steps.lock().await;
+        if done.iter().any(|done| steps.leave_open(&done.partition)) {
+            return Err(
+                Error::Usage("a step of this partition is undecided: send it again first".into()).into(),
+            );
+        }
         self.commit_as_member(done).await
     }
 
@@ -183,7 +200,7 @@ impl Shared {
                 Ok(got) => return Ok(got),
                 Err(error) => error,
             };
-            let is_stale = error.code() == Some(ErrorCode::StaleMemberEpoch);
+            let is_stale = error.is_stale_epoch();
             let is_out = error
                 .broker()
                 .is_some_and(|error| error.class == ErrorClass::Rejoin);
@@ -208,7 +225,7 @@ impl Shared {
     }
 }
 
-fn offsets(done: &[Done]) -> Vec<OffsetToCommit> {
+pub(super) fn offsets(done: &[Done]) -> Vec<OffsetToCommit> {
     let offset = |done: &Done| OffsetToCommit {
         topic_id: Some(done.partition.topic_id),
         ..OffsetToCommit::new(

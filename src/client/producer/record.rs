@@ -10,12 +10,12 @@ use crate::record::{BatchBuilder, Header, Record, SealedBatch};
 /// A record to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProducerRecord {
-    pub(super) topic: Arc<str>,
-    pub(super) partition: Option<u32>,
-    pub(super) key: Option<Bytes>,
-    pub(super) value: Option<Bytes>,
-    pub(super) headers: Vec<Header>,
-    pub(super) timestamp: Option<Timestamp>,
+    pub(in crate::client) topic: Arc<str>,
+    pub(in crate::client) partition: Option<u32>,
+    pub(in crate::client) key: Option<Bytes>,
+    pub(in crate::client) value: Option<Bytes>,
+    pub(in crate::client) headers: Vec<Header>,
+    pub(in crate::client) timestamp: Option<Timestamp>,
 }
 
 impl ProducerRecord {

@@ -23,6 +23,9 @@ use crate::wire::errors::class_to_wire;
 
 pub(super) const TOPIC_ID: [u8; 16] = [9; 16];
 
+/// How long a fetch waits at most.
+const FETCH_WAIT_MS_MAX: u32 = 100;
+
 /// What the broker does with a request.
 pub(super) enum Act {
     Serve,
@@ -243,6 +246,15 @@ impl Shared {
             RequestBody::CommitOffsets(commit) => self.group.commit(commit),
             RequestBody::CloseConsumer(close) => self.group.close(close),
             RequestBody::FetchOffsets(fetch) => self.group.offsets(&fetch, &|partition| self.end(partition)),
+            RequestBody::Step(step) => {
+                let answer = self.group.step(step, |partition, batch| {
+                    let mut state = self.state.lock().unwrap();
+                    let partition = &mut state.partitions[usize::try_from(partition).unwrap()];
+                    partition.append(batch).base_offset
+                });
+                self.appended.notify_waiters();
+                answer
+            }
             other => panic!("the fake broker has no {other:?}"),
         }
     }
@@ -318,8 +330,9 @@ impl Shared {
         appended.as_mut().enable();
         let is_there = self.state.lock().unwrap().partitions[at].end > asked.offset;
         if !is_there {
-            // In vain or not, what is there is answered.
-            let _ = tokio::time::timeout(Duration::from_millis(fetch.max_wait_ms.into()), appended).await;
+            // In vain or not, what is there is answered; early, as other requests of the connection wait meanwhile.
+            let wait = fetch.max_wait_ms.min(FETCH_WAIT_MS_MAX);
+            let _ = tokio::time::timeout(Duration::from_millis(wait.into()), appended).await;
         }
         let state = self.state.lock().unwrap();
         let partition = &state.partitions[at];

@@ -31,6 +31,11 @@ pub(super) struct Told {
     pub(super) commits: Vec<(pb::GroupMember, Vec<(u32, i64)>)>,
     pub(super) closed: Vec<(pb::GroupMember, Vec<(u32, i64)>)>,
     pub(super) committed: BTreeMap<u32, i64>,
+    /// Refusals of the next steps.
+    pub(super) refuse_steps: VecDeque<ErrorCode>,
+    pub(super) steps: Vec<pb::StepRequest>,
+    /// Stamps of steps that were taken.
+    stepped: Vec<(i64, i32, i32)>,
 }
 
 fn places(offsets: Vec<pb::OffsetToCommit>) -> Vec<(u32, i64)> {
@@ -126,6 +131,44 @@ impl Group {
             committed_ms: 7,
             left: true,
         })
+    }
+
+    /// Takes a step, once.
+    pub(super) fn step(
+        &self,
+        step: pb::StepRequest,
+        mut append: impl FnMut(u32, &Bytes) -> i64,
+    ) -> ResponseBody {
+        let mut told = self.told();
+        told.steps.push(step.clone());
+        let stamp = (step.producer_id, step.producer_epoch, step.sequence);
+        let duplicate = told.stepped.contains(&stamp);
+        let mut response = pb::StepResponse {
+            committed_ms: 7,
+            duplicate,
+            acks: pb::Acks::Fsync.into(),
+            ..Default::default()
+        };
+        if duplicate {
+            return ResponseBody::Step(response);
+        }
+        if let Some(code) = told.refuse_steps.pop_front() {
+            return ResponseBody::Error(refusal(code));
+        }
+        told.stepped.push(stamp);
+        told.committed.extend(places(step.offsets));
+        for item in step.appends {
+            let Some(pb::produce_partition::Payload::Raw(batch)) = item.payload else {
+                panic!("raw batches only")
+            };
+            let base_offset = append(item.partition.unwrap().partition, &batch);
+            response.appends.push(pb::SteppedPartition {
+                base_offset,
+                last_offset: base_offset,
+                ..Default::default()
+            });
+        }
+        ResponseBody::Step(response)
     }
 
     pub(super) fn offsets(&self, fetch: &pb::FetchOffsetsRequest, end: &dyn Fn(u32) -> i64) -> ResponseBody {

@@ -471,3 +471,31 @@ async fn a_program_hears_of_the_end_of_what_it_was_told_that_it_has_and_of_no_ot
         ]
     );
 }
+
+#[tokio::test]
+async fn where_the_group_has_no_place_a_seek_says_one() {
+    let broker = broker(2, 3).await;
+    broker.group().told().committed.insert(1, 2);
+    broker.group().give(1, &[0, 1], &[], None);
+    let consumer = broker.client().await.group_consumer("billing");
+    let mut consumer = consumer.topics(["orders"]).build().await.unwrap();
+    let mut told = None;
+    let mut read = Vec::new();
+    while told.is_none() || read.is_empty() {
+        let next = tokio::time::timeout(Duration::from_secs(20), consumer.next()).await;
+        match next.unwrap().unwrap() {
+            Ok(record) => read.push((record.partition.0, record.offset)),
+            Err(error) => told = Some(error),
+        }
+    }
+    assert!(
+        matches!(&told, Some(Error::NoPlace(place)) if place.partition.0 == 0),
+        "{told:?}"
+    );
+    assert_eq!(read, [(1, offset(2))]);
+    consumer.seek(&at(0), offset(1)).unwrap();
+    for expected in [1, 2] {
+        let record = next(&mut consumer).await;
+        assert_eq!((record.partition.0, record.offset), (0, offset(expected)));
+    }
+}

@@ -468,6 +468,7 @@ async fn what_removes_is_not_repeated_when_its_answer_was_lost() {
 
 fn described() -> pb::DescribeGroupResponse {
     pb::DescribeGroupResponse {
+        empty_since_ms: None,
         group: "g".into(),
         state: pb::GroupState::GroupStable.into(),
         group_epoch: 8,
@@ -508,6 +509,7 @@ fn described() -> pb::DescribeGroupResponse {
             lag_ms: Some(1500),
             member_id: "m-1".into(),
             revoking: true,
+            stalled_ms: Some(301_000),
         }],
     }
 }
@@ -537,6 +539,7 @@ async fn a_described_group_is_understood() {
         (&MemberRole::Active, ms(40))
     );
     let expected = GroupPartitionDescription {
+        stalled: Some(Duration::from_secs(301)),
         partition: orders(1),
         committed: Some(offset(5)),
         log_start: offset(1),

@@ -7,7 +7,7 @@ use super::{DecodeError, decode_id, encode_id};
 use crate::group::change::{GroupChange, Holding, MemberInfo};
 use crate::group::config::GroupConfig;
 use crate::group::state::{Held, Member, Subscription};
-use crate::model::{GroupId, MemberId, PartitionId, PartitionKey, TopicId};
+use crate::model::{GroupId, MemberId, PartitionId, PartitionKey, Timestamp, TopicId};
 use crate::pb::internal as pb;
 
 pub(super) fn encode(group: &GroupId, change: &GroupChange) -> pb::GroupChanged {
@@ -16,6 +16,7 @@ pub(super) fn encode(group: &GroupId, change: &GroupChange) -> pb::GroupChanged 
         epoch: change.epoch,
         assignment_epoch: change.assignment_epoch,
         next_join: change.next_join,
+        empty_since_ms: change.empty_since.map(|since| since.0),
         config: change.config.as_ref().map(encode_config),
         resolved: change.resolved.as_ref().map(encode_resolved),
         removed: change.removed.iter().map(ToString::to_string).collect(),
@@ -38,6 +39,7 @@ pub(super) fn decode(stored: pb::GroupChanged) -> Result<GroupChange, DecodeErro
         epoch: stored.epoch,
         assignment_epoch: stored.assignment_epoch,
         next_join: stored.next_join,
+        empty_since: stored.empty_since_ms.map(Timestamp),
         config: stored.config.map(|config| decode_config(&config)).transpose()?,
         resolved: stored
             .resolved
@@ -81,6 +83,8 @@ fn encode_config(config: &GroupConfig) -> pb::GroupConfig {
         heartbeat_ms: config.heartbeat_ms,
         handoff_timeout_ms: config.handoff_timeout_ms,
         proposal_timeout_ms: config.proposal_timeout_ms,
+        progress_timeout_ms: config.progress_timeout_ms,
+        offsets_retention_ms: config.offsets_retention_ms,
     }
 }
 
@@ -92,6 +96,8 @@ fn decode_config(stored: &pb::GroupConfig) -> Result<GroupConfig, DecodeError> {
         heartbeat_ms: stored.heartbeat_ms,
         handoff_timeout_ms: stored.handoff_timeout_ms,
         proposal_timeout_ms: stored.proposal_timeout_ms,
+        progress_timeout_ms: stored.progress_timeout_ms,
+        offsets_retention_ms: stored.offsets_retention_ms,
     })
 }
 
@@ -226,4 +232,22 @@ fn key(topic: TopicId, index: u32) -> PartitionKey {
         topic,
         partition: PartitionId(index),
     }
+}
+
+/// Partitions by topic.
+pub(super) fn encode_keys(keys: &[PartitionKey]) -> Vec<pb::HeldTopic> {
+    let mut topics: Vec<(TopicId, pb::HeldTopic)> = Vec::new();
+    for key in keys {
+        topic_of(&mut topics, key.topic).partitions.push(key.partition.0);
+    }
+    topics.into_iter().map(|(_, topic)| topic).collect()
+}
+
+pub(super) fn decode_keys(stored: &[pb::HeldTopic]) -> Result<Vec<PartitionKey>, DecodeError> {
+    let mut keys = Vec::new();
+    for topic in stored {
+        let id = decode_id(&topic.topic_id)?;
+        keys.extend(topic.partitions.iter().map(|index| key(id, *index)));
+    }
+    Ok(keys)
 }

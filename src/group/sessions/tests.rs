@@ -49,20 +49,21 @@ fn partition(index: u32) -> PartitionKey {
 fn at(next: i64, end: i64) -> Position {
     let offset = |value| Offset::new(value).unwrap();
     Position {
-        next: offset(next),
+        committed: Some(offset(next)),
+        handed: None,
         end: offset(end),
     }
 }
 
 /// One group, times in words.
-struct Bench(Sessions);
+struct Bench(Sessions, BTreeMap<PartitionKey, Position>);
 
 impl Bench {
     fn new() -> Self {
-        Self(Sessions::new(Times {
+        let times = Times {
             disconnect_grace: GRACE,
-            progress_timeout: PROGRESS,
-        }))
+        };
+        Self(Sessions::new(times), BTreeMap::new())
     }
 
     fn beat(&mut self, now: Duration, member: &str, connection: ConnectionId, terms: Terms) {
@@ -80,8 +81,8 @@ impl Bench {
     }
 
     fn position(&mut self, now: Duration, index: u32, position: Position) {
-        self.0
-            .position(now, &group(), &id("a"), partition(index), position);
+        self.1.insert(partition(index), position);
+        self.0.positions(now, &group(), &id("a"), PROGRESS, &self.1);
     }
 
     fn take_over(&mut self, now: Duration, holder: &str) -> Result<(), Duration> {
@@ -111,6 +112,8 @@ impl Bench {
                 since,
                 ..
             } => format!("stalled {} at {next} since {since:?}", partition.partition),
+            Expiry::Watch { group } => format!("watch {group}"),
+            Expiry::Offsets { group } => format!("offsets of {group}"),
         };
         self.0.expired(now).into_iter().map(show).collect()
     }
@@ -147,10 +150,10 @@ fn a_heartbeat_after_the_report_brings_the_whole_session_back() {
 fn tm1_any_request_refreshes_the_session_also_of_a_member_that_is_parked() {
     let mut bench = Bench::new();
     bench.beat(s(0), "a", C1, DYNAMIC);
-    bench.0.touch(s(9), &group(), &id("a"), C2);
+    bench.0.touch(s(9), &group(), &id("a"));
     assert_eq!(bench.expired(s(18)), [""; 0]);
     bench.park(s(18), "a", C1, s(4)).unwrap();
-    bench.0.touch(s(19), &group(), &id("a"), C2);
+    bench.0.touch(s(19), &group(), &id("a"));
     // The parked heartbeat still keeps it alive up to 22 s.
     bench.expires_at(s(32), &["a Session"]);
 }
@@ -206,8 +209,12 @@ fn a_heartbeat_on_a_new_connection_undoes_the_loss_and_one_of_the_old_connection
     bench.beat(s(0), "a", C1, DYNAMIC);
     bench.0.disconnected(s(1), C1);
     bench.beat(s(2), "a", C1, DYNAMIC);
-    bench.0.touch(s(2), &group(), &id("a"), C1);
-    assert_eq!(bench.0.next_deadline(), Some(s(3)), "both were processed late");
+    bench.0.touch(s(2), &group(), &id("a"));
+    assert_eq!(
+        bench.0.next_deadline(),
+        Some(s(3)),
+        "one is late, the other no heartbeat"
+    );
     bench.beat(s(2), "a", C2, DYNAMIC);
     bench.expires_at(s(12), &["a Session"]);
 }
@@ -485,8 +492,60 @@ fn who_has_nothing_to_read_does_not_stand_still() {
     // It counts from when there is something.
     bench.position(s(200), 0, at(5, 6));
     bench.position(s(200), 1, at(9, 10));
-    bench.0.released(&group(), &id("a"), partition(1));
+    bench.1.remove(&partition(1));
+    bench.position(s(201), 0, at(5, 6));
     bench.expires_at(s(260), &["stalled 0 at 5 since 200s"]);
+}
+
+#[test]
+fn who_reads_on_gets_on_and_who_has_neither_read_nor_committed_stands_where_it_began() {
+    let mut bench = Bench::new();
+    let terms = Terms {
+        session: s(1_000),
+        ..DYNAMIC
+    };
+    bench.beat(s(0), "a", C1, terms);
+    let handed = |handed: i64| Position {
+        handed: Offset::new(handed),
+        ..at(5, 20)
+    };
+    // It takes more into its buffer, and then no more.
+    bench.position(s(0), 0, handed(8));
+    bench.position(s(50), 0, handed(10));
+    bench.expires_at(s(110), &["stalled 0 at 5 since 50s"]);
+    let stalled: Vec<_> = bench.0.stalled(&group(), &id("a")).collect();
+    assert_eq!(stalled, [(partition(0), s(50))]);
+    bench.position(s(120), 0, handed(20));
+    assert_eq!(bench.0.stalled(&group(), &id("a")).count(), 0);
+
+    let mut silent = Bench::new();
+    silent.beat(s(0), "a", C1, terms);
+    let nothing = |end: i64| Position {
+        committed: None,
+        ..at(0, end)
+    };
+    silent.position(s(0), 0, nothing(7));
+    silent.position(s(500), 0, nothing(7));
+    assert_eq!(silent.expired(s(600)), [""; 0]);
+    silent.position(s(700), 0, nothing(8));
+    silent.expires_at(s(760), &["stalled 0 at 7 since 700s"]);
+}
+
+#[test]
+fn what_is_looked_at_from_time_to_time_has_one_timer_each() {
+    let mut bench = Bench::new();
+    bench.0.watch(s(0), &group(), s(10));
+    bench.0.watch(s(5), &group(), s(10));
+    bench.expires_at(s(10), &["watch g"]);
+    assert_eq!(bench.0.next_deadline(), None, "whoever looks sets it again");
+    bench.0.offsets_expire(&group(), Some(s(20)));
+    // Again until it was looked at.
+    bench.expires_at(s(20), &["offsets of g"]);
+    bench.expires_at(s(21), &["offsets of g"]);
+    bench.0.watch(s(21), &group(), s(10));
+    bench.0.watch_ended(&group());
+    bench.0.offsets_expire(&group(), None);
+    assert_eq!(bench.0.next_deadline(), None);
 }
 
 #[test]
@@ -498,6 +557,8 @@ fn nothing_is_left_of_a_group_that_is_forgotten() {
     bench.0.proposal_wanted(s(0), &group(), 1, s(5));
     bench.position(s(0), 0, at(5, 9));
     bench.take_over(s(0), "a").unwrap();
+    bench.0.watch(s(0), &group(), s(10));
+    bench.0.offsets_expire(&group(), Some(s(20)));
     bench.0.forget_group(&group());
     assert!(bench.0.groups.is_empty() && bench.0.bound.is_empty());
     assert_eq!(bench.0.next_deadline(), None);
@@ -508,7 +569,7 @@ fn nothing_is_left_of_a_group_that_is_forgotten() {
 enum Event {
     Pass(u64),
     Beat(usize, usize),
-    Touch(usize, usize),
+    Touch(usize),
     Park(usize, u64),
     Answer(usize),
     Disconnect(usize),
@@ -525,7 +586,7 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         5 => (0_u64..6_000).prop_map(Event::Pass),
         4 => (who.clone(), conn.clone()).prop_map(|(m, c)| Event::Beat(m, c)),
-        1 => (who.clone(), conn.clone()).prop_map(|(m, c)| Event::Touch(m, c)),
+        1 => who.clone().prop_map(Event::Touch),
         3 => (who.clone(), 0_u64..20_000).prop_map(|(m, wait)| Event::Park(m, wait)),
         2 => who.clone().prop_map(Event::Answer),
         2 => conn.prop_map(Event::Disconnect),
@@ -608,12 +669,10 @@ impl World {
                 sessions.beat(now, &group, &name(m), ConnectionId(connection), terms(m));
                 self.members[m] = Some(Expected::new(now, m, Some(connection)));
             }
-            Event::Touch(m, c) => {
-                let connection = self.connections[c];
-                sessions.touch(now, &group, &name(m), ConnectionId(connection));
-                if let Some(member) = &mut self.members[m] {
+            Event::Touch(m) => {
+                sessions.touch(now, &group, &name(m));
+                if let Some(member) = self.members[m].as_mut().filter(|member| member.lost.is_none()) {
                     member.heard = now;
-                    member.lost = None;
                 }
             }
             Event::Park(m, wait) => {
@@ -649,7 +708,10 @@ impl World {
                 sessions.proposal_wanted(now, &group, epoch, s(5));
                 self.proposal = true;
             }
-            Event::Position(m, next) => sessions.position(now, &group, &name(m), partition(0), at(next, 9)),
+            Event::Position(m, next) => {
+                let held = BTreeMap::from([(partition(0), at(next, 9))]);
+                sessions.positions(now, &group, &name(m), PROGRESS, &held);
+            }
             Event::Forget(m) => {
                 sessions.forget(&group, &name(m));
                 self.members[m] = None;
@@ -710,7 +772,7 @@ impl World {
                     self.bench.0.proposal_ended(&group);
                     self.proposal = false;
                 }
-                Expiry::Stalled { .. } => {}
+                Expiry::Stalled { .. } | Expiry::Watch { .. } | Expiry::Offsets { .. } => {}
             }
         }
         for (m, member) in self.members.iter().enumerate() {
@@ -787,7 +849,10 @@ proptest! {
             }
             let found = late.iter().any(|expiry| match expiry {
                 Expiry::Member { member, .. } => *member == name(m),
-                Expiry::Proposal { .. } | Expiry::Stalled { .. } => false,
+                Expiry::Proposal { .. }
+                | Expiry::Stalled { .. }
+                | Expiry::Watch { .. }
+                | Expiry::Offsets { .. } => false,
             });
             prop_assert!(found, "{} in {late:?}", name(m));
             world.bench.0.forget(&group(), &name(m));

@@ -18,6 +18,10 @@ pub(super) enum Duty {
     HoldDown(GroupId, InstanceId),
     /// A position is to move.
     Progress(GroupId, MemberId, PartitionKey),
+    /// The positions of a group are to be looked at.
+    Watch(GroupId),
+    /// The committed offsets of a group may expire.
+    Retention(GroupId),
 }
 
 // Invariant: `due` and `at` say the same.

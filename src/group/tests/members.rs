@@ -780,6 +780,32 @@ fn le8_only_the_leader_proposes_and_only_what_can_be() {
 }
 
 #[test]
+fn a_leader_that_leaves_it_to_the_broker_has_its_assignment_at_once() {
+    let mut rig = led_by_one();
+    let none = |name: &str, epoch| {
+        Command::Propose(Propose {
+            group: "g".to_owned(),
+            member: who(name, 0),
+            epoch,
+            assignments: Vec::new(),
+        })
+    };
+    assert!(matches!(
+        rig.refused(none("two", 2)),
+        GroupError::InvalidAssignment { .. }
+    ));
+    assert!(matches!(
+        rig.refused(none("one", 1)),
+        GroupError::InvalidAssignment { .. }
+    ));
+    assert_eq!(rig.run(none("one", 2)), Reply::Done);
+    assert_eq!(
+        (rig.group().state(), rig.counts()),
+        (GroupState::Stable, vec![1, 1])
+    );
+}
+
+#[test]
 fn sb5_without_a_proposal_the_broker_assigns_and_a_late_timer_does_nothing() {
     let mut rig = led_by_one();
     let fallback = |epoch| Command::Fallback {
@@ -1019,4 +1045,34 @@ fn members_who_subscribe_alike_share_what_it_means_in_memory_and_on_disk() {
     // t20 to t29, t200 to t209, t210.
     let more = MEMBER_STATE_BYTES + SUBSCRIBED_STATE_BYTES + 3 + 21 * MEANT_STATE_BYTES;
     assert_eq!(rig.machine.state_bytes(), bytes + more);
+}
+
+#[test]
+fn patterns_are_limited_in_a_group_and_those_who_subscribe_alike_count_once() {
+    let mut rig = Rig::new(1);
+    let globs = |from: usize, count: usize| Subscription {
+        patterns: (from..from + count)
+            .map(|n| Arc::from(format!("p{n}*")))
+            .collect(),
+        ..Subscription::default()
+    };
+    let says = |name: &str, epoch: u32, subscription: Subscription| {
+        Command::Heartbeat(Heartbeat {
+            subscription: Some(subscription),
+            ..beat(name, epoch)
+        })
+    };
+    for n in 0..10 {
+        rig.run(says(&format!("m{n}"), 0, globs(n * 100, 100)));
+    }
+    let full = GroupError::TooManyPatterns {
+        would_be: PATTERNS_PER_GROUP_MAX + 1,
+        max: PATTERNS_PER_GROUP_MAX,
+    };
+    assert_eq!(rig.refused(says("more", 0, globs(5_000, 1))), full);
+    rig.run(says("alike", 0, globs(0, 100)));
+    rig.run(says("plain", 0, subscribed(&["a"])));
+    // In place of its own there is room.
+    rig.run(says("m3", 1, globs(5_000, 100)));
+    assert_eq!(rig.refused(says("plain", 1, globs(6_000, 1))), full);
 }

@@ -66,7 +66,7 @@ pub(super) fn groups(page: &mut Page, (groups, all): &(Vec<GroupNow>, usize)) {
 type Of = fn(&GroupNow) -> u64;
 
 fn members(page: &mut Page, groups: &[GroupNow]) {
-    let gauges: [(&str, &str, Of); 4] = [
+    let gauges: [(&str, &str, Of); 5] = [
         ("naru_group_members", "Members of a group.", |group| group.members),
         (
             "naru_group_idle_members",
@@ -77,6 +77,11 @@ fn members(page: &mut Page, groups: &[GroupNow]) {
             "naru_group_unassigned_partitions",
             "Subscribed partitions that nobody holds.",
             |group| group.unassigned_partitions,
+        ),
+        (
+            "naru_group_stalled_partitions",
+            "Partitions whose holder lives but has not got on for progress.timeout.ms although there are records.",
+            |group| group.stalled_partitions,
         ),
         (
             "naru_group_epoch",

@@ -285,7 +285,7 @@ fn round_of(groups: &[Arc<Group>]) -> usize {
     let mut partitions = BTreeSet::new();
     let mut bytes = 0;
     for (index, group) in groups.iter().enumerate() {
-        bytes += group.bytes.len() as u64;
+        bytes += group.blocks.len() as u64;
         partitions.extend(group.appends.iter().map(key_of));
         if bytes >= ROUND_BYTES && bytes / ROUND_PARTITION_BYTES >= partitions.len() as u64 {
             return index + 1;
@@ -294,7 +294,8 @@ fn round_of(groups: &[Arc<Group>]) -> usize {
     groups.len()
 }
 
-/// The bytes of a run: batches that stand side by side in a group are one piece.
+/// The bytes of a run, in as few pieces as they have in memory. Batches that stand side by side in a group are taken
+/// together: a block that two pieces have a part of is whole in the second.
 #[derive(Default)]
 struct Memory<'a> {
     pieces: Vec<&'a [u8]>,
@@ -315,7 +316,7 @@ impl<'a> Memory<'a> {
 
     fn close(&mut self) {
         if let Some((group, from, to)) = self.open.take() {
-            self.pieces.push(&group.bytes[from..to]);
+            self.pieces.extend(group.blocks.spans(from, to));
         }
     }
 

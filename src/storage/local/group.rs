@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
+use super::blocks::{Blocks, BlocksBuilder, CopiedBatch};
 use super::buffers::BufferPool;
 use super::format::journal::{
     AppendEntry, ENTRY_BYTES, Entry, GROUP_HEADER_BYTES, GroupHeader, Place, chain_hash, group_bytes,
@@ -14,41 +13,59 @@ use crate::disk::BLOCK_BYTES;
 use crate::model::{Lsn, Offset, PartitionKey, Timestamp, TopicId};
 use crate::record::SealedBatch;
 
+/// The bytes of a batch that waits.
+#[derive(Debug)]
+pub(super) enum Held {
+    /// As they came: to be copied when the group is written.
+    Whole(SealedBatch),
+    /// As they will be written.
+    Copied(CopiedBatch),
+}
+
 /// A batch that waits for its group to be written.
 #[derive(Debug)]
 pub(super) struct PendingBatch {
     pub(super) log: Arc<LocalLog>,
-    pub(super) batch: SealedBatch,
+    pub(super) base: Offset,
+    pub(super) last: Offset,
+    /// Bytes of the batch.
+    pub(super) length: u32,
+    /// CRC-32C of all its bytes.
+    pub(super) crc: u32,
     pub(super) starts_segment: bool,
     /// Where it begins, behind [`OpenGroup::lead_bytes`] of the payload.
     pub(super) position: u64,
     pub(super) append_time: Timestamp,
+    pub(super) bytes: Held,
 }
 
 impl PendingBatch {
     /// Its entry in the table; `position` counts from the end of the table.
     fn entry(&self, position: usize) -> AppendEntry {
-        let header = self.batch.header();
         AppendEntry {
             key: self.log.partition(),
-            base: header.base_offset,
-            last: header.last_offset(),
+            base: self.base,
+            last: self.last,
             starts_segment: self.starts_segment,
             position: u32::try_from(position).expect("a group has fewer bytes than 2^32"),
-            length: self.batch.total_bytes(),
+            length: self.length,
             append_time: self.append_time,
-            crc: self.batch.whole_crc(),
+            crc: self.crc,
         }
     }
 
-    fn written_at(self, position: usize, length: usize) -> WrittenBatch {
-        let header = self.batch.header();
+    /// Puts it where it stands in its group.
+    fn write(self, at: usize, blocks: &mut BlocksBuilder<'_>) -> WrittenBatch {
+        match self.bytes {
+            Held::Whole(batch) => blocks.push(&batch, at),
+            Held::Copied(batch) => blocks.push_copied(batch, at),
+        }
         WrittenBatch {
-            base: header.base_offset,
-            last: header.last_offset(),
+            base: self.base,
+            last: self.last,
             log: self.log,
-            position,
-            length,
+            position: at,
+            length: self.length as usize,
             starts_segment: self.starts_segment,
             append_time: self.append_time,
         }
@@ -129,9 +146,7 @@ pub(super) struct Group {
     /// [`chain_hash`] of its header.
     pub(super) hash: u64,
     /// The whole group as written.
-    pub(super) bytes: Bytes,
-    /// Length of the buffer that holds them.
-    buffer_bytes: usize,
+    pub(super) blocks: Blocks,
     pub(super) payload_start: usize,
     pub(super) appends: Vec<WrittenBatch>,
     pub(super) trims: Vec<(Arc<LocalLog>, Offset)>,
@@ -145,11 +160,11 @@ impl Group {
     /// Memory that it holds on to: bytes, the block that aligning them costs, and what is kept per batch here and in the
     /// partition.
     pub(super) fn memory_bytes(&self) -> u64 {
-        (self.buffer_bytes + BLOCK_BYTES + self.appends.len() * 160) as u64
+        (self.blocks.buffer_bytes() + BLOCK_BYTES + self.appends.len() * 160) as u64
     }
 
     pub(super) fn batch_bytes(&self, batch: &WrittenBatch) -> &[u8] {
-        &self.bytes[batch.position..batch.position + batch.length]
+        self.blocks.get(batch.position, batch.position + batch.length)
     }
 }
 
@@ -170,48 +185,29 @@ pub(super) fn assemble(open: OpenGroup, framing: &Framing, pool: &Arc<BufferPool
     let table_end = GROUP_HEADER_BYTES + entries as usize * ENTRY_BYTES;
     let lead = usize::try_from(open.lead_bytes()).expect("a block has 4,096 bytes");
     let payload_start = table_end + lead;
-    let payload_bytes =
-        u32::try_from(lead as u64 + open.payload_bytes).expect("a group has fewer bytes than 2^32");
-    let mut buf = pool.take(total);
-    let mut table_at = GROUP_HEADER_BYTES;
-    // Everything before is written. The buffer was used before: its old bytes must not reach the disk.
-    let mut written = table_end;
-    let mut appends = Vec::with_capacity(open.appends.len());
-    for pending in open.appends {
-        let at =
-            payload_start + usize::try_from(pending.position).expect("a group has fewer bytes than 2^32");
-        buf[written..at].fill(0);
-        let (head, body) = (pending.batch.head(), pending.batch.body());
-        buf[at..at + head.len()].copy_from_slice(head);
-        written = at + head.len() + body.len();
-        buf[at + head.len()..written].copy_from_slice(body);
-        let entry = pending.entry(at - table_end);
-        buf[table_at..table_at + ENTRY_BYTES].copy_from_slice(&Entry::Append(entry).encode());
-        table_at += ENTRY_BYTES;
-        appends.push(pending.written_at(at, written - at));
-    }
-    for entry in entries_without_payload(&open.trims, &open.deletions) {
-        buf[table_at..table_at + ENTRY_BYTES].copy_from_slice(&entry.encode());
-        table_at += ENTRY_BYTES;
-    }
-    buf[written..total].fill(0);
     let header = GroupHeader {
         lsn: open.lsn,
         previous: framing.previous,
         incarnation: framing.incarnation,
         entries,
-        payload_bytes,
+        payload_bytes: u32::try_from(lead as u64 + open.payload_bytes)
+            .expect("a group has fewer bytes than 2^32"),
         written: framing.written,
     };
-    header.encode_into(&mut buf[..table_end], &framing.place);
-    let hash = chain_hash(buf.first_chunk().expect("a group has a header"));
-    let buffer_bytes = buf.len();
-    let bytes = pool.freeze(buf, total);
+    // Large batches are there already, in blocks of their own.
+    let room = if open.has_large { payload_start } else { total };
+    let mut blocks = BlocksBuilder::new(pool, payload_start, room);
+    let hash = write_front(blocks.front(), &open, table_end, &header, &framing.place);
+    let mut appends = Vec::with_capacity(open.appends.len());
+    for pending in open.appends {
+        let at =
+            payload_start + usize::try_from(pending.position).expect("a group has fewer bytes than 2^32");
+        appends.push(pending.write(at, &mut blocks));
+    }
     Group {
         lsn: open.lsn,
         hash,
-        bytes,
-        buffer_bytes,
+        blocks: blocks.finish(total),
         payload_start,
         appends,
         trims: open.trims,
@@ -219,6 +215,31 @@ pub(super) fn assemble(open: OpenGroup, framing: &Framing, pool: &Arc<BufferPool
         granted: open.granted,
         written: framing.mono,
     }
+}
+
+/// Writes everything in front of the payload; gives what the next group says of this one.
+fn write_front(
+    front: &mut [u8],
+    open: &OpenGroup,
+    table_end: usize,
+    header: &GroupHeader,
+    place: &Place,
+) -> u64 {
+    let payload_start = front.len();
+    let batches = open.appends.iter().map(|pending| {
+        let position = usize::try_from(pending.position).expect("a group has fewer bytes than 2^32");
+        Entry::Append(pending.entry(payload_start - table_end + position))
+    });
+    let all = batches.chain(entries_without_payload(&open.trims, &open.deletions));
+    for (to, entry) in front[GROUP_HEADER_BYTES..table_end]
+        .chunks_exact_mut(ENTRY_BYTES)
+        .zip(all)
+    {
+        to.copy_from_slice(&entry.encode());
+    }
+    front[table_end..].fill(0);
+    header.encode_into(&mut front[..table_end], place);
+    chain_hash(front.first_chunk().expect("a group has a header"))
 }
 
 /// The entries that stand behind those of batches.

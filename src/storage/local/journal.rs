@@ -128,7 +128,8 @@ impl Journal {
             self.position + total <= ring.bytes,
             "the largest group fits the smallest journal file"
         );
-        ring.file.write_all_at(&group.bytes, self.position)?;
+        ring.file
+            .write_all_vectored_at(&group.blocks.writes(), self.position)?;
         // The explicit sync is what an acknowledgement stands on.
         ring.file.sync_data()?;
         ring.last_lsn = group.lsn;

@@ -198,6 +198,16 @@ impl LocalLog {
         spec.from < self.state().log_start
     }
 
+    /// Where in a segment a batch of so many bytes goes if it is the next one.
+    pub(super) fn next_position(&self, length: u32) -> u64 {
+        let state = self.state();
+        let segment_bytes = u64::from(state.config.segment_bytes);
+        let active = state.active.as_ref().map(|active| active.bytes);
+        active
+            .filter(|bytes| bytes + u64::from(length) <= segment_bytes)
+            .unwrap_or(0)
+    }
+
     /// Notes a batch that enters the open group behind so many bytes of payload. Returns where it goes.
     pub(super) fn take_in(&self, placed: &Placed<Self>, lsn: Lsn, payload_bytes: u64) -> TakenIn {
         let header = placed.batch.header();
@@ -351,8 +361,15 @@ impl LocalLog {
                 group = Some(found);
             }
             let begin = group.as_ref().map_or(0, |g| g.payload_start) + batch.position;
+            let one_piece = |from, to| {
+                group
+                    .as_ref()
+                    .is_some_and(|g| g.blocks.has_in_one_piece(from, to))
+            };
             run = match run {
-                Some((from, to)) if to == begin => Some((from, to + batch.length)),
+                Some((from, to)) if to == begin && one_piece(from, to + batch.length) => {
+                    Some((from, to + batch.length))
+                }
                 other => {
                     push_run(&mut out, group.as_deref(), other);
                     Some((begin, begin + batch.length))
@@ -374,7 +391,7 @@ fn push_run(out: &mut ReadOut, group: Option<&super::group::Group>, run: Option<
     let (Some(group), Some((from, to))) = (group, run) else {
         return;
     };
-    let slice = group.bytes.slice(from..to);
+    let slice = group.blocks.slice(from, to);
     out.bytes += slice.len() as u64;
     out.extents.push(if slice.len() < COPY_BELOW_BYTES {
         bytes::Bytes::copy_from_slice(&slice)

@@ -104,7 +104,7 @@ impl LocalLog {
             return Ok(Look::Moved);
         };
         let begin = group.payload_start + batch.position;
-        let bytes = &group.bytes[begin..begin + batch.length];
+        let bytes = group.blocks.get(begin, begin + batch.length);
         let found = BatchHeader::parse(bytes).and_then(|header| find_in_batch(&header, bytes, from, at));
         match found {
             Ok(found) => Ok(found.map_or(Look::Nothing, Look::Found)),

@@ -11,6 +11,7 @@
 
 mod append_time;
 mod applier;
+mod blocks;
 mod budget;
 mod buffers;
 mod checkpoint;
@@ -226,7 +227,10 @@ impl LogStore for LocalStore {
 
     fn submit(&self, permit: Permit, step: Step<LocalLog>) -> Result<Lsn, SubmitError> {
         let deletions = step.deletions.clone();
-        let lsn = self.engine.queue.submit(Budget::cost_of(&permit), step)?;
+        let lsn = {
+            let pool = &self.engine.buffers;
+            self.engine.queue.submit(Budget::cost_of(&permit), step, pool)?
+        };
         Budget::spend(permit);
         for topic in deletions {
             for log in self.engine.logs_of(topic) {

@@ -4,11 +4,15 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-use super::group::{OpenGroup, PendingBatch};
+use smallvec::SmallVec;
+
+use super::blocks::CopiedBatch;
+use super::buffers::BufferPool;
+use super::group::{Held, OpenGroup, PendingBatch};
 use super::log::{LIKE_IN_SEGMENT_FROM_BYTES, LocalLog};
 use super::stats::{RollReason, Rolls};
 use crate::model::Lsn;
-use crate::storage::{Step, SubmitError};
+use crate::storage::{Placed, Step, SubmitError};
 
 /// What the journal thread is woken for.
 #[derive(Debug)]
@@ -63,7 +67,15 @@ impl Queue {
     }
 
     /// Takes a step in. Lock order: this queue, then the state of each log.
-    pub(super) fn submit(&self, granted: u64, step: Step<LocalLog>) -> Result<Lsn, SubmitError> {
+    pub(super) fn submit(
+        &self,
+        granted: u64,
+        step: Step<LocalLog>,
+        pool: &BufferPool,
+    ) -> Result<Lsn, SubmitError> {
+        // Nobody waits for the queue meanwhile. Where a batch will begin in a block is known before.
+        let copied: SmallVec<[Option<CopiedBatch>; 1]> =
+            step.appends.iter().map(|p| copied(p, pool)).collect();
         let bytes: u64 = step
             .appends
             .iter()
@@ -91,7 +103,7 @@ impl Queue {
         let group = inner.groups.back_mut().expect("a group was opened above");
         let lsn = group.lsn;
         group.granted += granted;
-        for placed in step.appends {
+        for (placed, copied) in step.appends.into_iter().zip(copied) {
             let taken_in = placed.log.take_in(&placed, lsn, group.payload_bytes);
             if taken_in.ends_segment {
                 self.rolls.count(RollReason::Size);
@@ -102,10 +114,19 @@ impl Queue {
             let append_time = placed.append_time;
             group.appends.push(PendingBatch {
                 log: placed.log,
-                batch: placed.batch,
+                base: placed.base,
+                last: placed.batch.header().last_offset(),
+                length,
+                crc: placed.batch.whole_crc(),
                 starts_segment: taken_in.starts_segment,
                 position: taken_in.position,
                 append_time,
+                bytes: match copied {
+                    None => Held::Whole(placed.batch),
+                    Some(copied) if copied.fits(taken_in.position) => Held::Copied(copied),
+                    // The segment before was closed meanwhile.
+                    Some(_) => Held::Copied(CopiedBatch::new(&placed.batch, taken_in.position, pool)),
+                },
             });
         }
         for trim in step.trims {
@@ -182,4 +203,13 @@ impl Queue {
         drop(forgotten);
         self.work.notify_all();
     }
+}
+
+/// The copy of a batch that is large enough for one.
+fn copied(placed: &Placed<LocalLog>, pool: &BufferPool) -> Option<CopiedBatch> {
+    let length = placed.batch.total_bytes();
+    (length >= LIKE_IN_SEGMENT_FROM_BYTES).then(|| {
+        let position = placed.log.next_position(length);
+        CopiedBatch::new(&placed.batch, position, pool)
+    })
 }

@@ -13,7 +13,7 @@ use crate::record::{crc32c, max_timestamp_of};
 /// The largest write while the journal must not wait long for the disk.
 pub(super) const PIECE_BYTES: usize = 256 << 10;
 /// The largest write while memory runs short: faster, at the price of the journal's latency. Size of the staging buffer.
-pub(super) const LARGE_PIECE_BYTES: usize = 1 << 20;
+pub(super) const LARGE_PIECE_BYTES: usize = 2 << 20;
 /// Runs of whole blocks are written without a copy if they are so long: the blocks at both ends cost writes of their own.
 const DIRECT_FROM_BYTES: usize = 128 << 10;
 /// Space is reserved ahead only for runs of at least a piece.
@@ -183,6 +183,8 @@ impl SegmentWriter {
             filled: self.partial.len(),
             max: pieces.write_bytes_max,
             buf: pieces.staging,
+            direct: Vec::new(),
+            direct_bytes: 0,
         };
         stage.buf[..self.partial.len()].copy_from_slice(&self.partial);
         for batch in batches {
@@ -314,29 +316,45 @@ fn read_up_to(file: &dyn DiskFile, buf: &mut AlignedBuf, at: u64, needed: usize)
 }
 
 /// The staging buffer in use: bytes of whole blocks go to the file when `max` are there.
-struct Stage<'a> {
+struct Stage<'a, 'b> {
     at: u64,
     filled: usize,
     max: usize,
-    buf: &'a mut AlignedBuf,
+    buf: &'b mut AlignedBuf,
+    /// Whole blocks to be written from where they are, at `at`; nothing is staged then.
+    direct: Vec<&'a [u8]>,
+    direct_bytes: usize,
 }
 
-impl Stage<'_> {
-    fn push(&mut self, file: &dyn DiskFile, bytes: &[u8]) -> io::Result<()> {
-        let Some((head, whole, tail)) = self.whole_blocks(bytes) else {
+impl<'a> Stage<'a, '_> {
+    fn push(&mut self, file: &dyn DiskFile, bytes: &'a [u8]) -> io::Result<()> {
+        let Some((head, mut whole, tail)) = self.whole_blocks(bytes) else {
             return self.copy(file, bytes);
         };
         self.copy(file, head)?;
         self.write_staged(file)?;
-        for piece in whole.chunks(self.max) {
-            file.write_all_at(piece, self.at)?;
-            self.at += piece.len() as u64;
+        while !whole.is_empty() {
+            let (now, later) = whole.split_at(whole.len().min(self.max - self.direct_bytes));
+            self.direct.push(now);
+            self.direct_bytes += now.len();
+            whole = later;
+            if self.direct_bytes == self.max {
+                self.write_direct(file)?;
+            }
         }
         self.copy(file, tail)
     }
 
+    fn write_direct(&mut self, file: &dyn DiskFile) -> io::Result<()> {
+        file.write_all_vectored_at(&self.direct, self.at)?;
+        self.at += self.direct_bytes as u64;
+        self.direct.clear();
+        self.direct_bytes = 0;
+        Ok(())
+    }
+
     /// Cuts out the blocks that can be written as they are, if they are worth it.
-    fn whole_blocks<'b>(&self, bytes: &'b [u8]) -> Option<(&'b [u8], &'b [u8], &'b [u8])> {
+    fn whole_blocks(&self, bytes: &'a [u8]) -> Option<(&'a [u8], &'a [u8], &'a [u8])> {
         let head = self.filled.next_multiple_of(BLOCK_BYTES) - self.filled;
         let (head, rest) = bytes.split_at_checked(head)?;
         let whole = rest.len() / BLOCK_BYTES * BLOCK_BYTES;
@@ -356,6 +374,9 @@ impl Stage<'_> {
     }
 
     fn copy(&mut self, file: &dyn DiskFile, mut bytes: &[u8]) -> io::Result<()> {
+        if !bytes.is_empty() {
+            self.write_direct(file)?;
+        }
         while !bytes.is_empty() {
             let room = self.max - self.filled;
             let (now, later) = bytes.split_at(room.min(bytes.len()));
@@ -370,7 +391,8 @@ impl Stage<'_> {
     }
 
     /// Writes the rest, padded with zeros or with what is there; returns the bytes of the last, partial block.
-    fn finish(self, file: &dyn DiskFile, keep_behind: bool) -> io::Result<Vec<u8>> {
+    fn finish(mut self, file: &dyn DiskFile, keep_behind: bool) -> io::Result<Vec<u8>> {
+        self.write_direct(file)?;
         let padded = self.filled.next_multiple_of(BLOCK_BYTES);
         self.buf[self.filled..padded].fill(0);
         if keep_behind && padded > self.filled {

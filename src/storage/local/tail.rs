@@ -47,7 +47,7 @@ impl Tail {
             if bytes >= bytes_max {
                 break;
             }
-            bytes += group.bytes.len() as u64;
+            bytes += group.blocks.len() as u64;
             out.push(Arc::clone(group));
         }
         out

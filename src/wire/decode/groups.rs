@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Path, each, each_if_any, invalid, offset_to_commit, page, produce_partition, producer_epoch_from,
+    Path, each_if_any, invalid, offset_to_commit, page, produce_partition, producer_epoch_from,
     producer_id_from, topic_id,
 };
 use crate::api;
@@ -80,7 +80,7 @@ pub(in crate::wire) fn propose_assignment(
         group,
         member: needed("propose_assignment.member", who)?,
         group_epoch,
-        assignments: each(assignments, "propose_assignment.assignments", assign)?,
+        assignments: each_if_any(assignments, "propose_assignment.assignments", assign)?,
     }))
 }
 

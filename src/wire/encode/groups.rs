@@ -132,6 +132,7 @@ pub(super) fn describe_group(group: DescribedGroup) -> v1::DescribeGroupResponse
         configs: group.configs.into_iter().map(config_entry).collect(),
         members: group.members.into_iter().map(member_description).collect(),
         partitions: group.partitions.into_iter().map(group_partition).collect(),
+        empty_since_ms: group.empty_since.map(|since| since.0),
     }
 }
 
@@ -169,6 +170,7 @@ fn group_partition(partition: GroupPartition) -> v1::GroupPartitionDescription {
         lag_ms: partition.lag_ms.map(signed),
         member_id: partition.member_id.unwrap_or_default(),
         revoking: partition.is_revoking,
+        stalled_ms: partition.stalled_ms,
     }
 }
 

@@ -248,3 +248,89 @@ fn a_group_id_that_cannot_be_is_no_group_that_is_not_there() {
         }
     }
 }
+
+#[test]
+fn a_member_that_says_too_much_is_refused_and_none_is_there_afterwards() {
+    let rig = Rig::new();
+    rig.create("t", 1);
+    let names = |count: usize| -> Vec<String> { (0..count).map(|n| format!("t{n}")).collect() };
+    let wants = |topics: usize, patterns: usize| GroupHeartbeat {
+        subscription: Some(Subscription {
+            topics: names(topics),
+            patterns: names(patterns),
+        }),
+        ..beat("one", 0)
+    };
+    let named = |member: GroupMember| GroupHeartbeat {
+        member,
+        ..joining("one")
+    };
+    let instance = |instance: &str| {
+        named(GroupMember {
+            instance_id: Some(instance.to_owned()),
+            ..who("one", 0)
+        })
+    };
+    let long = "x".repeat(65);
+    let bad_topic = subscribing("one", "g", &["a/b"]);
+    let mut bad_pattern = wants(0, 1);
+    bad_pattern.subscription.as_mut().unwrap().patterns = vec!["x".repeat(201)];
+    let talkative = GroupHeartbeat {
+        client_id: "x".repeat(257),
+        ..joining("one")
+    };
+    for (what, asked, code) in [
+        ("topics", wants(1_001, 0), ErrorCode::TooManyElements),
+        ("patterns", wants(0, 101), ErrorCode::TooManyElements),
+        ("nothing", wants(0, 0), ErrorCode::InvalidArgument),
+        ("a name", bad_topic, ErrorCode::InvalidArgument),
+        ("a pattern", bad_pattern, ErrorCode::InvalidArgument),
+        ("a client id", talkative, ErrorCode::InvalidArgument),
+        ("a member id", named(who(&long, 0)), ErrorCode::InvalidArgument),
+        (
+            "an empty member id",
+            named(who("", 0)),
+            ErrorCode::InvalidArgument,
+        ),
+        ("hidden text", named(who("a\nb", 0)), ErrorCode::InvalidArgument),
+        ("an instance id", instance(&long), ErrorCode::InvalidArgument),
+        (
+            "an epoch",
+            named(who("one", u32::MAX)),
+            ErrorCode::UnknownMemberId,
+        ),
+    ] {
+        let error = rig.beats(asked, 1).unwrap_err();
+        assert_eq!(
+            (error.code, error.code.is_definite()),
+            (code, true),
+            "{what}: {error:?}"
+        );
+    }
+    let asked = DescribeGroup {
+        group: "g".to_owned(),
+    };
+    let error = rig.ask(Request::DescribeGroup(asked)).unwrap_err();
+    assert_eq!(error.code, ErrorCode::UnknownGroup);
+    // The most that is allowed is allowed.
+    assert!(rig.beats(wants(1_000, 100), 1).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_that_is_answered_late_does_not_keep_a_killed_member() {
+    let rig = Rig::new();
+    rig.create("t", 1);
+    let joined = rig.joins("one", 1);
+    let fetch = fetch_as("one", joined.member_epoch, WAIT, 0);
+    let Outcome::Later(mut waits) = rig.broker.handle(fetch, &peer(2)) else {
+        panic!("there was something to read");
+    };
+    assert!(look(&mut waits).await.is_none());
+    rig.broker.disconnected(ConnectionId(1));
+    rig.produce(Acks::Fsync, raw("t", 1)).1.unwrap();
+    assert!(look(&mut waits).await.is_some());
+    rig.commits(Some(who("one", joined.member_epoch)), 0, 1).unwrap();
+    rig.clock.advance(Duration::from_secs(2));
+    rig.broker.groups_due();
+    assert_eq!(rig.names(), [""; 0]);
+}
