@@ -214,6 +214,11 @@ impl GroupConsumer {
             {
                 Ok(())
             }
+            // The same, and the heartbeat has said so first.
+            Err(CommitError::Lost {
+                may_have_been_kept: true,
+                ..
+            }) => Ok(()),
             Err(error) => Err(error),
         }
     }

@@ -215,7 +215,9 @@ impl Shared {
                 .broker()
                 .is_some_and(|error| error.class == ErrorClass::Rejoin);
             let is_replaced = error.code() == Some(ErrorCode::FencedInstanceId);
-            if !is_stale && !is_out && !is_replaced {
+            // With nothing to commit there is nothing to find out.
+            let may_go_on = is_stale || ((is_out || is_replaced) && !done.is_empty());
+            if !may_go_on {
                 return Err(error.into());
             }
             // Whether the partitions are still held decides the heartbeat.

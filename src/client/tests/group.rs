@@ -229,6 +229,39 @@ async fn a_commit_whose_answer_was_lost_may_have_been_kept_also_if_its_partition
 }
 
 #[tokio::test]
+async fn a_consumer_that_the_group_removed_closes_at_once_and_says_what_it_lost() {
+    for auto_commit in [AutoCommit::Off, AutoCommit::default()] {
+        let gone = Arc::new(AtomicUsize::new(0));
+        let is_gone = gone.clone();
+        let broker = FakeBroker::start(1, move |_, body| match body {
+            RequestBody::GroupHeartbeat(_) | RequestBody::CloseConsumer(_)
+                if is_gone.load(Ordering::SeqCst) > 0 =>
+            {
+                Act::Answer(Box::new(ResponseBody::Error(refusal(ErrorCode::UnknownMemberId))))
+            }
+            _ => Act::Serve,
+        })
+        .await;
+        broker.group().give(1, &[0], &[], None);
+        let producer = broker.client().await.producer().build().await.unwrap();
+        for n in 0..2 {
+            producer.send(order(n.to_string())).await.unwrap();
+        }
+        let (mut consumer, _) = consumer(&broker, auto_commit).await;
+        next(&mut consumer).await;
+        next(&mut consumer).await;
+        gone.store(1, Ordering::SeqCst);
+        // The request timeout is 30 s.
+        let closed = tokio::time::timeout(Duration::from_secs(10), consumer.close()).await;
+        match (closed.expect("closed at once"), auto_commit) {
+            (Ok(()), AutoCommit::Off) => {}
+            (Err(error), AutoCommit::AfterProcessing { .. }) => assert_eq!(error.lost(), [at(0)]),
+            (closed, _) => panic!("{auto_commit:?}: {closed:?}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_member_that_the_group_removed_loses_everything_and_joins_as_another() {
     for code in [ErrorCode::UnknownMemberId, ErrorCode::FencedMemberEpoch] {
         let broker = broker(1, 3).await;
