@@ -18,8 +18,11 @@ use crate::cli::output::line;
 use crate::cli::parse_duration;
 use crate::cli::session::connect;
 use crate::client::OffsetToCommit;
-use crate::model::Offset;
+use crate::model::{ErrorCode, Offset};
 use crate::rt::{Clock, SystemClock};
+
+/// Before a commit is tried again with the epoch that a heartbeat tells meanwhile.
+const STALE_PAUSE: Duration = Duration::from_millis(5);
 
 /// Flags of `bench commit`.
 #[derive(Clone, Debug, Args)]
@@ -131,6 +134,11 @@ impl Load {
                 .commit_offsets_as(group, &member, offsets.clone());
             match committed.await {
                 Ok(_) => done.latency.record(self.clock.mono().saturating_sub(began)),
+                // The group came to rest a moment ago: the member's heartbeat is about to tell the new epoch.
+                Err(error) if error.code() == Some(ErrorCode::StaleMemberEpoch) => {
+                    tokio::time::sleep(STALE_PAUSE).await;
+                    continue;
+                }
                 Err(error) => {
                     done.first_error.get_or_insert(Failure::from(error));
                     // What is refused once is refused again.
