@@ -5,7 +5,7 @@
 //! `docs/groups.md` that was not kept, with the events that prove it. What may or may not have happened counts as possible, so a
 //! finding is always a defect.
 //!
-//! One function for each anomaly, over the tables that [`index`] makes in one pass. Pure; it must not know a broker, a client or
+//! One function for each anomaly, over the tables that `index` makes in one pass. Pure; it must not know a broker, a client or
 //! a file.
 
 mod event;

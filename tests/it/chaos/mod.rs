@@ -34,6 +34,13 @@ const SETTINGS: [(&str, &str); 3] = [
     ("handoff.timeout.ms", "2000"),
 ];
 
+/// So long that a machine with other work does not remove who is well.
+const PATIENT: [(&str, &str); 3] = [
+    ("session.timeout.ms", "30000"),
+    ("heartbeat.interval.ms", "3000"),
+    ("handoff.timeout.ms", "30000"),
+];
+
 /// The number of the test's own process in histories.
 const OWN: u32 = 0;
 
@@ -59,7 +66,7 @@ async fn a_member_writes_down_what_it_reads_and_commits() {
     if let Ok(orders) = env::var(MEMBER) {
         return member::run(serde_json::from_str(&orders).unwrap()).await;
     }
-    let mut stage = Stage::set().await;
+    let mut stage = Stage::set(PATIENT).await;
     stage.processes.start(0);
     until("a commit of everything", || stage.produced() > 50).await;
     let (report, _) = stage.finish().await;
@@ -76,7 +83,7 @@ async fn no_promise_is_broken_while_members_and_the_broker_are_killed_and_stoppe
     let seed = env::var("NARU_TEST_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
     eprintln!("NARU_TEST_SEED={seed} does the same things in the same order again");
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut stage = Stage::set().await;
+    let mut stage = Stage::set(SETTINGS).await;
     let kills = stage.chaos(&mut random, Duration::from_secs(seconds())).await;
     let (report, counts) = stage.finish().await;
     eprintln!(
@@ -129,7 +136,7 @@ impl Drop for Dir {
 }
 
 impl Stage {
-    async fn set() -> Self {
+    async fn set(settings: [(&str, &str); 3]) -> Self {
         let broker = Setup::small_journal().start();
         let client = broker.client().await;
         let options = CreateTopicOptions {
@@ -137,7 +144,7 @@ impl Stage {
             ..Default::default()
         };
         client.create_topic(TOPIC, options).await.unwrap();
-        let settings = SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
         client.create_group(GROUP, settings.to_vec()).await.unwrap();
         let dir = Dir(tempfile::tempdir().unwrap());
         let book = Arc::new(Notebook::create(&dir.0.path().join("own.ndjson"), OWN));
