@@ -48,3 +48,5 @@ pub mod client;
 
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "cli")]
+pub mod history;

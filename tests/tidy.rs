@@ -8,6 +8,8 @@
 mod deploy;
 #[path = "tidy/documents.rs"]
 mod documents;
+#[path = "tidy/group_rules.rs"]
+mod group_rules;
 #[path = "tidy/scan.rs"]
 mod scan;
 
@@ -21,6 +23,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("pb", &[]),
     ("disk", &[]),
     ("record", &["model"]),
+    ("history", &[]),
     ("rt", &["model"]),
     ("telemetry", &["model"]),
     ("machine", &["model"]),
@@ -109,6 +112,7 @@ const PURE: &[&str] = &[
     "record/",
     "model/",
     "api/",
+    "history/",
 ];
 
 /// What would let the outside world into a pure place.

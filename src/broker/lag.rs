@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Broker;
 use super::lag_time::{SCRAPE_LOOKUPS_MAX, age_ms};
-use crate::group::Membership;
+use crate::group::{Membership, Overview};
 use crate::model::{GroupId, Offset, PartitionKey, Timestamp, TopicName};
 use crate::storage::{LogStore, PartitionLog};
 
@@ -52,12 +52,16 @@ struct MembersNow {
 }
 
 impl MembersNow {
-    fn of(membership: &Membership) -> Self {
+    /// `idle`: how many of its members are.
+    fn of(membership: &Membership, idle: usize) -> Self {
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-        let held = count(membership.holders().len());
+        let members = membership.members.values();
+        let held = members
+            .map(|member| count(member.assigned.len() + member.revoking.len()))
+            .sum();
         Self {
             members: count(membership.members.len()),
-            idle: count(membership.idle().len()),
+            idle: count(idle),
             unassigned: membership.partitions().saturating_sub(held),
             epoch: u64::from(membership.epoch),
         }
@@ -79,21 +83,26 @@ impl<S: LogStore> Broker<S> {
     /// Looks nothing up while the groups are locked: commits wait for this.
     fn copy_groups(&self, groups_max: usize) -> (Vec<Copied>, usize) {
         let groups = self.groups.lock();
-        let first = groups.driver.machine.groups().take(groups_max);
+        let machine = &groups.driver.machine;
+        let first = machine.groups().take(groups_max);
         let copied = first.map(|(name, group)| {
             let offsets = &group.offsets;
             let times = offsets.values().map(|committed| committed.committed);
             let last = times.max().unwrap_or_default();
             let offsets = offsets.iter().map(|(key, committed)| (*key, committed.offset));
+            let membership = group.membership.as_ref();
+            let idle = machine.overview(name.as_str()).map_or(0, Overview::idle_members);
             Copied {
                 name: name.clone(),
                 offsets: offsets.collect(),
                 last_commit: last,
-                membership: group.membership.as_ref().map(MembersNow::of).unwrap_or_default(),
+                membership: membership
+                    .map(|members| MembersNow::of(members, idle))
+                    .unwrap_or_default(),
                 stalled: groups.stalled(name),
             }
         });
-        (copied.collect(), groups.driver.machine.groups().count())
+        (copied.collect(), machine.groups().count())
     }
 
     fn group_now(&self, copied: Copied, lookups: &mut usize) -> GroupNow {

@@ -186,7 +186,7 @@ async fn print_all(
             break;
         }
     }
-    settle(printer, place.as_deref_mut()).await
+    settle(printer, place).await
 }
 
 /// Flushes the output, then commits: in the other order a kill in between would lose what was not flushed.

@@ -433,7 +433,8 @@ impl ConsumerStep<'_> {
 
     /// Adds what the records were made of: a batch, and everything before it in its partition.
     pub fn consumed_batch(mut self, partition: PartitionId, batch: &ConsumedBatch) -> Self {
-        self.add(partition, (batch.from, batch.header.last_offset().next()));
+        let first = batch.from.max(batch.header.base_offset);
+        self.add(partition, (first, batch.header.last_offset().next()));
         self
     }
 

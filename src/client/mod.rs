@@ -75,8 +75,8 @@ pub use config::{ClientBuilder, DEFAULT_PORT};
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerStep};
 pub use error::{BrokerError, Error, NoPlace};
 pub use group::{
-    AutoCommit, CommitError, Consumed, ConsumerState, GroupBatch, GroupConsumer, GroupConsumerBuilder,
-    GroupHandle, GroupRecord, GroupStep,
+    AutoCommit, CommitError, Consumed, ConsumerState, GroupBatch, GroupBatches, GroupConsumer,
+    GroupConsumerBuilder, GroupHandle, GroupRecord, GroupStep,
 };
 pub use group_admin::{
     AlteredGroup, CreatedGroup, Evict, EvictedMember, GroupDescription, GroupListing, GroupMemberDescription,

@@ -18,6 +18,10 @@ impl Machine {
         self.check_fence(&command)?;
         self.check_items(&command.offsets)?;
         self.check_room(&group, &command.offsets)?;
+        let room = match command.offsets.is_empty() {
+            true => None,
+            false => self.room_for(&group)?,
+        };
         let stamp = |(key, committed): (PartitionKey, CommittedOffset)| {
             let committed = CommittedOffset {
                 committed: now,
@@ -29,7 +33,8 @@ impl Machine {
         let records = if offsets.is_empty() {
             Vec::new()
         } else {
-            vec![GroupRecord::OffsetsCommitted { group, offsets }]
+            let committed = GroupRecord::OffsetsCommitted { group, offsets };
+            room.into_iter().chain([committed]).collect()
         };
         Ok(Effects {
             records,
@@ -61,10 +66,6 @@ impl Machine {
     ) -> Result<(), GroupError> {
         let known = self.groups.get(group);
         let known_offsets = known.map(|group| &group.offsets);
-        let max = self.limits.groups_max;
-        if known.is_none() && !offsets.is_empty() && self.groups.len() >= max {
-            return Err(GroupError::TooManyGroups { max });
-        }
         let replaced = || offsets.iter().filter_map(|(key, _)| known_offsets?.get(key));
         let kept = known_offsets
             .map_or(0, BTreeMap::len)

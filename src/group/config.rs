@@ -360,6 +360,24 @@ mod tests {
     }
 
     #[test]
+    fn tm2_session_hand_off_and_progress_have_bounds_and_are_times_of_their_own() {
+        let mut config = GroupConfig::default();
+        config.set("session.timeout.ms", Some("30m")).unwrap();
+        assert_eq!((config.handoff_ms(), config.progress_ms()), (30_000, 300_000));
+        for (name, value) in [
+            ("session.timeout.ms", "31m"),
+            ("handoff.timeout.ms", "61m"),
+            ("progress.timeout.ms", "25h"),
+        ] {
+            let refused = config.set(name, Some(value));
+            assert!(
+                matches!(refused, Err(GroupConfigError::OutOfRange { .. })),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
     fn durations_have_units_and_retention_may_have_no_end() {
         let mut config = GroupConfig::default();
         config.set("session.timeout.ms", Some("1m")).unwrap();

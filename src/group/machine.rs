@@ -12,7 +12,7 @@ use super::record::GroupRecord;
 use super::state::{Held, Member, Membership, Topics};
 use super::step::{StepCommand, StepIndex, Steppers, Taken};
 use crate::machine::{Effects, StateMachine};
-use crate::model::{GroupId, LeaderEpoch, MemberId, Offset, PartitionKey, Timestamp, TopicId};
+use crate::model::{GroupId, GroupState, LeaderEpoch, MemberId, Offset, PartitionKey, Timestamp, TopicId};
 
 /// What a committed offset is counted as beside its metadata, in bytes of state: about what it takes in memory.
 pub const OFFSET_STATE_BYTES: u64 = 96;
@@ -257,6 +257,37 @@ impl Shown {
     }
 }
 
+/// What follows from a group as it is. Every member is told it after every change, so it is worked out once.
+#[derive(Clone, Debug, Default)]
+pub struct Overview {
+    leader: Option<MemberId>,
+    state: GroupState,
+    idle_members: usize,
+    members: BTreeMap<MemberId, Shown>,
+}
+
+impl Overview {
+    /// As [`Membership::leader`].
+    pub fn leader(&self) -> Option<&MemberId> {
+        self.leader.as_ref()
+    }
+
+    /// As [`Membership::state`].
+    pub fn state(&self) -> GroupState {
+        self.state
+    }
+
+    /// How many members [`Membership::idle`] has.
+    pub fn idle_members(&self) -> usize {
+        self.idle_members
+    }
+
+    /// The place of a member among those of [`Membership::idle`], from 0; `None`: it is not idle.
+    pub fn idle_rank(&self, member: &str) -> Option<usize> {
+        self.members.get(member)?.idle_rank
+    }
+}
+
 /// All groups.
 // Invariants: no group is empty; `state_bytes` counts every offset and membership, `members` every member that is there,
 // `steps` every producer that has stepped.
@@ -269,8 +300,8 @@ pub struct Machine {
     pub(super) steps: StepIndex,
     /// What there is to subscribe to. Soft.
     topics: Topics,
-    /// What members were told. Soft.
-    shown: BTreeMap<GroupId, BTreeMap<MemberId, Shown>>,
+    /// What members were told, and what follows from the group as it is. Soft.
+    shown: BTreeMap<GroupId, Overview>,
     /// The newest revision. Soft.
     revision: u64,
     /// Whose revision has changed since it was asked last. Soft.
@@ -375,14 +406,19 @@ impl Machine {
 
     /// Number of what a member is to know now: as long as it is the same, there is nothing new to tell. `None`: no member.
     pub fn revision(&self, group: &str, member: &str) -> Option<u64> {
-        Some(self.shown.get(group)?.get(member)?.revision)
+        Some(self.shown.get(group)?.members.get(member)?.revision)
     }
 
     /// The revision that told a member of the newest partition that it is to release. What was said before that one was heard
     /// says nothing about it.
     pub fn revoked(&self, group: &str, member: &str) -> u64 {
-        let shown = self.shown.get(group).and_then(|group| group.get(member));
+        let shown = self.shown.get(group).and_then(|group| group.members.get(member));
         shown.map_or(0, |shown| shown.revoked)
+    }
+
+    /// What follows from a group as it is, without looking at all of its members again. `None`: it has no members.
+    pub fn overview(&self, group: &str) -> Option<&Overview> {
+        self.shown.get(group)
     }
 
     /// The members whose revision has changed since this was asked last.
@@ -441,7 +477,7 @@ impl Machine {
 
     /// Looks who is to be told something new.
     pub(super) fn show(&mut self, group: &GroupId) {
-        let before = self.shown.remove(group).unwrap_or_default();
+        let before = self.shown.remove(group).unwrap_or_default().members;
         let membership = self.groups.get(group).and_then(|group| group.membership.as_ref());
         let Some(membership) = membership.filter(|membership| !membership.members.is_empty()) else {
             let gone = before.into_keys().map(|member| (group.clone(), member));
@@ -450,6 +486,7 @@ impl Machine {
         };
         let leader = membership.leader().cloned();
         let idle = membership.idle();
+        let idle_members = idle.len();
         let ranks: BTreeMap<&MemberId, usize> = idle.iter().enumerate().map(|(at, id)| (*id, at)).collect();
         let wanted = (membership.assignment_epoch < membership.epoch).then_some(membership.epoch);
         let mut shown = BTreeMap::new();
@@ -477,7 +514,13 @@ impl Machine {
         }
         let gone = before.into_keys().filter(|id| !shown.contains_key(id));
         self.changed.extend(gone.map(|id| (group.clone(), id)));
-        self.shown.insert(group.clone(), shown);
+        let overview = Overview {
+            leader,
+            state: membership.state(),
+            idle_members,
+            members: shown,
+        };
+        self.shown.insert(group.clone(), overview);
     }
 
     fn decide(&self, now: Timestamp, command: Command) -> Result<Effects<GroupRecord, Reply>, GroupError> {
@@ -542,7 +585,8 @@ impl Machine {
             let mut draft = before.clone();
             draft.beat(heartbeat, revoked, &self.topics, &self.limits)?;
             draft.note_emptiness(now);
-            self.check_members(&group, before, &draft)?;
+            self.check_members(before, &draft)?;
+            records.extend(self.room_for(&group)?);
             records.extend(GroupRecord::changed(&group, before, &draft));
         }
         let member = heartbeat.member.member.parse().map_err(GroupError::MemberId)?;
@@ -553,12 +597,7 @@ impl Machine {
     }
 
     /// Limits hold back what grows.
-    fn check_members(
-        &self,
-        group: &GroupId,
-        before: &Membership,
-        after: &Membership,
-    ) -> Result<(), GroupError> {
+    fn check_members(&self, before: &Membership, after: &Membership) -> Result<(), GroupError> {
         let (freed, added) = (before.state_bytes(), after.state_bytes());
         let would_be = (self.state_bytes + added).saturating_sub(freed);
         let max = self.limits.state_bytes_max;
@@ -572,11 +611,25 @@ impl Machine {
         if self.members >= max {
             return Err(GroupError::TooManyMembers { max });
         }
-        let max = self.limits.groups_max;
-        if !self.groups.contains_key(group) && self.groups.len() >= max {
-            return Err(GroupError::TooManyGroups { max });
-        }
         Ok(())
+    }
+
+    /// Room for a group, if it is a new one: where there is none, the group goes that has been without members for longest and has
+    /// nothing else to remember. Whoever tries out a name leaves such a group behind, and nobody deletes it.
+    pub(super) fn room_for(&self, group: &GroupId) -> Result<Option<GroupRecord>, GroupError> {
+        let max = self.limits.groups_max;
+        if self.groups.contains_key(group) || self.groups.len() < max {
+            return Ok(None);
+        }
+        let empty = self.groups.iter().filter_map(|(id, known)| {
+            let membership = known.membership.as_ref()?;
+            let is_left = known.offsets.is_empty() && known.steppers.is_empty();
+            (is_left && membership.is_left_behind()).then_some((membership.empty_since, id))
+        });
+        // One that goes is not enough if the limit was lowered.
+        let oldest = empty.min().filter(|_| self.groups.len() == max);
+        let oldest = oldest.ok_or(GroupError::TooManyGroups { max })?;
+        Ok(Some(GroupRecord::Deleted(oldest.1.clone())))
     }
 
     /// EP11, bug 27: the last commit and the leave are one.
@@ -626,14 +679,9 @@ impl Machine {
                     group: configure.group.clone(),
                 });
             }
-            (None, true) => {
-                let max = self.limits.groups_max;
-                if self.groups.len() >= max {
-                    return Err(GroupError::TooManyGroups { max });
-                }
-            }
-            (Some(_), false) => {}
+            (None, true) | (Some(_), false) => {}
         }
+        let room = self.room_for(&group)?;
         let before = known.and_then(|known| known.membership.clone());
         let mut draft = before.clone().unwrap_or_default();
         for (name, value) in &configure.entries {
@@ -657,7 +705,7 @@ impl Machine {
             change: Box::new(change),
         };
         Ok(Effects {
-            records: change.map(record).into_iter().collect(),
+            records: room.into_iter().chain(change.map(record)).collect(),
             reply: Reply::Configured { changed: is_changed },
         })
     }

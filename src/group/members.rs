@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::error::GroupError;
 use super::machine::Limits;
 use super::state::{Held, Member, Membership, Subscription, Topics};
-use crate::model::{GLOB_BYTES_MAX, InstanceId, MemberId, PartitionKey, TopicName};
+use crate::model::{GLOB_BYTES_MAX, InstanceId, MemberId, PartitionKey, TopicId, TopicName};
 
 /// A member joins, lives on, tells what it holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +60,12 @@ impl Membership {
     /// # Errors
     /// [`GroupError::FencedInstance`] if another member has its instance id, [`GroupError::UnknownMember`] if it is none.
     pub fn known(&self, asked: &MemberRef) -> Result<(&MemberId, &Member), GroupError> {
+        let known = self.members.get_key_value(asked.member.as_str());
+        // An instance id belongs to one member at most: who has it need not be looked for.
+        let has_it =
+            |member: &Member| member.instance.as_ref().map(InstanceId::as_str) == asked.instance.as_deref();
         if let Some(instance) = &asked.instance
+            && !known.is_some_and(|(_, member)| has_it(member))
             && let Some(holder) = self.instance(instance)
             && holder.as_str() != asked.member
         {
@@ -68,7 +73,6 @@ impl Membership {
                 instance: instance.clone(),
             });
         }
-        let known = self.members.get_key_value(asked.member.as_str());
         known.ok_or_else(|| GroupError::UnknownMember {
             member: asked.member.clone(),
         })
@@ -150,10 +154,11 @@ impl Membership {
         if let Some(member) = self.members.get_mut(&id) {
             member.revoking.retain(|key, _| !released.contains(key));
             if let Some(subscription) = news {
+                member.topics = Arc::new(topics.resolve(&subscription));
                 member.subscription = Arc::new(subscription);
             }
         }
-        if self.refresh(topics) || is_other {
+        if self.recount(topics) || is_other {
             self.advance();
         }
         self.settle();
@@ -233,13 +238,14 @@ impl Membership {
         if before.is_none() && self.members.len() >= max {
             return Err(GroupError::GroupFull { max });
         }
+        let (subscription, means) = self.subscribed(subscription, topics);
         let member = Member {
             join: self.next_join,
             instance,
             client_id: heartbeat.client_id.as_str().into(),
             host: cut(&heartbeat.host, HOST_BYTES_MAX).into(),
-            topics: Arc::new(topics.resolve(&subscription)),
-            subscription: Arc::new(subscription),
+            topics: means,
+            subscription,
             assigned: Held::new(),
             revoking: Held::new(),
             held_epoch: 0,
@@ -252,11 +258,26 @@ impl Membership {
                 true
             }
         };
-        if self.refresh(topics) || is_other {
+        if self.recount(topics) || is_other {
             self.advance();
         }
         self.settle();
         Ok(())
+    }
+
+    /// A subscription and what it means, in the memory of a member that wants the same, if there is one.
+    fn subscribed(
+        &self,
+        subscription: Subscription,
+        topics: &Topics,
+    ) -> (Arc<Subscription>, Arc<BTreeSet<TopicId>>) {
+        let means = topics.resolve(&subscription);
+        let mut members = self.members.values();
+        let alike = members.find(|member| *member.topics == means && *member.subscription == subscription);
+        match alike {
+            Some(member) => (Arc::clone(&member.subscription), Arc::clone(&member.topics)),
+            None => (Arc::new(subscription), Arc::new(means)),
+        }
     }
 
     /// Whether there is room for the patterns of a subscription in place of that of a member.
@@ -289,7 +310,9 @@ impl Membership {
         member.assigned = old.assigned;
         member.revoking = old.revoking;
         member.held_epoch = old.held_epoch;
-        member.topics = old.topics;
+        if !is_other {
+            member.topics = old.topics;
+        }
         for holder in self.target.values_mut().filter(|holder| *holder == before) {
             *holder = id.clone();
         }
@@ -300,7 +323,7 @@ impl Membership {
     /// A member is gone, whatever it held.
     pub(super) fn remove(&mut self, id: &str, topics: &Topics) {
         if self.members.remove(id).is_some() {
-            self.refresh(topics);
+            self.recount(topics);
             self.advance();
             self.settle();
         }

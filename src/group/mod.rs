@@ -33,7 +33,7 @@ pub use config::{GroupConfig, GroupConfigError};
 pub use error::GroupError;
 pub use machine::{
     Close, Command, CommitOffsets, CommittedOffset, Configure, Group, Limits, Machine, OFFSET_STATE_BYTES,
-    Offsets, Propose, Reply,
+    Offsets, Overview, Propose, Reply,
 };
 pub use members::{
     CLIENT_ID_BYTES_MAX, Heartbeat, MemberRef, PATTERNS_MAX, PATTERNS_PER_GROUP_MAX, SUBSCRIBED_TOPICS_MAX,

@@ -25,13 +25,28 @@ impl Membership {
             // Also if it is the same: one set for all of them.
             member.topics = Arc::clone(means);
         }
-        let meant = known.values().flat_map(|means| means.iter());
+        self.recount(topics) || changed
+    }
+
+    /// Counts again what the members' topics have, without looking up what subscriptions mean: that changes with topics alone,
+    /// and then everything is [refreshed](Self::refresh). True: something changed, and the group needs another epoch.
+    pub(super) fn recount(&mut self, topics: &Topics) -> bool {
+        let mut meant: BTreeSet<TopicId> = BTreeSet::new();
+        let mut before = None;
+        for member in self.members.values() {
+            // Who subscribes alike shares the memory, usually.
+            if !before.is_some_and(|before| Arc::ptr_eq(before, &member.topics)) {
+                meant.extend(member.topics.iter());
+            }
+            before = Some(&member.topics);
+        }
+        let meant = meant.into_iter();
         let resolved: BTreeMap<TopicId, u32> = meant
-            .filter_map(|topic| Some((*topic, topics.partitions(*topic)?)))
+            .filter_map(|topic| Some((topic, topics.partitions(topic)?)))
             .collect();
-        if resolved != self.resolved {
+        let changed = resolved != self.resolved;
+        if changed {
             self.resolved = resolved;
-            changed = true;
         }
         changed
     }

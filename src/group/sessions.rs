@@ -29,6 +29,10 @@ use crate::model::{ConnectionId, GroupId, InstanceId, MemberId, Offset, Partitio
 /// without a timer for ever.
 pub const EXPIRY_REPEAT: Duration = Duration::from_secs(1);
 
+/// At most so much is reported at once. A host that is lost may take thousands of members with it, each removal costs what its
+/// group is large, and requests of all groups wait meanwhile; whoever asks again at once has the rest.
+pub const EXPIRED_AT_ONCE_MAX: usize = 16;
+
 /// A leader has at most so many proposal timeouts from the first epoch that waited for it, however often the epoch changes.
 pub const PROPOSAL_TIMEOUTS_MAX: u32 = 3;
 
@@ -570,12 +574,12 @@ impl Sessions {
         self.timers.next()
     }
 
-    /// What is late by now, what was due first comes first; what is due at the same time in an order that does not depend on chance.
+    /// What is late by now, [`EXPIRED_AT_ONCE_MAX`] of it at most, what was due first comes first; what is due at the same time in an order that does not depend on chance.
     /// A member that is late with two things is reported with the first.
     pub fn expired(&mut self, now: Duration) -> Vec<Expiry> {
         let mut members = BTreeSet::new();
         let mut late = Vec::new();
-        for duty in self.timers.take_due(now) {
+        for duty in self.timers.take_due(now, EXPIRED_AT_ONCE_MAX) {
             let Some(expiry) = self.expire(now, duty) else {
                 continue;
             };

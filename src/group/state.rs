@@ -129,6 +129,11 @@ impl Membership {
             + count(self.target.len()) * TARGET_STATE_BYTES
     }
 
+    /// Whether it had members, has none, and says nothing that a new one would not say.
+    pub(super) fn is_left_behind(&self) -> bool {
+        self.members.is_empty() && self.epoch > 0 && self.config == GroupConfig::default()
+    }
+
     /// All topics that members subscribe to; the same set for all who mean all of them.
     pub(super) fn all_topics(&self) -> Arc<BTreeSet<TopicId>> {
         let all = |member: &&Member| member.topics.iter().eq(self.resolved.keys());

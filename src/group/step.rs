@@ -278,16 +278,17 @@ impl Machine {
         if appends > max {
             return Err(GroupError::TooManyAppends { appends, max });
         }
-        let max = self.limits.groups_max;
-        if !self.groups.contains_key(&group) && self.groups.len() >= max {
-            return Err(GroupError::TooManyGroups { max });
-        }
+        let room = self.room_for(&group)?;
         let commit = CommitOffsets {
             group: step.group,
             member: step.member,
             offsets: step.offsets,
         };
         let mut records = self.commit(now, commit)?.records;
+        if records.is_empty() {
+            // With offsets the commit has made room already.
+            records.extend(room);
+        }
         let result = StepResult {
             sequence: step.stamp.sequence,
             at: now,

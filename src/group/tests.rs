@@ -3,10 +3,15 @@
 mod expiry;
 mod explore;
 mod histories;
+mod leader;
+mod limits;
 mod matrix;
 mod members;
+mod rig;
 mod scale;
+mod statics;
 mod steps;
+mod topics;
 
 use std::collections::BTreeMap;
 

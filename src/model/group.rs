@@ -12,9 +12,10 @@ pub const GROUP_ID_BYTES_MAX: usize = 200;
 pub struct GroupId(Arc<str>);
 
 /// How a group is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum GroupState {
     /// It has no members.
+    #[default]
     Empty,
     /// The leader is to propose an assignment.
     Assigning,

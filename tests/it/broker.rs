@@ -191,6 +191,10 @@ impl Broker {
         Client::connect(&self.url()).await.unwrap()
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Memory that the process has now, and had at most, in KiB.
     pub(crate) fn rss_kib(&self) -> (u64, u64) {
         (self.memory_kib("VmRSS:"), self.memory_kib("VmHWM:"))

@@ -7,7 +7,11 @@ mod bad_members;
 #[cfg(test)]
 mod bad_requests;
 #[cfg(test)]
+mod bench_groups;
+#[cfg(test)]
 mod broker;
+#[cfg(test)]
+mod chaos;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]

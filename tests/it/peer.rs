@@ -278,3 +278,12 @@ pub(crate) fn metadata() -> Body {
         all: true,
     })
 }
+
+/// The moment, for how long something outside of this process takes.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "other processes are measured by the clock on the wall"
+)]
+pub(crate) fn now() -> tokio::time::Instant {
+    tokio::time::Instant::now()
+}

@@ -71,10 +71,12 @@ async fn work(url: &str, how: &str) {
     }
 }
 
+/// The process that another test starts and ends; by itself there is nothing for it to do.
 #[test]
-#[ignore = "the process that other tests end"]
 fn a_biller() {
-    let told = std::env::var(BILLER).expect("it is run by another test");
+    let Ok(told) = std::env::var(BILLER) else {
+        return;
+    };
     let (url, how) = told.split_once(' ').unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(work(url, how));
@@ -89,7 +91,7 @@ struct Biller {
 impl Biller {
     fn start(broker: &Broker, how: &str) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "steps::a_biller", "--ignored", "--nocapture"])
+            .args(["--exact", "steps::a_biller", "--nocapture"])
             .env(BILLER, format!("{} {how}", broker.url()))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

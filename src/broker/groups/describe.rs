@@ -9,11 +9,11 @@ use super::show::role;
 use super::{Groups, State};
 use crate::api::{
     DescribeGroup, DescribedGroup, GroupListing, GroupPartition, ListGroups, ListedGroups, MemberDescription,
-    Outcome, Reply, Response, Subscription,
+    MemberRole, Outcome, Reply, Response, Subscription,
 };
 use crate::broker::lag_time::{DESCRIBE_LOOKUPS_MAX, age_ms};
 use crate::broker::{Broker, errors};
-use crate::group::{Group, Member, Membership};
+use crate::group::{Group, Member, Membership, Overview};
 use crate::model::{Glob, GroupId, GroupState, Lsn, MemberId, Offset, PartitionKey};
 use crate::storage::{LogStore, PartitionLog};
 
@@ -55,7 +55,7 @@ impl<S: LogStore> Broker<S> {
         let mut found = behind.filter(|(id, _)| matching.matches(id.as_str()));
         let mut groups = Vec::new();
         for (id, known) in found.by_ref().take(count) {
-            groups.push(self.groups.listed(id, known));
+            groups.push(self.groups.listed(&state, id, known));
         }
         let more = found.next().is_some();
         let last = groups.last().filter(|_| more);
@@ -143,6 +143,7 @@ impl<S: LogStore> Groups<S> {
         let texts =
             |set: &BTreeSet<std::sync::Arc<str>>| set.iter().map(|text| text.as_ref().to_owned()).collect();
         let standing = state.sessions.standing(group, id);
+        let overview = state.driver.machine.overview(group.as_str());
         let now = self.clock.mono();
         let heard = standing.map(|standing| now.saturating_sub(standing.heard));
         let heard_ms = heard.map_or(0, |heard| heard.as_millis());
@@ -158,9 +159,9 @@ impl<S: LogStore> Groups<S> {
             member_epoch: membership.member_epoch(member),
             assigned: self.by_topic(&member.assigned),
             revoking: self.by_topic(&member.revoking),
-            role: role(membership, id),
+            role: overview.map_or(MemberRole::Active, |overview| role(membership, overview, id)),
             last_heartbeat_ms: u64::try_from(heard_ms).unwrap_or(u64::MAX),
-            is_leader: membership.leader() == Some(id),
+            is_leader: overview.and_then(Overview::leader) == Some(id),
         }
     }
 
@@ -208,8 +209,9 @@ impl<S: LogStore> Groups<S> {
         shown
     }
 
-    fn listed(&self, id: &GroupId, known: &Group) -> GroupListing {
+    fn listed(&self, state: &State<S::Log>, id: &GroupId, known: &Group) -> GroupListing {
         let durable = self.durable.borrow().lsn;
+        let overview = state.driver.machine.overview(id.as_str());
         let membership = known.membership.as_ref();
         let subscribed = membership
             .into_iter()
@@ -224,7 +226,7 @@ impl<S: LogStore> Groups<S> {
         });
         GroupListing {
             group: id.to_string(),
-            state: membership.map_or(GroupState::Empty, Membership::state),
+            state: overview.map_or(GroupState::Empty, Overview::state),
             members: u32::try_from(membership.map_or(0, |m| m.members.len())).unwrap_or(u32::MAX),
             topics: u32::try_from(topics.len()).unwrap_or(u32::MAX),
             lag: lags.fold(0, u64::saturating_add),

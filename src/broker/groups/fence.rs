@@ -68,7 +68,13 @@ impl<L> State<L> {
             return;
         };
         let key = (group.clone(), key);
-        if self.seen.len() >= self.seen_max && !self.seen.contains_key(&key) {
+        let is_full = |state: &Self| state.seen.len() >= state.seen_max && !state.seen.contains_key(&key);
+        if is_full(self) && !self.seen_overflowed {
+            let machine = &self.driver.machine;
+            self.seen
+                .retain(|(group, _), _| machine.group(group.as_str()).is_some());
+        }
+        if is_full(self) {
             self.seen_overflowed = true;
             return;
         }

@@ -30,19 +30,22 @@ impl<S: LogStore> Groups<S> {
         let found = known.known(&member_ref(asked));
         let (id_known, member) = found.map_err(|error| group_errors::group(error, &[]))?;
         let revision = machine.revision(group, id);
-        let leader = known.leader();
+        let overview = machine
+            .overview(group)
+            .ok_or_else(|| errors::internal("a member without its group"))?;
+        let leader = overview.leader();
         Ok(Membership {
             member_epoch: known.member_epoch(member),
             group_epoch: known.epoch,
             revision: revision.ok_or_else(|| errors::internal("a member without a revision"))?,
             leader_id: leader.map(ToString::to_string).unwrap_or_default(),
             is_leader: leader == Some(id_known),
-            role: role(known, id_known),
-            state: known.state(),
+            role: role(known, overview, id_known),
+            state: overview.state(),
             heartbeat: millis(known.config.heartbeat_ms()),
             session_timeout: millis(known.config.session_ms()),
             handoff_timeout: millis(known.config.handoff_ms()),
-            proposal_wanted: self.proposal(known, id_known),
+            proposal_wanted: self.proposal(known, leader == Some(id_known)),
             assigned: self.assigned(state, &key.0, member),
             revoking: self.by_topic(&member.revoking),
         })
@@ -98,8 +101,8 @@ impl<S: LogStore> Groups<S> {
         topics.collect()
     }
 
-    fn proposal(&self, known: &group::Membership, id: &MemberId) -> Option<ProposalWanted> {
-        if known.leader() != Some(id) || known.assignment_epoch == known.epoch {
+    fn proposal(&self, known: &group::Membership, leads: bool) -> Option<ProposalWanted> {
+        if !leads || known.assignment_epoch == known.epoch {
             return None;
         }
         let members = known.in_join_order().into_iter().map(|(id, member)| {
@@ -126,14 +129,8 @@ impl<S: LogStore> Groups<S> {
 }
 
 /// What a member has to do.
-pub(super) fn role(known: &group::Membership, id: &MemberId) -> MemberRole {
-    // Most are not idle, and who is costs a look at all of them.
-    let holds = |member: &Member| !member.assigned.is_empty() || !member.revoking.is_empty();
-    if known.members.get(id).is_some_and(holds) {
-        return MemberRole::Active;
-    }
-    let idle = known.idle();
-    let Some(place) = idle.iter().position(|other| *other == id) else {
+pub(super) fn role(known: &group::Membership, overview: &group::Overview, id: &MemberId) -> MemberRole {
+    let Some(place) = overview.idle_rank(id.as_str()) else {
         return MemberRole::Active;
     };
     let (members, partitions) = (known.members.len(), known.partitions());

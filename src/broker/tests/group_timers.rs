@@ -4,8 +4,8 @@ use super::lag::described;
 use super::restart::restart;
 use super::*;
 use crate::api::{
-    AlterGroup, CommitOffsets, CreateGroup, EvictMember, EvictedMember, GroupHeartbeat, GroupMember,
-    OffsetToCommit, Subscription,
+    AlterGroup, CloseConsumer, CommitOffsets, CreateGroup, EvictMember, EvictedMember, GroupHeartbeat,
+    GroupMember, OffsetToCommit, Subscription,
 };
 use crate::model::PartitionKey;
 use crate::storage::SnapshotSource;
@@ -30,11 +30,15 @@ fn member() -> GroupMember {
 }
 
 fn beat(rig: &Rig, epoch: u32) {
+    rig.ask(Request::GroupHeartbeat(heartbeat(epoch))).unwrap();
+}
+
+fn heartbeat(epoch: u32) -> GroupHeartbeat {
     let subscription = Subscription {
         topics: vec!["t".to_owned()],
         patterns: Vec::new(),
     };
-    rig.ask(Request::GroupHeartbeat(GroupHeartbeat {
+    GroupHeartbeat {
         group: "g".to_owned(),
         member: GroupMember {
             member_epoch: epoch,
@@ -45,8 +49,7 @@ fn beat(rig: &Rig, epoch: u32) {
         max_wait: Duration::ZERO,
         subscription: (epoch == 0).then_some(subscription),
         owned: None,
-    }))
-    .unwrap();
+    }
 }
 
 fn commit(rig: &Rig, member: Option<GroupMember>, offset: i64) {
@@ -195,4 +198,32 @@ async fn of3_a_retention_that_is_set_later_is_in_force_at_once_and_can_be_taken_
     alter(&[("offsets.retention.ms", "5s")], &[]);
     pass(&rig, 6, false);
     assert_eq!(described(&rig).await.partitions.len(), 0);
+}
+
+#[tokio::test]
+async fn ep11_a_leave_while_a_heartbeat_waits_is_carried_out_and_ends_the_wait() {
+    let rig = Rig::new();
+    rig.create("t", 1);
+    beat(&rig, 0);
+    let told = rig.broker.receive(Request::GroupHeartbeat(heartbeat(1)));
+    let Ok(Response::GroupHeartbeat(told)) = waits(told).1 else {
+        panic!("the member lives");
+    };
+    let waiting = GroupHeartbeat {
+        revision: told.revision,
+        max_wait: Duration::from_secs(30),
+        ..heartbeat(1)
+    };
+    let Outcome::Later(waiting) = rig.broker.receive(Request::GroupHeartbeat(waiting)) else {
+        panic!("there is no news");
+    };
+    let close = CloseConsumer {
+        group: "g".to_owned(),
+        member: member(),
+        offsets: Vec::new(),
+    };
+    rig.ask(Request::CloseConsumer(close)).unwrap();
+    assert_eq!(described(&rig).await.members, []);
+    let ended = tokio::time::timeout(Duration::from_secs(10), waiting).await;
+    assert_eq!(code(ended.expect("it need not wait")), ErrorCode::UnknownMemberId);
 }

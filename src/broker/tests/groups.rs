@@ -150,7 +150,7 @@ fn whoever_sees_a_commit_waits_until_it_is_durable() {
 }
 
 #[test]
-fn an_offset_outside_of_its_partition_is_refused() {
+fn of5_an_offset_outside_of_its_partition_is_refused() {
     let rig = Rig::manual();
     filled(&rig, "t", 9);
     // Sequenced, but nobody can have read it.

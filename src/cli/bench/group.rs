@@ -71,6 +71,7 @@ pub(super) async fn run(args: GroupBenchArgs, context: &Context) -> Outcome {
     ));
     let mut members = std::collections::VecDeque::new();
     let outcome = bench.cycles(&args, context, &mut members).await;
+    bench.board.stop();
     let mut leaving = JoinSet::new();
     for member in members {
         leaving.spawn(member.leave());
@@ -239,6 +240,8 @@ struct Owners {
     free_since: BTreeMap<u32, Duration>,
     /// When the first members had settled: what was freed before that is the way there, and is not counted.
     counts_from: Option<Duration>,
+    /// When the last change had settled: behind it is the end, where all leave.
+    counts_until: Duration,
     moved: u64,
     settle: Latency,
     gap: Latency,
@@ -248,9 +251,9 @@ impl Owners {
     fn took(&mut self, member: u32, partitions: &[TopicPartition], now: Duration) {
         for partition in partitions.iter().map(index) {
             self.of.insert(partition, member);
-            let counts_from = self.counts_from.unwrap_or(Duration::MAX);
+            let counted = self.counts_from.unwrap_or(Duration::MAX)..self.counts_until;
             let free_since = self.free_since.remove(&partition);
-            if let Some(since) = free_since.filter(|since| *since >= counts_from) {
+            if let Some(since) = free_since.filter(|since| counted.contains(since)) {
                 self.moved += 1;
                 self.gap.record(now.saturating_sub(since));
             }
@@ -277,6 +280,7 @@ impl Board {
                 of: BTreeMap::new(),
                 free_since: BTreeMap::new(),
                 counts_from: None,
+                counts_until: Duration::MAX,
                 moved: 0,
                 settle: Latency::new(),
                 gap: Latency::new(),
@@ -295,6 +299,11 @@ impl Board {
     /// From now on moves count.
     fn start(&self) {
         self.owners().counts_from = Some(self.clock.mono());
+    }
+
+    /// From now on they do not any more.
+    fn stop(&self) {
+        self.owners().counts_until = self.clock.mono();
     }
 
     fn took(&self, member: u32, partitions: &[TopicPartition]) {
@@ -445,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn what_moves_before_the_first_members_have_settled_is_not_counted() {
+    fn what_moves_before_the_first_members_have_settled_and_at_the_end_is_not_counted() {
         let ms = Duration::from_millis;
         let board = Board::new(3);
         let mut owners = board.owners();
@@ -458,6 +467,11 @@ mod tests {
         assert_eq!((owners.moved, owners.gap.quantile_us(1.0)), (0, 0));
         owners.gave(&at(&[1]), ms(10));
         owners.took(2, &at(&[1]), ms(12));
+        assert_eq!(owners.moved, 1);
+        // All leave, one after another.
+        owners.counts_until = ms(20);
+        owners.gave(&at(&[1]), ms(21));
+        owners.took(0, &at(&[1]), ms(22));
         assert_eq!(owners.moved, 1);
         assert!((1_990..=2_010).contains(&owners.gap.quantile_us(1.0)));
     }

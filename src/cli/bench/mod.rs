@@ -1,9 +1,13 @@
 //! `naru bench`: how fast a broker takes and gives records, and how long that takes.
 
 mod arrivals;
+mod broker_process;
+mod commit;
 mod consume;
+mod crowd;
 mod e2e;
 mod group;
+mod heartbeat;
 mod pace;
 mod produce;
 
@@ -34,6 +38,10 @@ pub(crate) enum BenchCommand {
     E2e(e2e::E2eArgs),
     /// Let members of a group come and go, and measure how long partitions are without an owner.
     Group(group::GroupBenchArgs),
+    /// Let many groups be at rest, and measure what their heartbeats cost.
+    Heartbeat(heartbeat::HeartbeatBenchArgs),
+    /// Commit offsets as fast as the broker makes them durable.
+    Commit(commit::CommitBenchArgs),
 }
 
 pub(crate) async fn run(command: BenchCommand, context: &Context) -> Outcome {
@@ -42,6 +50,8 @@ pub(crate) async fn run(command: BenchCommand, context: &Context) -> Outcome {
         BenchCommand::Consume(args) => consume::run(args, context).await,
         BenchCommand::E2e(args) => e2e::run(args, context).await,
         BenchCommand::Group(args) => group::run(args, context).await,
+        BenchCommand::Heartbeat(args) => heartbeat::run(args, context).await,
+        BenchCommand::Commit(args) => commit::run(args, context).await,
     }
 }
 

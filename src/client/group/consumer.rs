@@ -50,14 +50,20 @@ impl GroupConsumer {
     /// # Errors
     /// As [`next`](Self::next).
     pub async fn next_batch(&mut self) -> Option<Result<GroupBatch, Error>> {
-        std::future::poll_fn(|context| {
-            self.settle();
-            let options = &self.shared.options;
-            self.shared
-                .places()
-                .poll_batch(context, (&options.group, options.reset))
-        })
-        .await
+        std::future::poll_fn(|context| self.poll_batch(context)).await
+    }
+
+    /// The batches as a stream, see [`next_batch`](Self::next_batch). It may be dropped and begun again: nothing is lost.
+    pub fn batches(&mut self) -> GroupBatches<'_> {
+        GroupBatches { consumer: self }
+    }
+
+    fn poll_batch(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<GroupBatch, Error>>> {
+        self.settle();
+        let options = &self.shared.options;
+        self.shared
+            .places()
+            .poll_batch(context, (&options.group, options.reset))
     }
 
     fn poll_record(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<GroupRecord, Error>>> {
@@ -208,6 +214,11 @@ impl GroupConsumer {
             {
                 Ok(())
             }
+            // The same, and the heartbeat has said so first.
+            Err(CommitError::Lost {
+                may_have_been_kept: true,
+                ..
+            }) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -226,5 +237,19 @@ impl futures_core::Stream for GroupConsumer {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.get_mut().poll_record(context)
+    }
+}
+
+/// A stream of whole batches, of [`GroupConsumer::batches`].
+#[derive(Debug)]
+pub struct GroupBatches<'a> {
+    consumer: &'a mut GroupConsumer,
+}
+
+impl futures_core::Stream for GroupBatches<'_> {
+    type Item = Result<GroupBatch, Error>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.get_mut().consumer.poll_batch(context)
     }
 }

@@ -75,7 +75,7 @@ impl Keeper {
                 Err(error) => error,
             };
             if self.shared.places().is_closing && !is_mended_by_time(&error) {
-                return;
+                return self.is_out();
             }
             failures += 1;
             if self.refused(&error).await {
@@ -157,6 +157,12 @@ impl Keeper {
             }
             _ => true,
         }
+    }
+
+    /// The consumer leaves and is out already: who waits for the next answer to commit hears that there is none.
+    fn is_out(&self) {
+        self.shared.places().is_out = true;
+        self.shared.member.send_replace(self.member.identity());
     }
 
     async fn lose(&mut self, lost: Vec<crate::client::TopicPartition>) {

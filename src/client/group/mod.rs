@@ -19,7 +19,7 @@ mod shared;
 mod step;
 
 pub use builder::{AutoCommit, GroupConsumerBuilder};
-pub use consumer::GroupConsumer;
+pub use consumer::{GroupBatches, GroupConsumer};
 pub use error::CommitError;
 pub use handle::{ConsumerState, GroupHandle};
 pub use record::{GroupBatch, GroupRecord};

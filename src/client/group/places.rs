@@ -68,6 +68,8 @@ pub(super) struct Places {
     pub(super) has_ended: bool,
     /// It is about to leave.
     pub(super) is_closing: bool,
+    /// It was told so when it had left already, as far as it knew: nothing that it holds is its to commit.
+    pub(super) is_out: bool,
     /// Handed over, and the broker does not know yet.
     pub(super) released: Vec<TopicPartition>,
     pub(super) membership: Option<Membership>,
@@ -256,7 +258,7 @@ impl Places {
             self.get(&done.partition)
                 .is_some_and(|place| place.claim == done.claim)
         };
-        let lost = wanted.iter().filter(|done| !held(done));
+        let lost = wanted.iter().filter(|done| self.is_out || !held(done));
         lost.map(|done| done.partition.clone()).collect()
     }
 

@@ -190,22 +190,34 @@ impl Shared {
         let deadline = clock.mono() + self.data.config.request_timeout;
         let mut member = self.member.subscribe();
         let mut refusals = 0;
+        // The answer to an attempt was lost: it may count, whatever is said to the next one.
+        let mut may_have_been_kept = false;
         loop {
             let lost = self.places().not_held(done);
             if !lost.is_empty() {
-                return Err(CommitError::Lost { partitions: lost });
+                return Err(CommitError::Lost {
+                    partitions: lost,
+                    may_have_been_kept,
+                });
             }
             let now = member.borrow_and_update().clone();
             let error = match request(now, offsets(done)).await {
                 Ok(got) => return Ok(got),
                 Err(error) => error,
             };
+            may_have_been_kept |= error.may_have_taken_effect();
+            let error = match may_have_been_kept {
+                true => error.after_unknown_attempt(),
+                false => error,
+            };
             let is_stale = error.is_stale_epoch();
             let is_out = error
                 .broker()
                 .is_some_and(|error| error.class == ErrorClass::Rejoin);
             let is_replaced = error.code() == Some(ErrorCode::FencedInstanceId);
-            if !is_stale && !is_out && !is_replaced {
+            // With nothing to commit there is nothing to find out.
+            let may_go_on = is_stale || ((is_out || is_replaced) && !done.is_empty());
+            if !may_go_on {
                 return Err(error.into());
             }
             // Whether the partitions are still held decides the heartbeat.

@@ -109,7 +109,13 @@ impl Steps {
             let gone = shared.places().gone(&self.done);
             if !gone.is_empty() && !self.stepper.is_unknown() {
                 self.stepper.give_up();
-                return Err(self.not_taken(shared, CommitError::Lost { partitions: gone }));
+                return Err(self.not_taken(
+                    shared,
+                    CommitError::Lost {
+                        partitions: gone,
+                        may_have_been_kept: false,
+                    },
+                ));
             }
             let now = member.borrow_and_update().clone();
             let who = |step: &mut Step| {
@@ -246,7 +252,10 @@ impl GroupStep {
                 let done = self.done()?;
                 let lost = shared.places().not_held(&done);
                 if !lost.is_empty() {
-                    return Err(self.never_begun(CommitError::Lost { partitions: lost }));
+                    return Err(self.never_begun(CommitError::Lost {
+                        partitions: lost,
+                        may_have_been_kept: false,
+                    }));
                 }
                 match steps.begin(&shared, self, done).await {
                     Ok(number) => self.state = State::Sent(number),

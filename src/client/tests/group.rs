@@ -187,9 +187,78 @@ async fn a_commit_of_a_partition_that_went_meanwhile_says_which_is_lost() {
     let error = consumer.commit().await.unwrap_err();
     assert_eq!(error.lost(), [at(1)]);
     assert_eq!(error.to_string(), "not held any more: orders/1");
+    assert!(!error.may_have_taken_effect());
     assert!(log.lock().unwrap().contains(&("lost", vec![1])));
     consumer.commit().await.unwrap();
     assert!(!broker.group().told().committed.contains_key(&1));
+}
+
+#[tokio::test]
+async fn a_commit_whose_answer_was_lost_may_have_been_kept_also_if_its_partition_went_meanwhile() {
+    let mut attempts = 0;
+    let broker = FakeBroker::start(1, move |_, body| match body {
+        RequestBody::CommitOffsets(_) => {
+            attempts += 1;
+            match attempts {
+                1 => Act::ServeAndHangUp,
+                _ => Act::Answer(Box::new(ResponseBody::Error(refusal(
+                    ErrorCode::FencedMemberEpoch,
+                )))),
+            }
+        }
+        _ => Act::Serve,
+    })
+    .await;
+    broker.group().give(1, &[0], &[], None);
+    let producer = broker.client().await.producer().build().await.unwrap();
+    producer.send(order("0")).await.unwrap();
+    let (mut consumer, _) = consumer(&broker, AutoCommit::Off).await;
+    next(&mut consumer).await;
+    let moves = async {
+        until(&broker, "the commit", |told| told.committed.contains_key(&0)).await;
+        broker.group().give(2, &[], &[], None);
+    };
+    let (committed, ()) = tokio::join!(consumer.commit(), moves);
+    let error = committed.unwrap_err();
+    assert_eq!(error.lost(), [at(0)]);
+    assert!(error.may_have_taken_effect(), "{error}");
+    assert_eq!(
+        error.to_string(),
+        "not held any more: orders/0; an answer was lost, so it may have been kept"
+    );
+}
+
+#[tokio::test]
+async fn a_consumer_that_the_group_removed_closes_at_once_and_says_what_it_lost() {
+    for auto_commit in [AutoCommit::Off, AutoCommit::default()] {
+        let gone = Arc::new(AtomicUsize::new(0));
+        let is_gone = gone.clone();
+        let broker = FakeBroker::start(1, move |_, body| match body {
+            RequestBody::GroupHeartbeat(_) | RequestBody::CloseConsumer(_)
+                if is_gone.load(Ordering::SeqCst) > 0 =>
+            {
+                Act::Answer(Box::new(ResponseBody::Error(refusal(ErrorCode::UnknownMemberId))))
+            }
+            _ => Act::Serve,
+        })
+        .await;
+        broker.group().give(1, &[0], &[], None);
+        let producer = broker.client().await.producer().build().await.unwrap();
+        for n in 0..2 {
+            producer.send(order(n.to_string())).await.unwrap();
+        }
+        let (mut consumer, _) = consumer(&broker, auto_commit).await;
+        next(&mut consumer).await;
+        next(&mut consumer).await;
+        gone.store(1, Ordering::SeqCst);
+        // The request timeout is 30 s.
+        let closed = tokio::time::timeout(Duration::from_secs(10), consumer.close()).await;
+        match (closed.expect("closed at once"), auto_commit) {
+            (Ok(()), AutoCommit::Off) => {}
+            (Err(error), AutoCommit::AfterProcessing { .. }) => assert_eq!(error.lost(), [at(0)]),
+            (closed, _) => panic!("{auto_commit:?}: {closed:?}"),
+        }
+    }
 }
 
 #[tokio::test]
@@ -497,5 +566,46 @@ async fn where_the_group_has_no_place_a_seek_says_one() {
     for expected in [1, 2] {
         let record = next(&mut consumer).await;
         assert_eq!((record.partition.0, record.offset), (0, offset(expected)));
+    }
+}
+
+#[tokio::test]
+async fn a_late_refusal_of_an_old_epoch_does_not_reset_a_newer_one() {
+    let broker = broker(1, 3).await;
+    broker.group().give(1, &[0], &[], None);
+    let (mut consumer, log) = consumer(&broker, AutoCommit::Off).await;
+    next(&mut consumer).await;
+    // What was said of epoch 1 is heard when the member is in epoch 2 already.
+    broker.group().give(2, &[0], &[], None);
+    until(&broker, "the new epoch", |told| {
+        told.beats.iter().any(|beat| beat.member_epoch == 2)
+    })
+    .await;
+    for code in [ErrorCode::FencedMemberEpoch, ErrorCode::UnknownMemberId] {
+        broker.group().told().refuse_commits.push_back(code);
+    }
+    consumer.commit().await.unwrap();
+    let told = broker.group().told();
+    assert_eq!(told.commits.len(), 3);
+    let ids = told.beats.iter().map(|beat| &beat.member_id);
+    let ids: std::collections::BTreeSet<_> = ids.collect();
+    assert_eq!(ids.len(), 1, "it stays who it is");
+    assert_eq!(*log.lock().unwrap(), [("assigned", vec![0])], "nothing is lost");
+}
+
+#[tokio::test]
+async fn batches_are_a_stream_as_well() {
+    use futures_core::Stream as _;
+    let broker = broker(1, 3).await;
+    broker.group().give(1, &[0], &[], None);
+    let (mut consumer, _) = consumer(&broker, AutoCommit::Off).await;
+    let mut next = 0;
+    while next < 3 {
+        let mut batches = consumer.batches();
+        let polled = std::future::poll_fn(|context| std::pin::Pin::new(&mut batches).poll_next(context));
+        let batch = tokio::time::timeout(Duration::from_secs(20), polled).await;
+        let batch = batch.expect("a batch").unwrap().unwrap();
+        assert_eq!(batch.batch.header.base_offset.get(), next);
+        next = batch.batch.header.last_offset().get() + 1;
     }
 }

@@ -399,3 +399,18 @@ async fn a_consumer_that_assigns_itself_steps_as_well() {
             .all(|step| step.member.is_none())
     );
 }
+
+#[tokio::test]
+async fn a_consumer_that_assigns_itself_steps_batch_by_batch() {
+    let (broker, _) = broker().await;
+    let mut consumer = assigned(&broker).await;
+    for at in 0..3 {
+        let next = tokio::time::timeout(PATIENT, consumer.next_batch()).await;
+        let (partition, batch) = next.expect("a batch").unwrap().unwrap();
+        assert_eq!(batch.header.base_offset, offset(at));
+        let step = consumer.step().consumed_batch(partition, &batch);
+        { step }.send().await.unwrap();
+        assert_eq!(committed(&broker, 0), Some(at + 1));
+    }
+    assert_eq!(sequences(&broker), [0, 1, 2]);
+}

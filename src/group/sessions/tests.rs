@@ -138,6 +138,22 @@ fn a_silent_member_is_late_after_its_session_again_and_again_until_it_is_forgott
 }
 
 #[test]
+fn of_many_that_are_late_at_once_some_are_reported_and_the_rest_when_asked_again() {
+    let mut bench = Bench::new();
+    let all = EXPIRED_AT_ONCE_MAX + 3;
+    for number in 0..all {
+        bench.beat(s(0), &format!("m{number}"), C1, DYNAMIC);
+    }
+    let first = bench.expired(s(10));
+    assert_eq!(first.len(), EXPIRED_AT_ONCE_MAX);
+    assert_eq!(bench.0.next_deadline(), Some(s(10)), "the rest is late already");
+    let rest = bench.expired(s(10));
+    assert_eq!(rest.len(), 3);
+    assert!(rest.iter().all(|late| !first.contains(late)));
+    assert_eq!(bench.0.next_deadline(), Some(s(11)));
+}
+
+#[test]
 fn a_heartbeat_after_the_report_brings_the_whole_session_back() {
     let mut bench = Bench::new();
     bench.beat(s(0), "a", C1, DYNAMIC);
@@ -366,7 +382,7 @@ fn contested() -> Bench {
 }
 
 #[test]
-fn the_newest_holder_of_an_instance_wins_once_and_then_there_is_a_hold_down_that_doubles() {
+fn ep10_the_newest_holder_of_an_instance_wins_once_and_then_there_is_a_hold_down_that_doubles() {
     let mut bench = contested();
     assert_eq!(bench.take_over(s(0), "a"), Ok(()));
     let mut now = s(0);
@@ -455,6 +471,20 @@ fn st1_who_takes_over_inherits_the_hand_off_and_the_positions_and_the_old_one_is
     bench.0.revoking_ended(&group(), &id("b"));
     bench.beat(s(60), "b", C2, STATIC);
     bench.expires_at(s(61), &["stalled 0 at 5 since 1s"]);
+}
+
+#[test]
+fn st5_the_session_of_who_takes_over_replaces_that_of_the_one_before() {
+    let mut bench = Bench::new();
+    bench.beat(s(0), "a", C1, STATIC);
+    let taken = bench.0.take_over(s(1), &group(), &instance(), &id("a")).unwrap();
+    let longer = Terms {
+        session: s(60),
+        ..STATIC
+    };
+    bench.0.replaced(s(1), &group(), (taken, &id("b")), C2, longer);
+    assert_eq!(bench.0.standing(&group(), &id("b")).unwrap().expires, s(61));
+    assert_eq!(bench.expired(s(60)), [""; 0], "nothing is left of the old one");
 }
 
 #[test]

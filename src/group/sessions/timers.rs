@@ -65,10 +65,10 @@ impl Timers {
         self.due.first().map(|(at, _)| *at)
     }
 
-    /// Removes and returns all that is due: what is set again meanwhile waits for the next call.
-    pub(super) fn take_due(&mut self, now: Duration) -> Vec<Duty> {
+    /// Removes and returns what is due, at most so much of it: what is set again meanwhile waits for the next call.
+    pub(super) fn take_due(&mut self, now: Duration, max: usize) -> Vec<Duty> {
         let mut taken = Vec::new();
-        while self.next().is_some_and(|at| at <= now) {
+        while taken.len() < max && self.next().is_some_and(|at| at <= now) {
             let Some((_, duty)) = self.due.pop_first() else {
                 break;
             };

@@ -1,6 +1,6 @@
 //! OF3: committed offsets expire only where a retention is configured, only without a member, and counted from when the last one went.
 
-use super::members::{Rig, beat, commit, id, subscribed, who};
+use super::rig::{Rig, beat, commit, id, subscribed, who};
 use super::{committed, key, run};
 use crate::group::*;
 use crate::machine::{StateMachine, Stored};

@@ -5,11 +5,18 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use super::members::{Client, Rig, beat, id, subscribed, who};
+use super::rig::{Client, Rig, beat, id, subscribed, topic};
 use crate::group::*;
 use crate::model::PartitionKey;
 
-const NAMES: [&str; 3] = ["x", "y", "z"];
+/// Three that come and go.
+const DYNAMIC: &[&str] = &["x", "y", "z"];
+
+/// One that comes and goes, and three lives of a static one: they have the instance id `i`.
+const WITH_STATIC: &[&str] = &["x", "s1", "s2", "s3"];
+
+/// Two, so that there is room for what topics do.
+const TWO: &[&str] = &["x", "y"];
 
 /// A heartbeat under way.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,6 +34,11 @@ type Wire = BTreeSet<Message>;
 struct World {
     rig: Rig,
     wire: Wire,
+    names: &'static [&'static str],
+    /// How often topics may still change.
+    changes: u32,
+    /// Which topic is `a` now, and its partitions.
+    topic: (u8, u32),
 }
 
 impl World {
@@ -34,6 +46,26 @@ impl World {
         Self {
             rig: Rig::new(partitions),
             wire: Wire::new(),
+            names: DYNAMIC,
+            changes: 0,
+            topic: (1, partitions),
+        }
+    }
+
+    /// A static member that is started again before its earlier life has ended, or is known to have.
+    fn with_a_static_member(partitions: u32) -> Self {
+        Self {
+            names: WITH_STATIC,
+            ..Self::new(partitions)
+        }
+    }
+
+    /// The topic grows, and is deleted and made again.
+    fn with_topic_changes(partitions: u32) -> Self {
+        Self {
+            names: TWO,
+            changes: 3,
+            ..Self::new(partitions)
         }
     }
 
@@ -86,13 +118,17 @@ impl World {
                 (&message.name, back(message.epoch), heard, &message.owned)
             })
             .collect();
-        format!("{members:?} {:?} {clients:?} {wire:?}", m.target)
+        let topics = (self.changes, self.topic, self.rig.machine.affected().len());
+        format!(
+            "{members:?} {:?} {clients:?} {wire:?} {:?} {topics:?}",
+            m.target, m.resolved
+        )
     }
 
     /// What can happen next.
     fn next(&self) -> Vec<World> {
         let mut worlds = Vec::new();
-        for name in NAMES {
+        for name in self.names.iter().copied() {
             match self.rig.clients.get(name) {
                 None => worlds.extend(self.joined(name)),
                 Some(client) => {
@@ -105,7 +141,47 @@ impl World {
         for message in &self.wire {
             worlds.push(self.arrived(message));
         }
+        worlds.extend(self.grown());
+        worlds.extend(self.made_again());
+        worlds.extend(self.refreshed());
         worlds
+    }
+
+    /// The topic has another partition. Groups are told later.
+    fn grown(&self) -> Option<World> {
+        let mut world = self.clone();
+        world.changes = self.changes.checked_sub(1)?;
+        world.topic.1 += 1;
+        let (number, partitions) = world.topic;
+        world
+            .rig
+            .machine
+            .topics_mut()
+            .insert(topic(number), "a", partitions);
+        Some(world)
+    }
+
+    /// The topic is deleted, and another one has its name. Its deletion reaches groups at once, the other one later.
+    fn made_again(&self) -> Option<World> {
+        let mut world = self.clone();
+        world.changes = self.changes.checked_sub(1)?;
+        let (number, partitions) = self.topic;
+        world.rig.run(Command::DeleteTopic(topic(number)));
+        world.rig.machine.topics_mut().remove(topic(number));
+        world.topic.0 += 1;
+        world
+            .rig
+            .machine
+            .topics_mut()
+            .insert(topic(world.topic.0), "a", partitions);
+        Some(world)
+    }
+
+    fn refreshed(&self) -> Option<World> {
+        let group = self.rig.machine.affected().into_iter().next()?;
+        let mut world = self.clone();
+        world.rig.run(Command::Refresh { group });
+        Some(world)
     }
 
     fn joined(&self, name: &str) -> Option<World> {
@@ -117,7 +193,7 @@ impl World {
         let subscription = Some(subscribed(&["a"]));
         let reply = world.rig.run(Command::Heartbeat(Heartbeat {
             subscription,
-            ..beat(name, 0)
+            ..beating(name, 0)
         }));
         assert!(matches!(reply, Reply::Alive { .. }));
         world.rig.learn(name);
@@ -146,7 +222,7 @@ impl World {
         let reply = world.rig.run(Command::Heartbeat(Heartbeat {
             owned: Some(message.owned.clone()),
             revision: message.revision,
-            ..beat(&message.name, message.epoch)
+            ..beating(&message.name, message.epoch)
         }));
         if let Reply::Refused(_) = reply {
             world.wire.remove(message);
@@ -191,7 +267,8 @@ impl World {
                     .filter(|(other, client)| *other != name && client.owned.contains(key));
                 for (other, it) in others {
                     let may = |name: &str, epoch| {
-                        self.rig.machine.check_fetch("g", &who(name, epoch), *key).is_ok()
+                        let asked = beating(name, epoch).member;
+                        self.rig.machine.check_fetch("g", &asked, *key).is_ok()
                     };
                     let both = may(name, client.epoch) && may(other, it.epoch);
                     assert!(!both, "{name} and {other} read {key}");
@@ -205,6 +282,13 @@ impl World {
             }
         }
     }
+}
+
+/// A heartbeat of a member, with its instance id if it is a life of the static one.
+fn beating(name: &str, epoch: u32) -> Heartbeat {
+    let mut beat = beat(name, epoch);
+    beat.member.instance = name.starts_with('s').then(|| "i".to_owned());
+    beat
 }
 
 /// Breadth first, until there is nothing new up to the depth or enough has been seen.
@@ -235,4 +319,16 @@ fn ep12_no_history_of_a_small_group_lets_two_members_read_one_partition() {
 fn ep12_a_late_heartbeat_lets_no_two_members_read_one_partition() {
     let states = explore(World::with_a_late_heartbeat(6), 6, 8_000);
     assert!(states > 2_000, "{states} states");
+}
+
+#[test]
+fn ep12_st1_no_life_of_a_static_member_reads_what_another_one_does() {
+    let states = explore(World::with_a_static_member(2), 8, 5_000);
+    assert!(states > 3_000, "{states} states");
+}
+
+#[test]
+fn ep12_of4_no_change_of_a_topic_lets_two_members_read_one_partition() {
+    let states = explore(World::with_topic_changes(2), 8, 5_000);
+    assert!(states > 3_000, "{states} states");
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::members::{Rig, beat, check, commit, id, subscribed, topic, who};
+use super::rig::{Rig, beat, check, commit, id, subscribed, topic, who};
 use crate::group::*;
 use crate::machine::{StateMachine, Stored};
 use crate::model::{

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::members::{Rig, beat, commit, id, subscribed, topic, who};
+use super::rig::{Rig, beat, commit, id, subscribed, topic, who};
 use crate::group::*;
 use crate::machine::StateMachine;
 use crate::model::{Acks, GroupState, PartitionKey, ProducerEpoch, ProducerId, Sequence, Timestamp};

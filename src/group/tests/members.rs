@@ -1,222 +1,14 @@
-//! Members by scripts: each rule of the coordinator is a test that says it.
+//! Members by scripts: they join, release, commit, leave. Each rule of the coordinator is a test that says it.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::{key, run};
+use super::key;
+use super::rig::{Rig, beat, commit, id, subscribed, topic, who};
 use crate::group::*;
 use crate::machine::{StateMachine, Stored};
-use crate::model::{GroupId, GroupState, LeaderEpoch, MemberId, Offset, PartitionKey, Timestamp, TopicId};
-
-/// A machine with topics, the members as clients of it, and a group.
-#[derive(Clone)]
-pub(super) struct Rig {
-    pub(super) machine: Machine,
-    pub(super) clients: BTreeMap<String, Client>,
-}
-
-/// What a client knows.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Client {
-    pub(super) epoch: u32,
-    /// Of the newest answer that it has heard.
-    pub(super) revision: u64,
-    /// What it reads and commits.
-    pub(super) owned: BTreeSet<PartitionKey>,
-}
-
-pub(super) fn topic(number: u8) -> TopicId {
-    TopicId::from_bytes([number; 16])
-}
-
-pub(super) fn id(name: &str) -> MemberId {
-    name.parse().unwrap()
-}
-
-pub(super) fn subscribed(topics: &[&str]) -> Subscription {
-    Subscription {
-        topics: topics.iter().map(|name| (*name).into()).collect(),
-        patterns: BTreeSet::new(),
-    }
-}
-
-impl Rig {
-    /// Topic `a` with so many partitions.
-    pub(super) fn new(partitions: u32) -> Self {
-        let mut machine = Machine::new(Limits::default());
-        machine.topics_mut().insert(topic(1), "a", partitions);
-        machine.begin(LeaderEpoch(1));
-        Self {
-            machine,
-            clients: BTreeMap::new(),
-        }
-    }
-
-    pub(super) fn group(&self) -> &Membership {
-        self.machine.membership("g").unwrap()
-    }
-
-    pub(super) fn run(&mut self, command: Command) -> Reply {
-        let reply = run(&mut self.machine, 7, command);
-        if let Some(membership) = self.machine.membership("g") {
-            check(membership);
-        }
-        reply
-    }
-
-    pub(super) fn refused(&mut self, command: Command) -> GroupError {
-        let before = self.machine.clone();
-        let reply = self.run(command);
-        let Reply::Refused(error) = reply else {
-            panic!("{reply:?}");
-        };
-        assert_eq!(before.groups, self.machine.groups, "a refusal changes nothing");
-        error
-    }
-
-    /// A heartbeat as the client would send it, without taking notice of the answer.
-    pub(super) fn beat_of(&self, name: &str) -> Heartbeat {
-        let client = self.clients.get(name).cloned().unwrap_or_default();
-        Heartbeat {
-            owned: Some(client.owned),
-            revision: client.revision,
-            ..beat(name, client.epoch)
-        }
-    }
-
-    /// The client takes in what it is to know: it stops reading what is not its own any more, and reads what is.
-    pub(super) fn learn(&mut self, name: &str) {
-        let membership = self.machine.membership("g").unwrap();
-        let member = &membership.members[name];
-        let client = self.clients.entry(name.to_owned()).or_default();
-        client.epoch = membership.member_epoch(member);
-        client.revision = self.machine.revision("g", name).unwrap();
-        client.owned = member.assigned.keys().copied().collect();
-    }
-
-    pub(super) fn heartbeat(&mut self, name: &str) {
-        let beat = self.beat_of(name);
-        let reply = self.run(Command::Heartbeat(beat));
-        assert!(matches!(reply, Reply::Alive { .. }), "{reply:?}");
-        self.learn(name);
-    }
-
-    pub(super) fn join(&mut self, name: &str) {
-        let beat = Heartbeat {
-            subscription: Some(subscribed(&["a"])),
-            ..beat(name, 0)
-        };
-        let reply = self.run(Command::Heartbeat(beat));
-        assert!(matches!(reply, Reply::Alive { .. }), "{reply:?}");
-        self.learn(name);
-    }
-
-    pub(super) fn join_static(&mut self, name: &str, instance: &str) {
-        let mut beat = Heartbeat {
-            subscription: Some(subscribed(&["a"])),
-            ..beat(name, 0)
-        };
-        beat.member.instance = Some(instance.to_owned());
-        let reply = self.run(Command::Heartbeat(beat));
-        assert!(matches!(reply, Reply::Alive { .. }), "{reply:?}");
-        self.learn(name);
-    }
-
-    pub(super) fn remove(&mut self, name: &str) {
-        self.run(Command::Remove {
-            group: "g".parse().unwrap(),
-            member: id(name),
-        });
-        self.clients.remove(name);
-    }
-
-    /// Everybody hears and releases until nobody has anything to say.
-    pub(super) fn settle(&mut self) -> usize {
-        for round in 1.. {
-            let before = self.clone();
-            let names: Vec<_> = self.group().members.keys().map(ToString::to_string).collect();
-            for name in &names {
-                self.heartbeat(name);
-            }
-            if before.machine.groups == self.machine.groups && before.clients == self.clients {
-                return round;
-            }
-            assert!(round < 10, "the group does not settle");
-        }
-        unreachable!()
-    }
-
-    pub(super) fn counts(&self) -> Vec<usize> {
-        let members = self.group().in_join_order().into_iter();
-        members.map(|(_, member)| member.assigned.len()).collect()
-    }
-
-    pub(super) fn commit(&mut self, name: &str, partition: u32, offset: i64) -> Reply {
-        let epoch = self.clients.get(name).map_or(1, |client| client.epoch);
-        self.run(Command::CommitOffsets(commit(
-            Some(who(name, epoch)),
-            partition,
-            offset,
-        )))
-    }
-}
-
-pub(super) fn who(name: &str, epoch: u32) -> MemberRef {
-    MemberRef {
-        member: name.to_owned(),
-        epoch,
-        instance: None,
-    }
-}
-
-pub(super) fn beat(name: &str, epoch: u32) -> Heartbeat {
-    Heartbeat {
-        group: "g".to_owned(),
-        member: who(name, epoch),
-        client_id: "test".to_owned(),
-        host: "127.0.0.1:1".to_owned(),
-        subscription: None,
-        revision: 0,
-        owned: None,
-    }
-}
-
-pub(super) fn commit(member: Option<MemberRef>, partition: u32, offset: i64) -> CommitOffsets {
-    let committed = CommittedOffset {
-        offset: Offset::new(offset).unwrap(),
-        leader_epoch: None,
-        metadata: "".into(),
-        committed: Timestamp(0),
-    };
-    CommitOffsets {
-        group: "g".to_owned(),
-        member,
-        offsets: vec![(key(1, partition), committed)],
-    }
-}
-
-/// What holds always.
-pub(super) fn check(membership: &Membership) {
-    let mut holders: BTreeMap<PartitionKey, &MemberId> = BTreeMap::new();
-    for (id, member) in &membership.members {
-        let keys: Vec<_> = member.assigned.keys().chain(member.revoking.keys()).collect();
-        for key in keys {
-            if let Some(other) = holders.insert(*key, id) {
-                panic!("EP12: {key} is held by {other} and by {id}");
-            }
-            let count = membership.resolved.get(&key.topic).copied();
-            let is_gone = count.is_none_or(|count| key.partition.0 >= count);
-            assert!(
-                !is_gone || member.revoking.contains_key(key),
-                "{key} does not exist"
-            );
-        }
-        assert!(membership.member_epoch(member) <= membership.epoch);
-    }
-    assert!(membership.assignment_epoch <= membership.epoch);
-}
+use crate::model::{GroupState, LeaderEpoch, PartitionKey, Timestamp};
 
 #[test]
 fn ep1_a_join_and_a_leave_are_epochs_and_a_heartbeat_is_none() {
@@ -452,95 +244,6 @@ fn partitions_that_do_not_move_are_read_in_the_older_epoch_and_others_are_not() 
 }
 
 #[test]
-fn le1_le2_who_joined_first_leads_and_then_who_joined_next() {
-    let mut rig = Rig::new(2);
-    for name in ["z", "m", "a"] {
-        rig.join(name);
-    }
-    assert_eq!(rig.group().leader(), Some(&id("z")));
-    rig.remove("z");
-    assert_eq!(rig.group().leader(), Some(&id("m")));
-    rig.join("z");
-    assert_eq!(rig.group().leader(), Some(&id("m")));
-}
-
-#[test]
-fn st1_st2_le3_a_static_member_comes_back_without_a_rebalance() {
-    let mut rig = Rig::new(4);
-    rig.join_static("first-1", "first");
-    rig.join("two");
-    rig.settle();
-    let (epoch, held) = (rig.group().epoch, rig.group().members["first-1"].assigned.clone());
-    rig.join_static("first-2", "first");
-    assert_eq!(rig.group().epoch, epoch);
-    assert_eq!(rig.group().members["first-2"].assigned, held);
-    assert_eq!(rig.group().leader(), Some(&id("first-2")), "LE3");
-    let mut old = beat("first-1", epoch);
-    old.member.instance = Some("first".to_owned());
-    let fenced = GroupError::FencedInstance {
-        instance: "first".to_owned(),
-    };
-    assert_eq!(rig.refused(Command::Heartbeat(old.clone())), fenced);
-    let asked = commit(Some(old.member), 0, 3);
-    assert_eq!(rig.refused(Command::CommitOffsets(asked)), fenced);
-}
-
-#[test]
-fn st6_a_static_member_that_closes_keeps_its_place_and_others_leave() {
-    let mut rig = Rig::new(2);
-    rig.join_static("s", "first");
-    rig.join("d");
-    rig.settle();
-    let close = |name: &str, epoch, instance: Option<&str>, offset| Close {
-        group: "g".to_owned(),
-        member: MemberRef {
-            instance: instance.map(str::to_owned),
-            ..who(name, epoch)
-        },
-        offsets: commit(None, offset, 3).offsets,
-    };
-    let held = |rig: &Rig, name: &str| {
-        rig.group().members[name]
-            .assigned
-            .keys()
-            .next()
-            .unwrap()
-            .partition
-            .0
-    };
-    let (of_s, of_d) = (held(&rig, "s"), held(&rig, "d"));
-    let reply = rig.run(Command::Close(close("s", 2, Some("first"), of_s)));
-    assert_eq!(
-        reply,
-        Reply::Closed {
-            at: Timestamp(7),
-            left: false
-        }
-    );
-    let reply = rig.run(Command::Close(close("d", 2, None, of_d)));
-    assert_eq!(
-        reply,
-        Reply::Closed {
-            at: Timestamp(7),
-            left: true
-        }
-    );
-    assert_eq!(rig.group().members.len(), 1);
-    assert_eq!(
-        rig.machine.offsets("g").count(),
-        2,
-        "bug 27: both last commits count"
-    );
-    let again = rig.refused(Command::Close(close("d", 2, None, of_d)));
-    assert_eq!(
-        again,
-        GroupError::UnknownMember {
-            member: "d".to_owned()
-        }
-    );
-}
-
-#[test]
 fn bug_27_a_last_commit_that_is_refused_keeps_the_member() {
     let mut rig = Rig::new(2);
     rig.join("one");
@@ -592,236 +295,6 @@ fn bug_30_more_members_than_partitions_wait_in_line() {
 }
 
 #[test]
-fn topics_come_grow_and_go() {
-    let mut rig = Rig::new(2);
-    let wants = Subscription {
-        topics: BTreeSet::new(),
-        patterns: ["a*".into()].into(),
-    };
-    rig.run(Command::Heartbeat(Heartbeat {
-        subscription: Some(wants),
-        ..beat("one", 0)
-    }));
-    rig.learn("one");
-    rig.machine.topics_mut().insert(topic(1), "a", 3);
-    rig.machine.topics_mut().insert(topic(2), "ab", 1);
-    rig.machine.topics_mut().insert(topic(3), "b", 1);
-    assert_eq!(rig.machine.affected(), ["g".parse().unwrap()]);
-    rig.run(Command::Refresh {
-        group: "g".parse().unwrap(),
-    });
-    assert_eq!((rig.group().epoch, rig.counts()), (2, vec![4]));
-    assert_eq!(rig.machine.affected(), []);
-    rig.learn("one");
-    assert_eq!(rig.commit("one", 0, 5), Reply::Committed(Timestamp(7)));
-    // OF4, bug 32: gone at once, and another topic of that name begins at nothing.
-    rig.run(Command::DeleteTopic(topic(1)));
-    assert_eq!((rig.counts(), rig.machine.offsets("g").count()), (vec![1], 0));
-    rig.machine.topics_mut().remove(topic(1));
-    rig.machine.topics_mut().insert(topic(9), "a", 2);
-    rig.run(Command::Refresh {
-        group: "g".parse().unwrap(),
-    });
-    assert_eq!(rig.counts(), [3]);
-    assert!(rig.group().members["one"].assigned.contains_key(&key(9, 0)));
-}
-
-#[test]
-fn a_deleted_topic_is_another_epoch_and_gives_out_what_waited_for_its_release() {
-    let mut rig = Rig::new(2);
-    rig.machine.topics_mut().insert(topic(2), "b", 2);
-    let join = |rig: &mut Rig, name: &str, topics: &[&str]| {
-        rig.run(Command::Heartbeat(Heartbeat {
-            subscription: Some(subscribed(topics)),
-            ..beat(name, 0)
-        }));
-        rig.learn(name);
-    };
-    join(&mut rig, "one", &["b"]);
-    join(&mut rig, "two", &["b"]);
-    rig.settle();
-    // The second wants another topic, which nobody holds; what it holds of `b` is to be released first.
-    let mut other = rig.beat_of("two");
-    other.subscription = Some(subscribed(&["a"]));
-    rig.run(Command::Heartbeat(other));
-    let two = &rig.group().members["two"];
-    assert_eq!((two.revoking.len(), two.assigned.len()), (1, 0));
-    let epoch = rig.group().epoch;
-    rig.run(Command::DeleteTopic(topic(2)));
-    let two = &rig.group().members["two"];
-    assert_eq!((two.revoking.len(), two.assigned.len()), (0, 2));
-    assert_eq!(
-        (rig.group().epoch, rig.group().state()),
-        (epoch + 1, GroupState::Stable)
-    );
-    // Nothing of it is left, so a second time is nothing.
-    rig.run(Command::DeleteTopic(topic(2)));
-    assert_eq!(rig.group().epoch, epoch + 1);
-}
-
-#[test]
-fn members_and_what_they_subscribe_to_are_counted_and_limited_in_bytes() {
-    let mut rig = Rig::new(2);
-    rig.join("one");
-    let subscribed_to_a = SUBSCRIBED_STATE_BYTES + 1;
-    let one = MEMBERSHIP_STATE_BYTES + MEMBER_STATE_BYTES + subscribed_to_a + 2 * TARGET_STATE_BYTES;
-    assert_eq!(rig.machine.state_bytes(), one);
-    let two = one + MEMBER_STATE_BYTES + subscribed_to_a;
-    let full = |max| Limits {
-        state_bytes_max: max,
-        ..Limits::default()
-    };
-    rig.machine.set_limits(full(two - 1));
-    let join = Command::Heartbeat(Heartbeat {
-        subscription: Some(subscribed(&["a"])),
-        ..beat("two", 0)
-    });
-    assert_eq!(
-        rig.refused(join.clone()),
-        GroupError::StateFull {
-            would_be: two,
-            max: two - 1
-        }
-    );
-    rig.machine.set_limits(full(two));
-    assert!(matches!(rig.run(join), Reply::Alive { .. }));
-    assert_eq!(rig.machine.state_bytes(), two);
-    // Who is there goes on, and what goes away is not counted.
-    rig.machine.set_limits(full(1));
-    rig.heartbeat("one");
-    rig.settle();
-    rig.remove("two");
-    assert_eq!(rig.machine.state_bytes(), one);
-    rig.run(Command::DeleteTopic(topic(1)));
-    assert_eq!(rig.machine.state_bytes(), one - 2 * TARGET_STATE_BYTES);
-    rig.remove("one");
-    assert_eq!(rig.machine.state_bytes(), MEMBERSHIP_STATE_BYTES);
-}
-
-#[test]
-fn st1_a_takeover_that_subscribes_to_something_else_is_one_epoch() {
-    let mut rig = Rig::new(2);
-    rig.machine.topics_mut().insert(topic(2), "b", 2);
-    rig.join_static("s-1", "first");
-    let mut other = Heartbeat {
-        subscription: Some(subscribed(&["a", "b"])),
-        ..beat("s-2", 0)
-    };
-    other.member.instance = Some("first".to_owned());
-    rig.run(Command::Heartbeat(other));
-    assert_eq!((rig.group().epoch, rig.counts()), (2, vec![4]));
-}
-
-/// A group of two whose leader assigns, and has not yet.
-fn led_by_one() -> Rig {
-    let mut rig = Rig::new(2);
-    let configure = Configure {
-        group: "g".to_owned(),
-        create: true,
-        entries: vec![("assignor".to_owned(), Some("leader".to_owned()))],
-    };
-    let reply = rig.run(Command::Configure(configure));
-    assert_eq!(reply, Reply::Configured { changed: true });
-    rig.join("one");
-    rig.join("two");
-    assert_eq!(
-        (rig.group().state(), rig.counts()),
-        (GroupState::Assigning, vec![0, 0])
-    );
-    rig
-}
-
-#[test]
-fn le8_only_the_leader_proposes_and_only_what_can_be() {
-    let mut rig = led_by_one();
-    let propose = |name: &str, epoch, of: &[(&str, &[u32])]| {
-        let keys = |keys: &[u32]| keys.iter().map(|index| key(1, *index)).collect();
-        Command::Propose(Propose {
-            group: "g".to_owned(),
-            member: who(name, 0),
-            epoch,
-            assignments: of
-                .iter()
-                .map(|(name, parts)| ((*name).to_owned(), keys(parts)))
-                .collect(),
-        })
-    };
-    for (command, reason) in [
-        (
-            propose("two", 2, &[("one", &[0, 1])]),
-            "only the leader of a group proposes",
-        ),
-        (
-            propose("one", 1, &[("one", &[0, 1])]),
-            "it is for group epoch 1, and the group is in 2",
-        ),
-        (propose("one", 2, &[("one", &[0])]), "a/1 goes to nobody"),
-        (
-            propose("one", 2, &[("one", &[0, 1]), ("two", &[1])]),
-            "a/1 goes to one and to two",
-        ),
-        (
-            propose("one", 2, &[("one", &[0, 1, 2])]),
-            "nobody subscribes to a partition a/2",
-        ),
-        (propose("one", 2, &[("who", &[0, 1])]), "\"who\" is not a member"),
-    ] {
-        let reason = reason.to_owned();
-        assert_eq!(rig.refused(command), GroupError::InvalidAssignment { reason });
-    }
-    assert_eq!(rig.run(propose("one", 2, &[("two", &[0, 1])])), Reply::Done);
-    assert_eq!(
-        (rig.group().state(), rig.counts()),
-        (GroupState::Stable, vec![0, 2])
-    );
-    let reason = "it is for group epoch 2, and the group is in 2, which has its assignment".to_owned();
-    let again = rig.refused(propose("one", 2, &[("two", &[0, 1])]));
-    assert_eq!(again, GroupError::InvalidAssignment { reason });
-}
-
-#[test]
-fn a_leader_that_leaves_it_to_the_broker_has_its_assignment_at_once() {
-    let mut rig = led_by_one();
-    let none = |name: &str, epoch| {
-        Command::Propose(Propose {
-            group: "g".to_owned(),
-            member: who(name, 0),
-            epoch,
-            assignments: Vec::new(),
-        })
-    };
-    assert!(matches!(
-        rig.refused(none("two", 2)),
-        GroupError::InvalidAssignment { .. }
-    ));
-    assert!(matches!(
-        rig.refused(none("one", 1)),
-        GroupError::InvalidAssignment { .. }
-    ));
-    assert_eq!(rig.run(none("one", 2)), Reply::Done);
-    assert_eq!(
-        (rig.group().state(), rig.counts()),
-        (GroupState::Stable, vec![1, 1])
-    );
-}
-
-#[test]
-fn sb5_without_a_proposal_the_broker_assigns_and_a_late_timer_does_nothing() {
-    let mut rig = led_by_one();
-    let fallback = |epoch| Command::Fallback {
-        group: "g".parse().unwrap(),
-        epoch,
-    };
-    rig.run(fallback(1));
-    assert_eq!(rig.group().state(), GroupState::Assigning);
-    rig.run(fallback(2));
-    assert_eq!(
-        (rig.group().state(), rig.counts()),
-        (GroupState::Stable, vec![1, 1])
-    );
-}
-
-#[test]
 fn a_group_is_deleted_when_its_members_have_left() {
     let mut rig = Rig::new(2);
     let delete = || Command::Delete {
@@ -838,97 +311,6 @@ fn a_group_is_deleted_when_its_members_have_left() {
     assert_eq!(rig.run(delete()), Reply::Done);
     assert!(rig.machine.group("g").is_none());
     assert_eq!((rig.machine.state_bytes(), rig.machine.members()), (0, 0));
-}
-
-#[test]
-fn limits_hold_back_what_grows() {
-    let mut rig = Rig::new(2);
-    rig.machine.set_limits(Limits {
-        members_per_group_max: 2,
-        members_max: 3,
-        groups_max: 2,
-        ..Limits::default()
-    });
-    rig.join("one");
-    rig.join("two");
-    let join = |group: &str, name: &str| {
-        Command::Heartbeat(Heartbeat {
-            group: group.to_owned(),
-            subscription: Some(subscribed(&["a"])),
-            ..beat(name, 0)
-        })
-    };
-    assert_eq!(rig.refused(join("g", "three")), GroupError::GroupFull { max: 2 });
-    assert!(matches!(rig.run(join("h", "three")), Reply::Alive { .. }));
-    assert_eq!(
-        rig.refused(join("h", "four")),
-        GroupError::TooManyMembers { max: 3 }
-    );
-    rig.remove("one");
-    assert_eq!(
-        rig.refused(join("i", "four")),
-        GroupError::TooManyGroups { max: 2 }
-    );
-}
-
-#[test]
-fn what_a_member_says_about_itself_has_limits() {
-    let mut rig = Rig::new(2);
-    let with = |subscription| {
-        Command::Heartbeat(Heartbeat {
-            subscription,
-            ..beat("five", 0)
-        })
-    };
-    assert_eq!(rig.refused(with(None)), GroupError::NoSubscription);
-    assert_eq!(
-        rig.refused(with(Some(Subscription::default()))),
-        GroupError::NoSubscription
-    );
-    let topics = (0..=SUBSCRIBED_TOPICS_MAX)
-        .map(|n| format!("t{n}").into())
-        .collect();
-    let many = Subscription {
-        topics,
-        ..Subscription::default()
-    };
-    assert!(matches!(
-        rig.refused(with(Some(many))),
-        GroupError::SubscriptionTooLarge { .. }
-    ));
-    let patterns = (0..=PATTERNS_MAX).map(|n| format!("t{n}*").into()).collect();
-    let many = Subscription {
-        patterns,
-        ..Subscription::default()
-    };
-    assert!(matches!(
-        rig.refused(with(Some(many))),
-        GroupError::SubscriptionTooLarge { .. }
-    ));
-    let long = Subscription {
-        patterns: ["x".repeat(201).into()].into(),
-        ..Subscription::default()
-    };
-    assert_eq!(rig.refused(with(Some(long))), GroupError::Pattern { bytes: 201 });
-    let bad = subscribed(&["__meta"]);
-    assert!(matches!(rig.refused(with(Some(bad))), GroupError::TopicName(_)));
-    let bad = Heartbeat {
-        client_id: "x".repeat(CLIENT_ID_BYTES_MAX + 1),
-        subscription: Some(subscribed(&["a"])),
-        ..beat("five", 0)
-    };
-    assert_eq!(
-        rig.refused(Command::Heartbeat(bad)),
-        GroupError::ClientIdTooLong { bytes: 257 }
-    );
-    let bad = Heartbeat {
-        subscription: Some(subscribed(&["a"])),
-        ..beat("a b", 0)
-    };
-    assert!(matches!(
-        rig.refused(Command::Heartbeat(bad)),
-        GroupError::MemberId(_)
-    ));
 }
 
 #[test]
@@ -970,6 +352,199 @@ fn a_revision_changes_when_there_is_something_to_tell_and_only_then() {
     assert!(machine.revision("g", "two").unwrap() > before);
 }
 
+#[test]
+fn ep2_one_request_joins_keeps_alive_and_tells_and_its_full_form_is_taken_at_any_time() {
+    let mut rig = Rig::new(2);
+    rig.join("one");
+    let before = rig.machine.groups.clone();
+    // Nothing that is news, everything that is known, and both again.
+    let full = Heartbeat {
+        subscription: Some(subscribed(&["a"])),
+        ..rig.beat_of("one")
+    };
+    for beat in [beat("one", 1), rig.beat_of("one"), full.clone(), full] {
+        let reply = rig.run(Command::Heartbeat(beat));
+        assert!(matches!(reply, Reply::Alive { .. }), "{reply:?}");
+        assert_eq!(rig.machine.groups, before);
+    }
+}
+
+#[test]
+fn ep3_a_member_is_settled_has_to_release_or_waits_for_others() {
+    let mut rig = Rig::new(4);
+    rig.join("one");
+    assert_eq!(rig.group().state(), GroupState::Stable);
+    rig.join("two");
+    let (one, two) = (&rig.group().members["one"], &rig.group().members["two"]);
+    assert_eq!(
+        (one.assigned.len(), one.revoking.len()),
+        (2, 2),
+        "it is to release"
+    );
+    assert_eq!((two.assigned.len(), two.revoking.len()), (0, 0), "it waits");
+    assert!(rig.group().idle().is_empty(), "who waits is not idle");
+    assert_eq!(rig.group().state(), GroupState::Reconciling);
+    rig.settle();
+    assert_eq!(rig.group().state(), GroupState::Stable);
+}
+
+#[test]
+fn bug_5_bug_6_what_waited_for_a_member_is_given_out_when_it_is_removed() {
+    let mut rig = Rig::new(4);
+    rig.join("one");
+    rig.join("two");
+    assert_eq!(rig.counts(), [2, 0]);
+    // It was never heard of again, with two partitions still to release.
+    rig.remove("one");
+    assert_eq!((rig.counts(), rig.group().state()), (vec![4], GroupState::Stable));
+}
+
+#[test]
+fn bug_7_bug_33_after_all_are_gone_in_the_middle_of_it_the_next_one_holds_everything() {
+    let mut rig = Rig::new(4);
+    for name in ["one", "two", "three"] {
+        rig.join(name);
+    }
+    assert_eq!(rig.group().state(), GroupState::Reconciling);
+    for name in ["two", "one", "three"] {
+        rig.remove(name);
+    }
+    assert_eq!(rig.group().state(), GroupState::Empty);
+    rig.join("four");
+    assert_eq!((rig.counts(), rig.group().leader()), (vec![4], Some(&id("four"))));
+}
+
+#[test]
+fn of2_a_commit_amid_a_rebalance_is_taken_whole_or_not_at_all() {
+    let mut rig = Rig::new(4);
+    rig.join("one");
+    rig.join("two");
+    let one = rig.group().members["one"].clone();
+    let (stays, goes) = (
+        one.assigned.keys().next().unwrap(),
+        one.revoking.keys().next().unwrap(),
+    );
+    let both = |epoch, offset| {
+        let mut both = commit(Some(who("one", epoch)), stays.partition.0, offset);
+        both.offsets
+            .extend(commit(None, goes.partition.0, offset).offsets);
+        Command::CommitOffsets(both)
+    };
+    assert_eq!(rig.run(both(1, 5)), Reply::Committed(Timestamp(7)));
+    rig.settle();
+    assert_eq!(
+        rig.refused(both(2, 6)),
+        GroupError::NotHeld { index: 1, current: 2 }
+    );
+    let committed = |rig: &Rig| {
+        rig.machine
+            .offsets("g")
+            .map(|(_, at)| at.offset.get())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(committed(&rig), [5, 5]);
+}
+
+#[test]
+fn of6_nobody_takes_offsets_from_under_members() {
+    let mut rig = Rig::new(2);
+    rig.join("one");
+    rig.commit("one", 0, 5);
+    let others = Command::CommitOffsets(commit(None, 0, 0));
+    assert_eq!(rig.refused(others), GroupError::NotEmpty { members: 1 });
+    let delete = Command::Delete {
+        group: "g".to_owned(),
+    };
+    assert_eq!(rig.refused(delete), GroupError::NotEmpty { members: 1 });
+    assert_eq!(rig.machine.offset("g", key(1, 0)).unwrap().offset.get(), 5);
+}
+
+#[test]
+fn cs4_bug_19_what_a_member_claims_makes_it_no_holder() {
+    let mut rig = Rig::new(4);
+    rig.join("one");
+    rig.join("two");
+    rig.settle();
+    let holders = |rig: &Rig| -> Vec<_> {
+        let holders = rig.group().holders();
+        holders.into_iter().map(|(key, id)| (key, id.clone())).collect()
+    };
+    let before = holders(&rig);
+    let everything: BTreeSet<PartitionKey> = (0..4).map(|index| key(1, index)).collect();
+    let claim = |name: &str, epoch| Heartbeat {
+        owned: Some(everything.clone()),
+        subscription: Some(subscribed(&["a"])),
+        ..beat(name, epoch)
+    };
+    assert_eq!(
+        rig.refused(Command::Heartbeat(claim("one", 2))),
+        GroupError::FencedEpoch { current: 2, got: 2 }
+    );
+    assert_eq!(holders(&rig), before);
+    // Neither does it as it joins.
+    rig.run(Command::Heartbeat(claim("three", 0)));
+    assert!(rig.group().members["three"].assigned.is_empty());
+}
+
+#[test]
+fn cs5_who_was_removed_may_not_commit_any_more() {
+    let mut rig = Rig::new(2);
+    rig.join("one");
+    rig.commit("one", 0, 5);
+    rig.remove("one");
+    let unknown = GroupError::UnknownMember {
+        member: "one".to_owned(),
+    };
+    let late = commit(Some(who("one", 1)), 0, 9);
+    assert_eq!(rig.refused(Command::CommitOffsets(late.clone())), unknown);
+    let close = Close {
+        group: "g".to_owned(),
+        member: who("one", 1),
+        offsets: late.offsets,
+    };
+    assert_eq!(rig.refused(Command::Close(close)), unknown);
+    assert_eq!(rig.machine.offset("g", key(1, 0)).unwrap().offset.get(), 5);
+}
+
+#[test]
+fn cs6_bug_20_what_is_to_be_released_is_not_read_may_be_committed_and_goes_when_its_time_is_over() {
+    let mut rig = Rig::new(2);
+    rig.join("one");
+    rig.join("two");
+    let goes = *rig.group().members["one"].revoking.keys().next().unwrap();
+    let fetch = |rig: &Rig, name: &str, epoch| rig.machine.check_fetch("g", &who(name, epoch), goes);
+    assert_eq!(
+        fetch(&rig, "one", 1),
+        Err(GroupError::StaleEpoch { current: 1, got: 1 })
+    );
+    assert_eq!(
+        rig.commit("one", goes.partition.0, 5),
+        Reply::Committed(Timestamp(7))
+    );
+    // Its hand-off is late.
+    rig.remove("one");
+    rig.learn("two");
+    assert_eq!(fetch(&rig, "two", 3), Ok(()));
+    let late = commit(Some(who("one", 1)), goes.partition.0, 6);
+    assert!(matches!(
+        rig.refused(Command::CommitOffsets(late)),
+        GroupError::UnknownMember { .. }
+    ));
+}
+
+#[test]
+fn tm4_what_is_decided_rests_on_the_time_that_is_given_and_on_nothing_else() {
+    let mut rig = Rig::new(2);
+    rig.join("one");
+    let remove = || Command::Remove {
+        group: "g".parse().unwrap(),
+        member: id("one"),
+    };
+    let decided = |now| rig.machine.handle(Timestamp(now), remove()).records;
+    assert_eq!(decided(5), decided(5));
+    assert_ne!(decided(5), decided(6), "since when it is empty");
+}
+
 proptest! {
     /// CS7 through the machine: a join moves at most its share, a leave moves what the leaver had.
     #[test]
@@ -995,84 +570,4 @@ proptest! {
             }
         }
     }
-}
-
-#[test]
-fn members_who_subscribe_alike_share_what_it_means_in_memory_and_on_disk() {
-    let mut rig = Rig::new(1);
-    for n in 10..210 {
-        rig.machine.topics_mut().insert(topic(n), &format!("t{n}"), 1);
-    }
-    let join = |name: &str, patterns: &[&str]| {
-        Command::Heartbeat(Heartbeat {
-            subscription: Some(Subscription {
-                patterns: patterns.iter().map(|text| Arc::from(*text)).collect(),
-                ..Subscription::default()
-            }),
-            ..beat(name, 0)
-        })
-    };
-    for name in ["one", "two", "three"] {
-        rig.run(join(name, &["t*"]));
-    }
-    let sets = |machine: &Machine| -> Vec<_> {
-        let members = machine.membership("g").unwrap().members.values();
-        members.map(|member| Arc::as_ptr(&member.topics)).collect()
-    };
-    let restored = Machine::restore(Limits::default(), rig.machine.snapshot()).unwrap();
-    for machine in [&rig.machine, &restored] {
-        let sets = sets(machine);
-        assert_eq!((sets.len(), sets[0]), (3, sets[1]));
-        assert_eq!(sets[0], sets[2]);
-    }
-    assert_eq!(restored.membership("g"), rig.machine.membership("g"));
-    // A topic more is told once, not by every member.
-    rig.machine.topics_mut().insert(topic(210), "t210", 1);
-    let refresh = |machine: &Machine| {
-        let group: GroupId = "g".parse().unwrap();
-        machine.handle(Timestamp(5), Command::Refresh { group }).records
-    };
-    let records = refresh(&rig.machine);
-    assert_eq!(records.len(), 1);
-    let bytes = Machine::encode(&records[0]).len();
-    assert!(bytes < 201 * 40, "{bytes} bytes");
-    // Who subscribes to others is counted with what that means.
-    rig.run(Command::Refresh {
-        group: "g".parse().unwrap(),
-    });
-    let bytes = rig.machine.state_bytes();
-    rig.run(join("four", &["t2*"]));
-    // t20 to t29, t200 to t209, t210.
-    let more = MEMBER_STATE_BYTES + SUBSCRIBED_STATE_BYTES + 3 + 21 * MEANT_STATE_BYTES;
-    assert_eq!(rig.machine.state_bytes(), bytes + more);
-}
-
-#[test]
-fn patterns_are_limited_in_a_group_and_those_who_subscribe_alike_count_once() {
-    let mut rig = Rig::new(1);
-    let globs = |from: usize, count: usize| Subscription {
-        patterns: (from..from + count)
-            .map(|n| Arc::from(format!("p{n}*")))
-            .collect(),
-        ..Subscription::default()
-    };
-    let says = |name: &str, epoch: u32, subscription: Subscription| {
-        Command::Heartbeat(Heartbeat {
-            subscription: Some(subscription),
-            ..beat(name, epoch)
-        })
-    };
-    for n in 0..10 {
-        rig.run(says(&format!("m{n}"), 0, globs(n * 100, 100)));
-    }
-    let full = GroupError::TooManyPatterns {
-        would_be: PATTERNS_PER_GROUP_MAX + 1,
-        max: PATTERNS_PER_GROUP_MAX,
-    };
-    assert_eq!(rig.refused(says("more", 0, globs(5_000, 1))), full);
-    rig.run(says("alike", 0, globs(0, 100)));
-    rig.run(says("plain", 0, subscribed(&["a"])));
-    // In place of its own there is room.
-    rig.run(says("m3", 1, globs(5_000, 100)));
-    assert_eq!(rig.refused(says("plain", 1, globs(6_000, 1))), full);
 }

@@ -1,6 +1,6 @@
 //! Large groups: what is written grows with what moves, not with the group.
 
-use super::members::{Rig, beat, subscribed};
+use super::rig::{Rig, beat, subscribed};
 use crate::group::*;
 use crate::machine::{StateMachine, Stored};
 use crate::model::Timestamp;
@@ -45,4 +45,38 @@ fn a_full_group_is_balanced_and_the_rest_wait_in_line() {
     assert_eq!(rig.group().members.len(), max);
     assert_eq!(rig.group().idle().len(), max - 300);
     assert!(rig.counts().iter().all(|count| *count <= 1));
+}
+
+/// What every answer shows is worked out once for each change, and must be what the group is.
+#[test]
+fn the_overview_of_a_group_says_what_its_membership_says() {
+    let mut rig = Rig::new(3);
+    for name in ["b", "a", "d", "c", "e"] {
+        rig.join(name);
+        overview_fits(&rig);
+    }
+    rig.settle();
+    overview_fits(&rig);
+    for name in ["b", "d", "c", "a", "e"] {
+        rig.remove(name);
+        overview_fits(&rig);
+        rig.machine.begin(crate::model::LeaderEpoch(2));
+        overview_fits(&rig);
+    }
+}
+
+fn overview_fits(rig: &Rig) {
+    let membership = rig.group();
+    if membership.members.is_empty() {
+        assert!(rig.machine.overview("g").is_none());
+        return;
+    }
+    let overview = rig.machine.overview("g").unwrap();
+    assert_eq!(overview.leader(), membership.leader());
+    assert_eq!(overview.state(), membership.state());
+    assert_eq!(overview.idle_members(), membership.idle().len());
+    let mut ranked: Vec<_> = membership.members.keys().collect();
+    ranked.retain(|id| overview.idle_rank(id.as_str()).is_some());
+    ranked.sort_by_key(|id| overview.idle_rank(id.as_str()));
+    assert_eq!(ranked, membership.idle());
 }

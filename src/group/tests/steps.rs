@@ -1,6 +1,6 @@
 //! Steps: the rules of idempotent producers, and that nothing happens twice or by half.
 
-use super::members::{Rig, commit, topic, who};
+use super::rig::{Rig, commit, topic, who};
 use super::run;
 use crate::group::*;
 use crate::machine::{StateMachine, Stored};

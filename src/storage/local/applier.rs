@@ -55,6 +55,7 @@ pub(super) struct Segments {
     partial_crcs: BTreeMap<PartitionKey, u32>,
     known_dirs: BTreeSet<String>,
     dirty_dirs: BTreeSet<String>,
+    /// Made for the first batch: an idle broker does without.
     staging: AlignedBuf,
     /// The largest write.
     pub(super) write_bytes_max: usize,
@@ -72,7 +73,7 @@ impl Segments {
             partial_crcs: BTreeMap::new(),
             known_dirs: BTreeSet::new(),
             dirty_dirs: BTreeSet::new(),
-            staging: AlignedBuf::zeroed(LARGE_PIECE_BYTES),
+            staging: AlignedBuf::zeroed(0),
             write_bytes_max: PIECE_BYTES,
             recovering: false,
         }
@@ -194,6 +195,9 @@ impl Segments {
         };
         let config = log.state().config;
         let mut staging = std::mem::replace(&mut self.staging, AlignedBuf::zeroed(0));
+        if staging.is_empty() {
+            staging = AlignedBuf::zeroed(LARGE_PIECE_BYTES);
+        }
         let write_bytes_max = self.write_bytes_max;
         let appended = match self.active(log)? {
             Some(writer) => {

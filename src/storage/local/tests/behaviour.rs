@@ -171,6 +171,33 @@ fn large_batches_go_to_their_segment_from_where_they_are_in_memory() {
 }
 
 #[test]
+fn large_batches_of_one_partition_in_one_step_follow_each_other() {
+    let settings = Settings {
+        journal_file_bytes: 4 << 20,
+        journal_first_file_bytes: 4 << 20,
+        memory_tail_bytes: 16 << 20,
+        ..small()
+    };
+    let mut rig = Rig::new(&settings);
+    rig.config.segment_bytes = 1 << 20;
+    let k = key(1, 0);
+    // The second and the third do not begin where the segment ends now, from which their place in a block was foreseen.
+    let mut batches = [0, 1, 2].map(|fill| rig.batch(k, 1, 70_001, fill));
+    for (n, batch) in batches.iter_mut().enumerate() {
+        batch.stamp(offset(i64::try_from(n).unwrap()), rig.store.leader_epoch());
+    }
+    let expected = batches.each_ref().map(SealedBatch::to_bytes).concat();
+    rig.submit(batches.map(|batch| (k, batch)).into(), &[]);
+    while rig.inline.journal().unwrap() == Round::Worked {}
+    assert_eq!(rig.read_all(k), expected, "from memory");
+    let killed = Rig::open(&rig.disk.after_kill(), &settings).unwrap();
+    assert_eq!(killed.read_all(k), expected, "after a replay");
+    while rig.inline.apply().unwrap() == Round::Worked {}
+    rig.store.engine.tail().evict(rig.durable(), 0);
+    assert_eq!(rig.read_all(k), expected, "from the segment");
+}
+
+#[test]
 fn records_are_the_same_from_memory_from_segments_and_after_a_restart() {
     let mut rig = Rig::new(&small());
     let (a, b) = (key(1, 0), key(1, 1));

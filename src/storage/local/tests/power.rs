@@ -3,6 +3,50 @@
 use super::*;
 use crate::disk::sim::CutProfile;
 
+/// How large everything is.
+#[derive(Clone, Debug)]
+struct Sizes {
+    settings: Settings,
+    config: LogConfig,
+    /// Bytes that every value has at least.
+    value_bytes: usize,
+}
+
+impl Sizes {
+    /// Many batches in a block, many segments, a ring that goes round.
+    fn small() -> Self {
+        Self {
+            settings: small(),
+            config: CONFIG,
+            value_bytes: 200,
+        }
+    }
+
+    /// Batches that are copied before they are taken in, and written to their segments from where they are; up to three in
+    /// a row, which end in the middle of a block.
+    fn large() -> Self {
+        Self {
+            settings: Settings {
+                journal_file_bytes: 2 << 20,
+                journal_first_file_bytes: 2 << 20,
+                memory_tail_bytes: 8 << 20,
+                ..small()
+            },
+            config: LogConfig {
+                segment_bytes: 1 << 20,
+                ..CONFIG
+            },
+            value_bytes: 66_000,
+        }
+    }
+
+    fn open(&self, disk: &SimDisk) -> Result<Rig, OpenError> {
+        let mut rig = Rig::open(disk, &self.settings)?;
+        rig.config = self.config;
+        Ok(rig)
+    }
+}
+
 /// What was done so far, by partition: batches as stored, and how many of them were acknowledged.
 #[derive(Clone, Debug, Default)]
 struct Done {
@@ -15,8 +59,8 @@ struct Done {
 }
 
 /// Recovers an image and compares it with what was done. Returns the state above.
-fn check(image: &SimDisk, done: &Done, what: &str) -> Above {
-    let rig = Rig::open(image, &small()).unwrap_or_else(|e| panic!("{what}: {e}"));
+fn check(image: &SimDisk, sizes: &Sizes, done: &Done, what: &str) -> Above {
+    let rig = sizes.open(image).unwrap_or_else(|e| panic!("{what}: {e}"));
     assert_eq!(rig.store.report().lost_groups, 0, "{what}");
     let mut found = BTreeMap::new();
     for (key, batches) in &done.batches {
@@ -69,7 +113,7 @@ fn replay_of(done: &Done, found: &BTreeMap<PartitionKey, usize>) -> Above {
 }
 
 /// Appends, acknowledges, applies, checkpoints, rolls segments, recycles the journal, deletes a topic.
-fn run(rig: &mut Rig, done: &Mutex<Done>) {
+fn run(rig: &mut Rig, sizes: &Sizes, done: &Mutex<Done>) {
     let keys = [key(1, 0), key(1, 1), key(2, 0), key(3, 0)];
     for i in 0..60_usize {
         // Segments are closed at nine seconds of age, some by the batch that follows and some without any.
@@ -87,7 +131,10 @@ fn run(rig: &mut Rig, done: &Mutex<Done>) {
             .collect();
         let batches: Vec<_> = chosen
             .iter()
-            .map(|k| (*k, rig.batch(*k, 1 + i % 3, 200 + 37 * i % 900, fill)))
+            .map(|k| {
+                let bytes = sizes.value_bytes + 37 * i % 900;
+                (*k, rig.batch(*k, 1 + i % 3, bytes, fill))
+            })
             .collect();
         {
             let mut done = done.lock().unwrap();
@@ -127,15 +174,15 @@ fn rolled_by_age(rig: &Rig) -> usize {
     let keys: Vec<_> = rig.store.engine.logs().keys().copied().collect();
     let segments = keys
         .iter()
-        .flat_map(|key| rig.store.open(*key, CONFIG).segments());
+        .flat_map(|key| rig.store.open(*key, rig.config).segments());
     segments
-        .filter(|s| s.sealed && s.bytes + 4096 < u64::from(CONFIG.segment_bytes))
+        .filter(|s| s.sealed && s.bytes + 4096 < u64::from(rig.config.segment_bytes))
         .count()
 }
 
 /// Segments follow each other, and times never go back.
 fn check_segments(rig: &Rig, key: PartitionKey, what: &str) {
-    let segments = rig.store.open(key, CONFIG).segments();
+    let segments = rig.store.open(key, rig.config).segments();
     for pair in segments.windows(2) {
         assert_eq!(pair[0].end, pair[1].base, "{what}: {key}");
         assert!(pair[0].newest_append <= pair[1].oldest_append, "{what}: {key}");
@@ -148,10 +195,15 @@ fn check_segments(rig: &Rig, key: PartitionKey, what: &str) {
 }
 
 fn cut_at_every_operation(profile: CutProfile, every: u64, seeds: u64) {
+    cut(&Sizes::small(), profile, every, seeds);
+}
+
+fn cut(sizes: &Sizes, profile: CutProfile, every: u64, seeds: u64) {
     let disk = new_disk();
     let done = Arc::new(Mutex::new(Done::default()));
     let recoveries = Arc::new(Mutex::new(0_u64));
-    let mut rig = Rig::open(&disk, &small()).unwrap();
+    let mut rig = sizes.open(&disk).unwrap();
+    let for_image = sizes.clone();
     let (seen, count) = (Arc::clone(&done), Arc::clone(&recoveries));
     disk.on_op(move |moment| {
         if moment.index() % every != 0 {
@@ -165,12 +217,13 @@ fn cut_at_every_operation(profile: CutProfile, every: u64, seeds: u64) {
                 moment.op()
             );
             let image = moment.after_power_cut(seed.wrapping_add(moment.index() << 8), profile);
-            let above = check(&image, &done, &what);
+            let above = check(&image, &for_image, &done, &what);
             if moment.index() % 16 == 0 {
                 // Recovering what was just recovered changes nothing.
                 assert_eq!(
                     check(
                         &image.after_power_cut(seed, profile),
+                        &for_image,
                         &done,
                         &format!("{what}, again")
                     ),
@@ -180,7 +233,7 @@ fn cut_at_every_operation(profile: CutProfile, every: u64, seeds: u64) {
             *count.lock().unwrap() += 1;
         }
     });
-    run(&mut rig, &done);
+    run(&mut rig, sizes, &done);
     assert!(
         rolled_by_age(&rig) > 3,
         "segments were to be closed by their age, too"
@@ -206,33 +259,47 @@ fn power_cut_at_every_write_with_nothing_unsynced_left() {
 }
 
 #[test]
+fn power_cut_between_the_pieces_of_large_batches() {
+    for profile in [CutProfile::Ext4, CutProfile::DropAll] {
+        cut(&Sizes::large(), profile, 5, 1);
+    }
+}
+
+#[test]
 fn kill_at_every_write() {
     cut_at_every_operation(CutProfile::KeepAll, 1, 1);
 }
 
 #[test]
 fn power_cut_during_recovery_is_recovered_from() {
+    let sizes = Sizes::small();
     let disk = new_disk();
     let done = Arc::new(Mutex::new(Done::default()));
-    let mut rig = Rig::open(&disk, &small()).unwrap();
-    run(&mut rig, &done);
+    let mut rig = sizes.open(&disk).unwrap();
+    run(&mut rig, &sizes, &done);
     let image = disk.after_power_cut(7, CutProfile::Ext4);
     let done = Arc::new(done.lock().unwrap().clone());
-    let expected = check(&image.after_kill(), &done, "reference");
+    let expected = check(&image.after_kill(), &sizes, &done, "reference");
     let count = Arc::new(Mutex::new(0));
+    let for_image = sizes.clone();
     let (seen, counted) = (Arc::clone(&done), Arc::clone(&count));
     image.on_op(move |moment| {
         let what = format!("recovery before operation {} ({:?})", moment.index(), moment.op());
         for profile in [CutProfile::Ext4, CutProfile::Posix, CutProfile::DropAll] {
             assert_eq!(
-                check(&moment.after_power_cut(moment.index(), profile), &seen, &what),
+                check(
+                    &moment.after_power_cut(moment.index(), profile),
+                    &for_image,
+                    &seen,
+                    &what
+                ),
                 expected,
                 "{what}"
             );
         }
         *counted.lock().unwrap() += 1;
     });
-    Rig::open(&image, &small()).unwrap();
+    sizes.open(&image).unwrap();
     assert!(*count.lock().unwrap() > 10);
 }
 
