@@ -33,6 +33,8 @@ mod identity;
 #[cfg(test)]
 mod kill;
 #[cfg(test)]
+mod kill_members;
+#[cfg(test)]
 mod load;
 #[cfg(test)]
 mod log_tools;
