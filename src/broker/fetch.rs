@@ -9,7 +9,7 @@ use tokio::sync::{Notify, watch};
 
 use super::decompression::{Decompression, has_compressed};
 use super::groups::Fence;
-use super::{Broker, Counters, Partition, errors};
+use super::{Broker, Counters, Partition, errors, when_durable};
 use crate::api::{
     ApiError, Fetch, FetchForm, FetchPartition, FetchPayload, Fetched, FetchedPartition, Outcome, Reply,
     Response,
@@ -133,7 +133,6 @@ impl<S: LogStore> Broker<S> {
 impl<L: PartitionLog> Plan<L> {
     /// Answers as soon as there is enough, an error, or the time is up. Dropping it loses nothing.
     async fn wait(mut self) -> Reply {
-        let mut durable = self.durable.clone();
         let deadline = tokio::time::sleep(self.max_wait);
         tokio::pin!(deadline);
         let mut round = loop {
@@ -159,12 +158,7 @@ impl<L: PartitionLog> Plan<L> {
         self.hand_out(&mut round);
         let lsn = self.waits_for(&round);
         let reply = self.answer(round);
-        let reply = match durable.wait_for(|now| now.lsn >= lsn || now.poisoned).await {
-            Ok(now) if now.lsn >= lsn => reply,
-            _ => Err(errors::storage_failed(
-                "the engine failed before the answer was sure",
-            )),
-        };
+        let reply = when_durable(self.durable.clone(), lsn, reply).await;
         self.counters.count(&reply);
         reply
     }

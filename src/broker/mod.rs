@@ -423,3 +423,17 @@ fn open_partition<S: LogStore>(
         state: Mutex::new(state),
     })
 }
+
+/// The answer, once what it rests on is durable; the engine may fail before.
+async fn when_durable(
+    mut durable: watch::Receiver<DurableState>,
+    lsn: Lsn,
+    reply: crate::api::Reply,
+) -> crate::api::Reply {
+    match durable.wait_for(|now| now.lsn >= lsn || now.poisoned).await {
+        Ok(now) if now.lsn >= lsn => reply,
+        _ => Err(errors::storage_failed(
+            "the engine failed before the answer was sure",
+        )),
+    }
+}

@@ -23,7 +23,7 @@ use tokio::sync::{Notify, watch};
 
 use super::driver::Driver;
 use super::lag_time::LagTimes;
-use super::{Counters, NotAdmitted, Registry, Settings, admit, errors, group_errors};
+use super::{Counters, NotAdmitted, Registry, Settings, admit, errors, group_errors, when_durable};
 use crate::api::{ApiError, OffsetToCommit};
 use crate::group::sessions::{Sessions, Tenure, Terms, Times};
 use crate::group::{Command, Machine, Member, Membership, Reply};
@@ -160,13 +160,7 @@ impl<S: LogStore> Groups<S> {
 
     /// The answer, once what it rests on is durable. Dropping it loses nothing.
     async fn when_durable(&self, lsn: Lsn, reply: crate::api::Reply) -> crate::api::Reply {
-        let mut durable = self.durable.clone();
-        let reply = match durable.wait_for(|now| now.lsn >= lsn || now.poisoned).await {
-            Ok(now) if now.lsn >= lsn => reply,
-            _ => Err(errors::storage_failed(
-                "the engine failed before the answer was sure",
-            )),
-        };
+        let reply = when_durable(self.durable.clone(), lsn, reply).await;
         self.counters.count(&reply);
         reply
     }

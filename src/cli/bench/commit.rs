@@ -10,13 +10,12 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::broker_process::{Span, Used};
-use super::crowd::{Crowd, Plan, Seat};
-use super::{Latency, create_if_missing, per_second};
+use super::crowd::{Crowd, Plan, Seat, prepare_topic};
+use super::{Latency, per_second};
 use crate::cli::Context;
 use crate::cli::failure::{Exit, Failure, Outcome};
 use crate::cli::output::line;
 use crate::cli::parse_duration;
-use crate::cli::session::connect;
 use crate::client::OffsetToCommit;
 use crate::model::{ErrorCode, Offset};
 use crate::rt::{Clock, SystemClock};
@@ -66,12 +65,9 @@ pub(super) async fn run(args: CommitBenchArgs, context: &Context) -> Outcome {
         );
         return Err(Failure::usage(message).into());
     }
-    let client = connect(context).await?;
-    create_if_missing(&client, &args.topic, args.partitions).await?;
-    let topic = client.describe_topic(&args.topic).await?;
     let plan = Plan {
         topic: args.topic.clone(),
-        partitions: u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX),
+        partitions: prepare_topic(&args.topic, args.partitions, context).await?,
         groups: args.groups,
         members: args.connections / args.groups,
         connections: args.connections,

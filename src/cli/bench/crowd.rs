@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use super::Latency;
+use super::{Latency, create_if_missing};
 use crate::cli::Context;
 use crate::cli::failure::{Exit, Failure, Stopped};
 use crate::cli::session::connect;
@@ -36,6 +36,14 @@ pub(super) struct Plan {
     pub(super) connections: u32,
     /// How often a heartbeat that does not wait is sent; `None`: the broker holds heartbeats back until there is news.
     pub(super) every: Option<Duration>,
+}
+
+/// Makes the topic if it is missing. How many partitions it has.
+pub(super) async fn prepare_topic(name: &str, partitions: u32, context: &Context) -> Result<u32, Stopped> {
+    let client = connect(context).await?;
+    create_if_missing(&client, name, partitions).await?;
+    let topic = client.describe_topic(name).await?;
+    Ok(u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX))
 }
 
 /// Members that are there, each with a task that keeps it alive.

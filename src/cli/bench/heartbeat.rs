@@ -6,13 +6,12 @@ use clap::Args;
 use serde_json::json;
 
 use super::broker_process::{Span, Used};
-use super::crowd::{Crowd, Plan};
-use super::{Latency, create_if_missing, per_second};
+use super::crowd::{Crowd, Plan, prepare_topic};
+use super::{Latency, per_second};
 use crate::cli::Context;
 use crate::cli::failure::Outcome;
 use crate::cli::output::line;
 use crate::cli::parse_duration;
-use crate::cli::session::connect;
 use crate::rt::Clock;
 
 /// Flags of `bench heartbeat`.
@@ -54,12 +53,9 @@ pub(crate) struct HeartbeatBenchArgs {
 }
 
 pub(super) async fn run(args: HeartbeatBenchArgs, context: &Context) -> Outcome {
-    let client = connect(context).await?;
-    create_if_missing(&client, &args.topic, args.partitions).await?;
-    let topic = client.describe_topic(&args.topic).await?;
     let plan = Plan {
         topic: args.topic.clone(),
-        partitions: u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX),
+        partitions: prepare_topic(&args.topic, args.partitions, context).await?,
         groups: args.groups,
         members: args.members,
         connections: args.connections,

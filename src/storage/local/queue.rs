@@ -73,9 +73,12 @@ impl Queue {
         step: Step<LocalLog>,
         pool: &BufferPool,
     ) -> Result<Lsn, SubmitError> {
-        // Nobody waits for the queue meanwhile. Where a batch will begin in a block is known before.
-        let copied: SmallVec<[Option<CopiedBatch>; 1]> =
-            step.appends.iter().map(|p| copied(p, pool)).collect();
+        // What takes time is done before the queue is locked. Where a batch will begin in a block is known by then.
+        let prepared: SmallVec<[_; 1]> = step
+            .appends
+            .iter()
+            .map(|placed| (placed.batch.whole_crc(), copied(placed, pool)))
+            .collect();
         let bytes: u64 = step
             .appends
             .iter()
@@ -103,7 +106,7 @@ impl Queue {
         let group = inner.groups.back_mut().expect("a group was opened above");
         let lsn = group.lsn;
         group.granted += granted;
-        for (placed, copied) in step.appends.into_iter().zip(copied) {
+        for (placed, (crc, copied)) in step.appends.into_iter().zip(prepared) {
             let taken_in = placed.log.take_in(&placed, lsn, group.payload_bytes);
             if taken_in.ends_segment {
                 self.rolls.count(RollReason::Size);
@@ -117,14 +120,14 @@ impl Queue {
                 base: placed.base,
                 last: placed.batch.header().last_offset(),
                 length,
-                crc: placed.batch.whole_crc(),
+                crc,
                 starts_segment: taken_in.starts_segment,
                 position: taken_in.position,
                 append_time,
                 bytes: match copied {
                     None => Held::Whole(placed.batch),
                     Some(copied) if copied.fits(taken_in.position) => Held::Copied(copied),
-                    // The segment before was closed meanwhile.
+                    // The segment was closed meanwhile, or this is not the step's first batch of the partition.
                     Some(_) => Held::Copied(CopiedBatch::new(&placed.batch, taken_in.position, pool)),
                 },
             });
