@@ -73,6 +73,10 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// Makes the names in a directory durable.
     fn sync_dir(&self, dir: &str) -> io::Result<()>;
 
+    /// Makes contents and lengths of several files durable, in any order. As after [`DiskFile::sync_data`], nothing can be
+    /// believed about any of them after an error.
+    fn sync_files(&self, files: &[&dyn DiskFile]) -> io::Result<()>;
+
     /// Bytes that can still be allocated.
     fn free_bytes(&self) -> io::Result<u64>;
 

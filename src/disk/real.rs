@@ -5,6 +5,8 @@ use std::io::{self, IoSlice};
 use std::num::NonZeroU64;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::Builder;
 
 use rustix::fs::{Advice, FallocateFlags, OFlags};
 
@@ -16,6 +18,12 @@ const PROBE: &str = ".direct-probe";
 
 const FILE_MODE: u32 = 0o600;
 const DIR_MODE: u32 = 0o700;
+
+/// Syncs that wait at the same time: the device answers them with one flush of its cache, where one after the other each
+/// costs a flush of its own. More would only hold up the sync of the journal that comes in between.
+const SYNCS_AT_ONCE_MAX: usize = 8;
+/// Few files are synced one after the other.
+const FILES_PER_THREAD_MIN: usize = 8;
 
 /// A data directory on a real file system.
 #[derive(Debug)]
@@ -166,6 +174,29 @@ impl Disk for RealDisk {
                 .sync_all()
         };
         sync().map_err(|e| failed("sync directory", dir, None, e))
+    }
+
+    fn sync_files(&self, files: &[&dyn DiskFile]) -> io::Result<()> {
+        let next = AtomicUsize::new(0);
+        let sync_rest = || {
+            while let Some(file) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+                file.sync_data()?;
+            }
+            Ok(())
+        };
+        let helpers = SYNCS_AT_ONCE_MAX.min(files.len() / FILES_PER_THREAD_MIN);
+        std::thread::scope(|scope| {
+            // A thread that cannot be had is not missed: those that run, this one among them, do all that is left.
+            let helpers: Vec<_> = (1..helpers)
+                .filter_map(|_| Builder::new().spawn_scoped(scope, sync_rest).ok())
+                .collect();
+            let own = sync_rest();
+            let joined = helpers.into_iter().map(|helper| match helper.join() {
+                Ok(result) => result,
+                Err(panic) => std::panic::resume_unwind(panic),
+            });
+            joined.fold(own, Result::and)
+        })
     }
 
     fn free_bytes(&self) -> io::Result<u64> {

@@ -415,6 +415,11 @@ impl Disk for SimDisk {
         synced.map_err(|e| failed("sync directory", dir, None, e))
     }
 
+    /// In the order in which they are given.
+    fn sync_files(&self, files: &[&dyn DiskFile]) -> io::Result<()> {
+        files.iter().try_for_each(|file| file.sync_data())
+    }
+
     fn free_bytes(&self) -> io::Result<u64> {
         Ok(self.state().free_bytes())
     }

@@ -159,6 +159,8 @@ async fn producer(client: &Client, args: &ProduceBenchArgs) -> Result<Producer, 
         .producer()
         .acks(Acks::from(args.acks))
         .idempotent(idempotent)
+        // Without sequences a producer that may repeat a batch has one on the way, whatever was asked for.
+        .retries(idempotent)
         .max_in_flight(if idempotent {
             IDEMPOTENT_IN_FLIGHT_MAX
         } else {

@@ -234,11 +234,11 @@ impl Segments {
 
     /// Makes everything written so far durable: files first, then the names of new ones.
     pub(super) fn sync_all(&mut self) -> io::Result<()> {
-        for (_, writer) in self.writers.values_mut() {
-            if writer.is_dirty() {
-                writer.sync()?;
-            }
-        }
+        let mut dirty: Vec<_> = self.writers.values_mut().map(|(_, writer)| writer).collect();
+        dirty.retain(|writer| writer.is_dirty());
+        let files: Vec<_> = dirty.iter().flat_map(|writer| writer.files()).collect();
+        self.disk.sync_files(&files)?;
+        dirty.into_iter().for_each(SegmentWriter::note_synced);
         for dir in std::mem::take(&mut self.dirty_dirs) {
             self.disk.sync_dir(&dir)?;
         }

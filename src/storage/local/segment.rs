@@ -216,9 +216,18 @@ impl SegmentWriter {
         if self.dirty {
             self.file.sync_data()?;
             self.index.sync_data()?;
-            self.dirty = false;
+            self.note_synced();
         }
         Ok(())
+    }
+
+    /// The files that [`sync`](Self::sync) would sync, for who syncs several segments together and says so afterwards.
+    pub(super) fn files(&self) -> [&dyn DiskFile; 2] {
+        [&*self.file, &*self.index]
+    }
+
+    pub(super) fn note_synced(&mut self) {
+        self.dirty = false;
     }
 
     /// Ends the segment: exactly its batches remain, durable.
