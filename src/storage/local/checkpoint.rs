@@ -230,14 +230,18 @@ impl Applier {
 }
 
 /// The first record of a new directory.
-pub(super) fn initial(disk: &dyn Disk, directory: DirectoryId) -> io::Result<()> {
-    let record = Checkpoint {
+pub(super) fn first_record() -> Checkpoint {
+    Checkpoint {
         seq: 1,
         lsn: Lsn::ZERO,
         clean_end: None,
         incarnation: 0,
         partitions: Vec::new(),
         deleted: Vec::new(),
-    };
-    CheckpointFiles::new(0, 1).write(disk, &record, directory)
+    }
+}
+
+/// Writes the first record of a new directory.
+pub(super) fn initial(disk: &dyn Disk, directory: DirectoryId) -> io::Result<()> {
+    CheckpointFiles::new(0, 1).write(disk, &first_record(), directory)
 }

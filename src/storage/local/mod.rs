@@ -15,6 +15,7 @@ mod blocks;
 mod budget;
 mod buffers;
 mod checkpoint;
+mod directory;
 mod engine;
 pub mod format;
 mod group;

@@ -7,12 +7,13 @@ use std::io;
 use std::sync::Arc;
 
 use super::applier::{Applier, Segments};
-use super::checkpoint::{self, CheckpointFiles, Pair, Retired};
+use super::checkpoint::{CheckpointFiles, Pair, Retired};
+use super::directory;
 use super::engine::{Beginning, Engine};
 use super::format::checkpoint::{Checkpoint, PartitionCheckpoint};
-use super::format::{DirectoryId, FormatError, identity};
+use super::format::{DirectoryId, FormatError};
 use super::journal::Journal;
-use super::journal_files::{JournalFiles, RingFile, RingState, make_file};
+use super::journal_files::{JournalFiles, RingFile, RingState};
 use super::log::{LocalLog, Recovered, SegmentMeta};
 use super::paths;
 use super::read::ReadSide;
@@ -21,10 +22,14 @@ use super::scan::{self, ScannedFile};
 use super::settings::Settings;
 use super::survey::Survey;
 use super::trash::Trash;
-use crate::disk::{Disk, Mode, SharedDisk, read_exact_at};
+use crate::disk::{Disk, Mode, SharedDisk};
 use crate::model::{Lsn, PartitionKey};
 use crate::rt::{Clock, IdSource};
 use crate::storage::{LogConfig, Replay, Snapshot, SnapshotSource};
+
+/// Said when the directory of all segments is gone.
+pub(super) const NO_TOPICS: &str =
+    "the directory topics is missing, and with it every segment: put it back from a copy";
 
 /// Why a data directory was not opened. Nothing in it was changed, unless it says so.
 #[derive(Debug, thiserror::Error)]
@@ -35,8 +40,24 @@ pub enum OpenError {
     )]
     NotOurs(String),
     /// `FORMAT` cannot be used.
-    #[error("FORMAT: {0}")]
-    Format(#[source] FormatError),
+    #[error("FORMAT: {why}{advice}")]
+    Format {
+        /// What does not fit.
+        #[source]
+        why: FormatError,
+        /// What it should read, as far as anything tells; begins with a semicolon unless it is empty.
+        advice: String,
+    },
+    /// `FORMAT` is missing from a directory that was in use.
+    #[error(
+        "FORMAT is missing, but the directory was in use ({trace} tells): refusing to start, nothing was changed{advice}"
+    )]
+    FormatGone {
+        /// The file or directory that is not there before `FORMAT` is.
+        trace: String,
+        /// As of [`Format`](Self::Format).
+        advice: String,
+    },
     /// Acknowledged data is missing that the broker cannot do without.
     #[error("refusing to start, nothing was changed: {0}")]
     Refused(String),
@@ -89,7 +110,7 @@ pub(super) fn open(
     replay: &mut dyn Replay,
 ) -> Result<Opened, OpenError> {
     let settings = settings.clone().fitted();
-    let directory = identify(&*disk, &settings, ids)?;
+    let directory = directory::identify(&*disk, &settings, ids)?;
     let pair = Pair::read(&*disk, directory)?;
     let Some((newest_in, newest)) = pair.newest() else {
         let why: Vec<_> = pair
@@ -103,6 +124,9 @@ pub(super) fn open(
             why.join(", ")
         )));
     };
+    if !directory::has_topics(&*disk)? {
+        return Err(OpenError::Refused(NO_TOPICS.to_owned()));
+    }
     let files = scan::open_files(&*disk, directory)?;
     let found = Survey::make(&files, newest, directory)?;
     if let Some(problem) = found.problems.first() {
@@ -158,70 +182,6 @@ fn report_of(found: &Survey, newest: &Checkpoint) -> RecoveryReport {
     }
 }
 
-/// Reads `FORMAT`, or makes a new directory.
-fn identify(disk: &dyn Disk, settings: &Settings, ids: &dyn IdSource) -> Result<DirectoryId, OpenError> {
-    match disk.open(paths::FORMAT, Mode::Buffered) {
-        Ok(file) => {
-            let len = usize::try_from(file.len()?).unwrap_or(usize::MAX).min(4096);
-            let mut text = vec![0; len];
-            read_exact_at(&*file, &mut text, 0)?;
-            identity::decode(&text).map_err(OpenError::Format)
-        }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => create(disk, settings, ids.uuid()),
-        Err(e) => Err(e.into()),
-    }
-}
-
-/// Makes a new directory. `FORMAT` comes last: without it, what is there was never used and is made anew.
-fn create(disk: &dyn Disk, settings: &Settings, id: DirectoryId) -> Result<DirectoryId, OpenError> {
-    const OURS: [&str; 8] = [
-        paths::LOCK,
-        paths::JOURNAL,
-        paths::TOPICS,
-        paths::SALVAGE,
-        paths::TRASH,
-        "checkpoint.0",
-        "checkpoint.1",
-        "FORMAT.new",
-    ];
-    let entries = disk.list("")?;
-    let topics = entries
-        .iter()
-        .any(|e| e.name == paths::TOPICS && disk.list(paths::TOPICS).is_ok_and(|t| !t.is_empty()));
-    let foreign: Vec<_> = entries
-        .iter()
-        .filter(|e| !OURS.contains(&e.name.as_str()))
-        .map(|e| e.name.clone())
-        .collect();
-    if topics || !foreign.is_empty() {
-        return Err(OpenError::NotOurs(if topics {
-            "topics".to_owned()
-        } else {
-            foreign.join(", ")
-        }));
-    }
-    for dir in [paths::JOURNAL, paths::TOPICS, paths::SALVAGE, paths::TRASH] {
-        disk.mkdir(dir)?;
-    }
-    for entry in disk.list(paths::JOURNAL)? {
-        disk.unlink(&format!("{}/{}", paths::JOURNAL, entry.name))?;
-    }
-    for file in entries
-        .iter()
-        .filter(|e| e.name.starts_with("checkpoint.") || e.name == "FORMAT.new")
-    {
-        disk.unlink(&file.name)?;
-    }
-    make_file(disk, 0, settings.journal_first_file_bytes, || true)?;
-    checkpoint::initial(disk, id)?;
-    let file = disk.create_new("FORMAT.new", Mode::Buffered)?;
-    file.write_all_at(identity::encode(id).as_bytes(), 0)?;
-    file.sync_data()?;
-    disk.rename("FORMAT.new", paths::FORMAT)?;
-    disk.sync_dir("")?;
-    Ok(id)
-}
-
 /// Puts aside what nobody names: bytes of the unfinished group, segments and topics that neither the checkpoint nor the
 /// replay knows.
 fn salvage(
@@ -229,6 +189,7 @@ fn salvage(
     found: &Survey,
     logs: &BTreeMap<PartitionKey, Arc<LocalLog>>,
 ) -> Result<Vec<Retired>, OpenError> {
+    directory::make_missing(disk)?;
     if let Some((lsn, bytes)) = &found.unfinished {
         let path = format!("{}/unfinished-{}.group", paths::SALVAGE, lsn);
         tracing::warn!(event = "unfinished_group", lsn = %lsn, bytes = bytes.len(), kept = %path, "the last group was not finished and never acknowledged");

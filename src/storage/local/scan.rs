@@ -40,7 +40,12 @@ pub(super) struct FoundGroup {
 /// Opens all files of the ring.
 pub(super) fn open_files(disk: &dyn Disk, directory: DirectoryId) -> io::Result<Vec<ScannedFile>> {
     let mut files = Vec::new();
-    for entry in disk.list(paths::JOURNAL)? {
+    let entries = match disk.list(paths::JOURNAL) {
+        // A directory that is gone has no files: what follows from that is not decided here.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+        other => other?,
+    };
+    for entry in entries {
         let number = entry.name.strip_suffix(".journal").and_then(|n| n.parse().ok());
         let Some(number) = number.filter(|n| paths::journal(*n).ends_with(&entry.name) && !entry.is_dir)
         else {

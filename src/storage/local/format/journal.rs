@@ -260,6 +260,11 @@ pub struct AppendEntry {
     pub crc: u32,
 }
 
+/// Whether a block begins like the header of a file or of a group, whole or not.
+pub fn has_magic(block: &[u8]) -> bool {
+    block.starts_with(&FILE_MAGIC) || block.starts_with(&GROUP_MAGIC.to_le_bytes())
+}
+
 const KIND_APPEND: u8 = 1;
 const KIND_DELETE_TOPIC: u8 = 2;
 const KIND_TRIM: u8 = 3;

@@ -9,10 +9,12 @@ use super::{InspectError, Opened, Watch, open, segment};
 use crate::disk::{AlignedBuf, Disk, DiskFile, Entry, read_exact_at};
 use crate::model::{Lsn, Offset, PartitionKey};
 use crate::storage::local::checkpoint::Pair;
+use crate::storage::local::directory;
 use crate::storage::local::format::checkpoint::Checkpoint;
 use crate::storage::local::format::journal::{BLOCK, FileHeader, GROUPS_START};
 use crate::storage::local::format::{DirectoryId, FormatError, identity};
 use crate::storage::local::paths;
+use crate::storage::local::recovery::NO_TOPICS;
 use crate::storage::local::scan::{self, ScannedFile};
 use crate::storage::local::survey::{Problem, Survey};
 
@@ -20,8 +22,6 @@ use crate::storage::local::survey::{Problem, Survey};
 const PIECE_BYTES: usize = 1 << 20;
 /// Journal files that are not there are named up to so many.
 const NUMBERS_MAX: usize = 16;
-/// `FORMAT` is a few lines; more of it is not read.
-const FORMAT_BYTES_MAX: usize = 4096;
 
 /// Looks at everything below a data directory, and changes nothing.
 ///
@@ -36,10 +36,15 @@ pub fn verify(disk: &dyn Disk, watch: &mut dyn Watch) -> Result<Report, InspectE
     };
     report.directory = Some(directory);
     let pair = decode_pair(&records, directory);
-    let files = match scan::open_files(disk, directory) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
-        other => other?,
-    };
+    let files = scan::open_files(disk, directory)?;
+    if !directory::has_topics(disk)? {
+        report.add(Finding::new(
+            Kind::SegmentMissing,
+            Effect::Refusal,
+            paths::TOPICS,
+            NO_TOPICS,
+        ));
+    }
     report_checkpoints(&records, &pair, &files, &mut report);
     let Some((newest_in, newest)) = pair.newest() else {
         return Ok(report);
@@ -112,7 +117,7 @@ fn identify(
     report: &mut Report,
 ) -> Result<Option<DirectoryId>, InspectError> {
     let problem = match open(disk, paths::FORMAT)? {
-        Opened::File(file) => match read_front(&*file, FORMAT_BYTES_MAX) {
+        Opened::File(file) => match directory::read_front(&*file) {
             Ok(text) => match identity::decode(&text) {
                 Ok(id) => return Ok(Some(id)),
                 Err(FormatError::Version(version)) => return Err(InspectError::Newer(version)),
@@ -127,27 +132,21 @@ fn identify(
             if !made {
                 return Err(InspectError::NotADataDirectory);
             }
-            if list(disk, paths::TOPICS)?.is_empty() && records.iter().all(Raw::is_first_or_none) {
-                return Err(InspectError::NeverUsed);
+            match directory::trace_of_use(disk)? {
+                Some(trace) => format!("the file is missing, but the directory was in use ({trace} tells)"),
+                None => return Err(InspectError::NeverUsed),
             }
-            "the file is missing".to_owned()
         }
         Opened::Failed(e) => e.to_string(),
     };
     let id = records.iter().find_map(Raw::owner);
-    let advice = id.map_or(String::new(), |id| {
-        format!(
-            "; by the checkpoints it should read: {}",
-            identity::encode(id).trim_end().replace('\n', " / ")
-        )
-    });
-    let what = format!("{problem}{advice}");
+    let what = format!("{problem}{}", directory::advice(id));
     report.add(Finding::new(Kind::Format, Effect::Refusal, paths::FORMAT, what));
     Ok(id)
 }
 
-fn read_front(file: &dyn DiskFile, max: usize) -> io::Result<Vec<u8>> {
-    let len = usize::try_from(file.len()?).unwrap_or(usize::MAX).min(max);
+fn read_whole(file: &dyn DiskFile) -> io::Result<Vec<u8>> {
+    let len = usize::try_from(file.len()?).map_err(|_| io::ErrorKind::FileTooLarge)?;
     let mut bytes = vec![0; len];
     read_exact_at(file, &mut bytes, 0)?;
     Ok(bytes)
@@ -164,14 +163,7 @@ impl Raw {
     /// The directory that its record belongs to, whichever that is.
     fn owner(&self) -> Option<DirectoryId> {
         let Self::Bytes(bytes) = self else { return None };
-        let id = *bytes.get(16..)?.first_chunk()?;
-        Checkpoint::decode(bytes, id).ok().map(|_| id)
-    }
-
-    /// Nothing, or the record that making a directory writes.
-    fn is_first_or_none(&self) -> bool {
-        let record = self.owner().and_then(|id| self.decode(id).ok());
-        record.is_none_or(|r| r.seq <= 1)
+        directory::owner_of(bytes)
     }
 
     fn decode(&self, directory: DirectoryId) -> Result<Checkpoint, FormatError> {
@@ -188,7 +180,7 @@ fn read_checkpoints(disk: &dyn Disk) -> Result<[Raw; 2], InspectError> {
         Ok::<_, InspectError>(match open(disk, paths::CHECKPOINTS[which])? {
             Opened::Missing => Raw::Missing,
             Opened::Failed(e) => Raw::Unreadable(e.to_string()),
-            Opened::File(file) => match read_front(&*file, usize::MAX) {
+            Opened::File(file) => match read_whole(&*file) {
                 Ok(bytes) => Raw::Bytes(bytes),
                 Err(e) => Raw::Unreadable(e.to_string()),
             },

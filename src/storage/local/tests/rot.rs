@@ -1,6 +1,7 @@
 //! Damage of what was acknowledged: detected, named with its offsets, never cut, never given out as data.
 
 use super::*;
+use crate::disk::Disk;
 
 /// A run of one batch per group with a seal behind, stopped by a kill. Nothing is applied.
 fn journal_only(batches: u8) -> (Rig, Vec<Bytes>) {
@@ -387,4 +388,85 @@ fn journal_file_that_is_shorter_than_its_header_refuses_to_start() {
             "{length}: {refused}"
         );
     }
+}
+
+/// A directory in use whose `FORMAT` is gone is never made anew, wherever its data stands.
+#[test]
+fn directory_that_lost_its_format_is_never_made_anew() {
+    let (rig, stored) = journal_only(3);
+    let mut applied = Rig::new(&small());
+    applied.produce(key(1, 0), 2, 100, 1);
+    applied.inline.stop().unwrap();
+    for disk in [rig.disk.after_kill(), applied.disk.after_kill()] {
+        let text = String::from_utf8(disk.read_file("FORMAT").unwrap()).unwrap();
+        Disk::unlink(&disk, "FORMAT").unwrap();
+        for gone in [
+            &["topics"][..],
+            &["checkpoint.1"],
+            &["checkpoint.0", "checkpoint.1"],
+        ] {
+            let image = disk.after_kill();
+            let with_data = gone.iter().filter(|path| image.read_file(path).is_ok());
+            with_data.for_each(|path| Disk::unlink(&image, path).unwrap());
+            let before = (image.ops(), image.files());
+            let error = Rig::open(&image, &small()).err().expect("a start");
+            assert!(
+                std::matches!(error, OpenError::FormatGone { .. }),
+                "{gone:?}: {error}"
+            );
+            let says_what = error.to_string().contains(text.lines().nth(1).unwrap());
+            assert_eq!(says_what, gone.len() == 1, "{error}");
+            assert_eq!((image.ops(), image.files()), before, "{gone:?}");
+        }
+        // What the message says is the way back.
+        disk.write_file("FORMAT", text.as_bytes()).unwrap();
+        Rig::open(&disk, &small()).unwrap();
+    }
+    assert_eq!(
+        Rig::open(&rig.disk.after_kill(), &small())
+            .unwrap()
+            .read_all(key(1, 0)),
+        stored.concat()
+    );
+}
+
+#[test]
+fn missing_directories_refuse_a_start_or_are_made_again_if_nothing_needs_them() {
+    let mut rig = Rig::new(&small());
+    let stored = rig.produce(key(1, 0), 2, 100, 1);
+    rig.inline.stop().unwrap();
+    let disk = rig.disk.after_kill();
+    for dir in ["topics", "journal"] {
+        let image = disk.after_kill();
+        Disk::rename(&image, dir, "elsewhere").unwrap();
+        let before = (image.ops(), image.files());
+        let error = Rig::open(&image, &small()).err().expect("a start");
+        assert!(
+            std::matches!(&error, OpenError::Refused(why) if why.contains(dir)),
+            "{dir}: {error}"
+        );
+        assert_eq!((image.ops(), image.files()), before, "{dir}");
+    }
+    for dir in ["salvage", "trash"] {
+        let image = disk.after_kill();
+        Disk::rmdir(&image, dir).unwrap();
+        let again = Rig::open(&image, &small()).unwrap();
+        assert_eq!(again.read_all(key(1, 0)), stored, "{dir}");
+    }
+}
+
+#[test]
+fn two_damaged_checkpoints_refuse_a_start() {
+    let (rig, _) = journal_only(3);
+    let disk = rig.disk.after_kill();
+    for path in ["checkpoint.0", "checkpoint.1"] {
+        disk.flip_bit(path, 60, 2).unwrap();
+    }
+    let before = (disk.ops(), disk.files());
+    let error = Rig::open(&disk, &small()).err().expect("a start");
+    assert!(
+        std::matches!(&error, OpenError::Refused(why) if why.contains("checkpoint.0")),
+        "{error}"
+    );
+    assert_eq!((disk.ops(), disk.files()), before);
 }
