@@ -104,6 +104,7 @@ pub(super) fn open(
         )));
     };
     let files = scan::open_files(&*disk, directory)?;
+    scan::check_readable(&files)?;
     let found = Survey::make(&files, newest, directory)?;
     if let Some(problem) = found.problems.first() {
         return Err(OpenError::Refused(problem.to_string()));
