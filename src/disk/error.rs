@@ -34,6 +34,17 @@ pub(super) fn failed(op: &'static str, path: &str, at: Option<u64>, cause: io::E
     io::Error::new(cause.kind(), DiskError { op, path, at, cause })
 }
 
+/// As [`failed`], for a sync. Never of the kind `StorageFull`, which callers try again: the system forgot what it could not
+/// write, so a second sync would succeed and prove nothing. The system's number stays.
+pub(super) fn sync_failed(op: &'static str, path: &str, cause: io::Error) -> io::Error {
+    let kind = match cause.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => io::ErrorKind::Other,
+        kind => kind,
+    };
+    let (path, at) = (path.to_owned(), None);
+    io::Error::new(kind, DiskError { op, path, at, cause })
+}
+
 fn position(at: Option<u64>) -> String {
     at.map_or_else(String::new, |at| format!(" at {at}"))
 }
@@ -52,6 +63,17 @@ mod tests {
                 .to_string()
                 .starts_with("write \"a/b\" at 4096: No space left")
         );
+    }
+
+    #[test]
+    fn a_sync_that_found_the_disk_full_is_not_one_to_be_tried_again() {
+        for errno in [rustix::io::Errno::NOSPC, rustix::io::Errno::DQUOT] {
+            let error = sync_failed("sync", "a", errno.into());
+            assert_eq!(error.kind(), io::ErrorKind::Other);
+            assert_eq!(os_error(&error), Some(errno.raw_os_error()));
+        }
+        let error = sync_failed("sync", "a", rustix::io::Errno::ROFS.into());
+        assert_eq!(error.kind(), io::ErrorKind::ReadOnlyFilesystem);
     }
 
     #[test]

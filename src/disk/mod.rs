@@ -70,7 +70,7 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// Removes an empty directory.
     fn rmdir(&self, dir: &str) -> io::Result<()>;
 
-    /// Makes the names in a directory durable.
+    /// Makes the names in a directory durable. As with [`DiskFile::sync_data`], an error is final and never `StorageFull`.
     fn sync_dir(&self, dir: &str) -> io::Result<()>;
 
     /// Makes contents and lengths of several files durable, in any order. As after [`DiskFile::sync_data`], nothing can be
@@ -118,7 +118,7 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     }
 
     /// Makes contents and length durable. After an error nothing about this file can be believed any more, not even a
-    /// later success: the caller poisons itself.
+    /// later success: the caller poisons itself. For the same reason a full disk is never `StorageFull` here.
     fn sync_data(&self) -> io::Result<()>;
 
     /// Sets the length; what is behind is gone, a gap reads as zeros.

@@ -10,7 +10,7 @@ use std::thread::Builder;
 
 use rustix::fs::{Advice, FallocateFlags, OFlags};
 
-use super::error::failed;
+use super::error::{failed, sync_failed};
 use super::{AlignedBuf, BLOCK_BYTES, Disk, DiskFile, Entry, Mode, check_alignment, paths};
 
 /// Written and removed once at start, to learn whether this file system takes direct I/O.
@@ -173,7 +173,7 @@ impl Disk for RealDisk {
                 .open(self.locate(dir)?)?
                 .sync_all()
         };
-        sync().map_err(|e| failed("sync directory", dir, None, e))
+        sync().map_err(|e| sync_failed("sync directory", dir, e))
     }
 
     fn sync_files(&self, files: &[&dyn DiskFile]) -> io::Result<()> {
@@ -226,9 +226,9 @@ impl RealFile {
     }
 
     /// Writes these slices in one system call if the kernel takes all of them at once; what it leaves, one by one.
-    fn write_together(&self, bufs: &[&[u8]], mut at: u64) -> io::Result<()> {
+    fn write_together(&self, bufs: &[&[u8]], at: u64) -> io::Result<()> {
         let slices: Vec<IoSlice<'_>> = bufs.iter().map(|buf| IoSlice::new(buf)).collect();
-        let mut written = match rustix::io::pwritev(&self.file, &slices, at) {
+        let written = match rustix::io::pwritev(&self.file, &slices, at) {
             Ok(written) => written,
             Err(rustix::io::Errno::INTR) => 0,
             Err(e) => return Err(e.into()),
@@ -236,32 +236,54 @@ impl RealFile {
         if self.direct && written % BLOCK_BYTES != 0 {
             return Err(inside_a_block(written));
         }
-        for buf in bufs {
-            let done = written.min(buf.len());
-            written -= done;
-            self.write_pieces(&buf[done..], at + done as u64)?;
-            at += buf.len() as u64;
+        for (rest, at) in left_of(bufs, at, written) {
+            self.write_pieces(rest, at)?;
         }
         Ok(())
     }
 
-    fn write_pieces(&self, mut buf: &[u8], mut at: u64) -> io::Result<()> {
-        while !buf.is_empty() {
-            match self.file.write_at(buf, at) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(n) if self.direct && n < buf.len() && n % BLOCK_BYTES != 0 => {
-                    return Err(inside_a_block(n));
-                }
-                Ok(n) => {
-                    buf = &buf[n..];
-                    at += n as u64;
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(())
+    fn write_pieces(&self, buf: &[u8], at: u64) -> io::Result<()> {
+        write_pieces(self.direct, buf, at, |buf, at| self.file.write_at(buf, at))
     }
+}
+
+/// What is left of slices that follow each other from `at` when the first `written` bytes are done, and where it goes.
+fn left_of<'a>(
+    bufs: &'a [&'a [u8]],
+    mut at: u64,
+    mut written: usize,
+) -> impl Iterator<Item = (&'a [u8], u64)> {
+    bufs.iter().map(move |buf| {
+        let done = written.min(buf.len());
+        written -= done;
+        let rest = (&buf[done..], at + done as u64);
+        at += buf.len() as u64;
+        rest
+    })
+}
+
+/// Writes all of `buf` by as many calls of `write` as that takes.
+fn write_pieces(
+    direct: bool,
+    mut buf: &[u8],
+    mut at: u64,
+    mut write: impl FnMut(&[u8], u64) -> io::Result<usize>,
+) -> io::Result<()> {
+    while !buf.is_empty() {
+        match write(buf, at) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) if direct && n < buf.len() && n % BLOCK_BYTES != 0 => {
+                return Err(inside_a_block(n));
+            }
+            Ok(n) => {
+                buf = &buf[n..];
+                at += n as u64;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
 }
 
 /// The rest could not be written directly, and the two ways of writing are never mixed.
@@ -317,7 +339,9 @@ impl DiskFile for RealFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data().map_err(|e| self.failed("sync", None, e))
+        self.file
+            .sync_data()
+            .map_err(|e| sync_failed("sync", &self.path, e))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -424,6 +448,65 @@ mod tests {
         std::fs::write(dir.path().join(PROBE), "left by a crash").unwrap();
         let disk = RealDisk::open(dir.path()).unwrap();
         assert_eq!(disk.list("").unwrap(), []);
+    }
+
+    /// Writes to memory as a system would that answers each call as `script` says.
+    fn scripted(direct: bool, len: usize, script: &[Result<usize, io::ErrorKind>]) -> io::Result<Vec<u8>> {
+        let wanted: Vec<u8> = (0..len)
+            .map(|i| i.to_le_bytes()[0] ^ i.to_le_bytes()[1])
+            .collect();
+        let mut written = vec![0; len + 3];
+        let mut script = script.iter();
+        write_pieces(direct, &wanted, 3, |buf, at| {
+            let taken = match script.next() {
+                Some(Ok(taken)) => (*taken).min(buf.len()),
+                Some(Err(kind)) => return Err((*kind).into()),
+                None => buf.len(),
+            };
+            let at = usize::try_from(at).unwrap();
+            written[at..at + taken].copy_from_slice(&buf[..taken]);
+            Ok(taken)
+        })?;
+        assert_eq!(written[3..], wanted);
+        Ok(written)
+    }
+
+    #[test]
+    fn short_and_interrupted_writes_are_gone_on_with_where_they_stopped() {
+        let interrupted = Err(io::ErrorKind::Interrupted);
+        scripted(
+            false,
+            10_000,
+            &[Ok(1), interrupted, interrupted, Ok(4096), Ok(700)],
+        )
+        .unwrap();
+        scripted(true, 3 * 4096, &[interrupted, Ok(4096), Ok(4096)]).unwrap();
+    }
+
+    #[test]
+    fn a_write_that_cannot_go_on_says_so() {
+        let kind = |direct, script: &[_]| scripted(direct, 8192, script).unwrap_err().kind();
+        assert_eq!(kind(false, &[Ok(9), Ok(0)]), io::ErrorKind::WriteZero);
+        assert_eq!(kind(true, &[Ok(700)]), io::ErrorKind::WriteZero);
+        let full = Err(io::ErrorKind::StorageFull);
+        assert_eq!(kind(false, &[Ok(512), full]), io::ErrorKind::StorageFull);
+    }
+
+    #[test]
+    fn what_a_vectored_write_left_is_written_where_it_belongs() {
+        let bufs: [&[u8]; 3] = [b"abc", b"", b"defg"];
+        let all = b"abcdefg";
+        for written in 0..=all.len() {
+            let mut left = Vec::new();
+            for (rest, at) in left_of(&bufs, 5, written) {
+                assert!(
+                    rest.is_empty() || at == 5 + (written + left.len()) as u64,
+                    "{written}"
+                );
+                left.extend_from_slice(rest);
+            }
+            assert_eq!(left, all[written..], "{written}");
+        }
     }
 
     #[test]

@@ -43,6 +43,9 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
+//! Faults are ordered one by one ([`SimDisk::inject`]); each kind has a [`FaultClass`] that says what may be asked of whoever
+//! meets it. A slow disk is a [`SimDisk::stall`] where threads drive it, and elsewhere a hook that advances the clock.
+//!
 //! Memory: images share pages with the original until one of them writes.
 
 use std::fmt;
@@ -51,7 +54,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
-use super::error::failed;
+use super::error::{failed, sync_failed};
 use super::{Disk, DiskFile, Entry, Mode};
 
 mod content;
@@ -60,6 +63,7 @@ mod fault;
 mod file;
 mod inode;
 mod rng;
+mod stall;
 mod state;
 mod tree;
 
@@ -67,11 +71,13 @@ mod tree;
 mod tests;
 
 pub use cut::{CutProfile, FailedSync};
-pub use fault::{Fault, FaultKind};
+pub use fault::{Fault, FaultClass, FaultKind, Strike};
+pub use stall::Stall;
+
+pub(crate) use rng::Rng;
 
 use cut::{DataKept, NamesKept};
 use file::SimFile;
-use rng::Rng;
 use state::State;
 
 /// Properties of a [`SimDisk`].
@@ -188,6 +194,7 @@ pub struct SimDisk {
 struct Shared {
     state: Mutex<State>,
     hook: Mutex<Option<Hook>>,
+    stalls: Mutex<Vec<Arc<stall::Held>>>,
 }
 
 impl SimDisk {
@@ -230,6 +237,33 @@ impl SimDisk {
         self.state().faults.clear();
     }
 
+    /// The faults that struck since this was last asked, in order.
+    pub fn take_strikes(&self) -> Vec<Strike> {
+        std::mem::take(&mut self.state().faults.struck)
+    }
+
+    /// Holds up operations that change something and of which `choice` is true, until the [`Stall`] is dropped. For disks
+    /// that threads use: whoever drives everything alone would wait for itself.
+    #[must_use = "dropping it lets the operations go"]
+    pub fn stall(&self, choice: impl Fn(&Op<'_>) -> bool + Send + Sync + 'static) -> Stall {
+        let held = stall::Held::new(Box::new(choice));
+        let mut stalls = lock(&self.shared.stalls);
+        stalls.retain(|held| !held.is_open());
+        stalls.push(Arc::clone(&held));
+        Stall::new(held)
+    }
+
+    /// Lets so many more files and directories be made; then creation fails with `ENOSPC`. Removing one allows another.
+    pub fn set_free_inodes(&self, count: u64) {
+        self.state().set_free_inodes(count);
+    }
+
+    /// Makes the disk read-only, as file systems do when they have lost trust in it: every change and sync fails with
+    /// `EROFS`. Images are writable again.
+    pub fn set_read_only(&self) {
+        self.state().read_only = true;
+    }
+
     /// Makes so many bytes free, in whole blocks of 4 KiB. Writes and reservations take blocks, each once; cutting a file
     /// off and removing its last name and handle gives them back. What does not fit is refused as a whole.
     pub fn set_free_bytes(&self, bytes: u64) {
@@ -239,16 +273,8 @@ impl SimDisk {
     /// All files with their lengths, sorted by path.
     pub fn files(&self) -> Vec<(String, u64)> {
         let state = self.state();
-        let mut files = Vec::new();
-        for (path, dir) in state.tree.walk() {
-            for (name, node) in state.tree.names(dir) {
-                if let tree::Node::File(id) = node {
-                    files.push((tree::join(&path, name), state.view(*id).cached.len()));
-                }
-            }
-        }
-        files.sort();
-        files
+        let length = |(path, id)| (path, state.view(id).cached.len());
+        state.named_files().into_iter().map(length).collect()
     }
 
     /// Everything in a file, with no faults.
@@ -304,6 +330,7 @@ impl SimDisk {
         let shared = Shared {
             state: Mutex::new(state),
             hook: Mutex::new(None),
+            stalls: Mutex::default(),
         };
         Self {
             shared: Arc::new(shared),
@@ -338,6 +365,9 @@ impl SimDisk {
                 op,
             });
         }
+        drop(hook);
+        let stalls = lock(&self.shared.stalls).clone();
+        stalls.iter().for_each(|held| held.pass(op));
     }
 
     /// Counts an operation on names and does it unless a fault says no.
@@ -349,9 +379,13 @@ impl SimDisk {
     ) -> io::Result<T> {
         self.begin(op);
         let mut state = self.state();
-        let check = state.faults.check(FaultKind::ChangeFails, path, Errno::IO);
+        let mut kinds = vec![(FaultKind::ChangeFails, Errno::IO)];
+        if matches!(op, Op::Create { .. } | Op::Mkdir { .. } | Op::Rename { .. }) {
+            kinds.push((FaultKind::ChangeNoSpace, Errno::NOSPC));
+        }
+        let check = state.check_writable();
         check
-            .map_err(io::Error::from)
+            .and_then(|()| state.faults.check_each(&kinds, path).map_err(io::Error::from))
             .and_then(|()| effect(&mut state))
             .map_err(|e| failed(verb, path, None, e))
     }
@@ -412,7 +446,7 @@ impl Disk for SimDisk {
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
         self.begin(&Op::SyncDir { dir });
         let synced = self.state().sync_dir(dir);
-        synced.map_err(|e| failed("sync directory", dir, None, e))
+        synced.map_err(|e| sync_failed("sync directory", dir, e))
     }
 
     /// In the order in which they are given.

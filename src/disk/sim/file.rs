@@ -4,7 +4,7 @@ use std::io;
 
 use super::tree::FileId;
 use super::{Op, SimDisk};
-use crate::disk::error::failed;
+use crate::disk::error::{failed, sync_failed};
 use crate::disk::{BLOCK_BYTES, DiskFile, Mode, check_alignment};
 
 #[derive(Debug)]
@@ -54,7 +54,7 @@ impl DiskFile for SimFile {
         let (id, path) = (self.id, &*self.path);
         self.disk.begin(&Op::Sync { path });
         let result = self.disk.state().sync_data(id, path);
-        result.map_err(self.failed("sync", None))
+        result.map_err(|e| sync_failed("sync", path, e))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

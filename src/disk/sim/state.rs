@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::content::{Content, PAGE};
+use super::content::{Content, PAGE, SECTOR};
 use super::fault::{FaultKind, Faults};
 use super::inode::Inode;
 use super::rng::Rng;
-use super::tree::{DirId, FileId, Node, ROOT, Tree};
+use super::tree::{DirId, FileId, Node, ROOT, Tree, join};
 use super::{CutProfile, SimOptions};
 use crate::disk::{Entry, Mode, paths};
 
@@ -31,6 +31,9 @@ pub(super) struct State {
     next_id: u64,
     capacity_blocks: u64,
     used_blocks: u64,
+    /// Files and directories that there may be.
+    capacity_inodes: u64,
+    pub(super) read_only: bool,
 }
 
 impl State {
@@ -46,6 +49,8 @@ impl State {
             next_id: ROOT + 1,
             capacity_blocks: options.free_bytes / PAGE,
             used_blocks: 0,
+            capacity_inodes: u64::MAX,
+            read_only: false,
             options,
         }
     }
@@ -55,6 +60,7 @@ impl State {
         if self.tree.get(dir, name).is_some() {
             return Err(Errno::EXIST.into());
         }
+        self.check_inodes()?;
         let id = self.next_id();
         self.inodes.insert(id, Arc::new(Inode::default()));
         self.tree.link(dir, name, Node::File(id));
@@ -96,6 +102,7 @@ impl State {
             Some(Node::Dir(_)) => Ok(()),
             Some(Node::File(_)) => Err(Errno::EXIST.into()),
             None => {
+                self.check_inodes()?;
                 let id = self.next_id();
                 self.tree.link(dir, name, Node::Dir(id));
                 Ok(())
@@ -135,10 +142,15 @@ impl State {
     }
 
     pub(super) fn sync_dir(&mut self, path: &str) -> io::Result<()> {
+        self.check_writable()?;
         let dir = self.tree.dir(&paths::names(path)?)?;
-        if self.faults.strikes(FaultKind::SyncDirFails, path) {
+        let kinds = [
+            (FaultKind::SyncDirFails, Errno::IO),
+            (FaultKind::SyncDirNoSpace, Errno::NOSPC),
+        ];
+        if let Err(errno) = self.faults.check_each(&kinds, path) {
             self.tree.fail_sync(dir);
-            return Err(Errno::IO.into());
+            return Err(errno.into());
         }
         self.tree.sync(dir);
         self.forget_unreferenced();
@@ -162,39 +174,105 @@ impl State {
         }
         let len = buf.len() as u64;
         check_range(at, len)?;
+        self.check_writable()?;
         self.faults.check(FaultKind::NoSpace, path, Errno::NOSPC)?;
-        let failing = self.faults.strikes(FaultKind::WriteFails, path);
-        if !failing && self.faults.strikes(FaultKind::WriteLost, path) {
+        let kinds = [
+            (FaultKind::WriteFails, Errno::IO),
+            (FaultKind::NoSpaceMidway, Errno::NOSPC),
+        ];
+        let failing = self.faults.check_each(&kinds, path);
+        if failing.is_ok() && self.goes_astray(id, path, buf, at) {
             return Ok(());
         }
         self.reserve(id, at, len)?;
-        let done = if failing {
-            self.rng.cut_point(buf.len())
-        } else {
-            buf.len()
+        let done = match failing {
+            Ok(()) => buf.len(),
+            Err(_) => self.rng.cut_point(buf.len()),
         };
         self.written.insert(id, mode);
         if done > 0 {
             self.inode(id).write(&buf[..done], at);
         }
-        if failing { Err(Errno::IO.into()) } else { Ok(()) }
+        Ok(failing?)
+    }
+
+    /// Whether a write is lost, or hits another place than its own.
+    fn goes_astray(&mut self, id: FileId, path: &str, buf: &[u8], at: u64) -> bool {
+        if self.faults.strikes(FaultKind::WriteLost, path) {
+            return true;
+        }
+        let astray = self.faults.strikes(FaultKind::WriteMisdirected, path);
+        if astray && let Some((path, target, page)) = self.other_page(id, at) {
+            let inode = self.inode(target);
+            for (nth, bytes) in (0..).zip(buf.chunks(to_usize(SECTOR))) {
+                if (page * PAGE + nth * SECTOR) < inode.cached.len() {
+                    inode.rot(page * PAGE / SECTOR + nth, |sector| {
+                        sector[..bytes.len()].copy_from_slice(bytes);
+                    });
+                }
+            }
+            let strike = self.faults.struck.last_mut();
+            strike.expect("it was noted just now").landed = Some((path, page * PAGE));
+        }
+        astray
+    }
+
+    /// A page of any file that is not the one at this place, if there is any.
+    fn other_page(&mut self, id: FileId, at: u64) -> Option<(String, FileId, u64)> {
+        let files = self.named_files();
+        let pages = |id: FileId| self.view(id).cached.len().div_ceil(PAGE);
+        let own = (at / PAGE, id);
+        let all: Vec<_> = files
+            .into_iter()
+            .flat_map(|(path, file)| (0..pages(file)).map(move |page| (path.clone(), file, page)))
+            .filter(|(_, file, page)| (*page, *file) != own)
+            .collect();
+        let nth = if all.is_empty() {
+            0
+        } else {
+            self.rng.below(all.len() as u64)
+        };
+        all.into_iter().nth(to_usize(nth))
+    }
+
+    /// All files that have a name.
+    pub(super) fn named_files(&self) -> Vec<(String, FileId)> {
+        let mut files = Vec::new();
+        for (path, dir) in self.tree.walk() {
+            for (name, node) in self.tree.names(dir) {
+                if let Node::File(id) = node {
+                    files.push((join(&path, name), *id));
+                }
+            }
+        }
+        files.sort();
+        files
     }
 
     pub(super) fn sync_data(&mut self, id: FileId, path: &str) -> io::Result<()> {
-        let fails = self.faults.strikes(FaultKind::SyncFails, path);
+        self.check_writable()?;
+        let kinds = [
+            (FaultKind::SyncFails, Errno::IO),
+            (FaultKind::SyncNoSpace, Errno::NOSPC),
+        ];
+        let fails = self.faults.check_each(&kinds, path);
+        let lies = fails.is_ok() && self.faults.strikes(FaultKind::SyncLies, path);
         let after = self.options.failed_sync;
         let Self { inodes, rng, .. } = self;
         let inode = inodes.get_mut(&id).map(Arc::make_mut).expect(OPEN_FILES_STAY);
-        if fails {
+        if fails.is_err() {
             inode.fail_sync(rng, after);
-            return Err(Errno::IO.into());
+        } else if lies {
+            inode.sync_some(rng);
+        } else {
+            inode.sync();
         }
-        inode.sync();
-        Ok(())
+        Ok(fails?)
     }
 
     pub(super) fn set_len(&mut self, id: FileId, path: &str, len: u64) -> io::Result<()> {
         check_range(len, 0)?;
+        self.check_writable()?;
         self.faults.check(FaultKind::ChangeFails, path, Errno::IO)?;
         let freed = self.inode(id).set_len(len);
         self.used_blocks -= freed as u64;
@@ -203,7 +281,9 @@ impl State {
 
     pub(super) fn allocate(&mut self, id: FileId, path: &str, at: u64, len: u64) -> io::Result<()> {
         check_range(at, len)?;
-        self.faults.check(FaultKind::NoSpace, path, Errno::NOSPC)?;
+        self.check_writable()?;
+        self.faults
+            .check(FaultKind::AllocateNoSpace, path, Errno::NOSPC)?;
         self.reserve(id, at, len)
     }
 
@@ -261,6 +341,30 @@ impl State {
         self.capacity_blocks = self.used_blocks.saturating_add(bytes / PAGE);
     }
 
+    pub(super) fn set_free_inodes(&mut self, count: u64) {
+        self.capacity_inodes = self.used_inodes().saturating_add(count);
+    }
+
+    fn used_inodes(&self) -> u64 {
+        let gone = |(id, inode): &(&FileId, &Arc<Inode>)| inode.unlinked && !self.handles.contains_key(id);
+        let files = self.inodes.iter().filter(|file| !gone(file)).count();
+        (files + self.tree.walk().len()) as u64
+    }
+
+    fn check_inodes(&self) -> io::Result<()> {
+        if self.capacity_inodes < u64::MAX && self.used_inodes() >= self.capacity_inodes {
+            return Err(Errno::NOSPC.into());
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_writable(&self) -> io::Result<()> {
+        if self.read_only {
+            return Err(Errno::ROFS.into());
+        }
+        Ok(())
+    }
+
     /// Puts a file with its name and bytes in place, durably and for nothing.
     pub(super) fn put_file(&mut self, path: &str, bytes: &[u8]) -> io::Result<()> {
         let mut content = Content::default();
@@ -299,7 +403,8 @@ impl State {
     pub(super) fn after_kill(&self) -> Self {
         let mut after = self.clone();
         after.handles.clear();
-        after.faults.clear();
+        after.faults = Faults::default();
+        after.read_only = false;
         after.forget_unreferenced();
         for id in after.inodes.keys().copied().collect::<Vec<_>>() {
             after.release(id);
@@ -314,7 +419,8 @@ impl State {
         let mut after = self.clone();
         after.handles.clear();
         after.written.clear();
-        after.faults.clear();
+        after.faults = Faults::default();
+        after.read_only = false;
         after.tree = self.tree.cut(&mut rng, names);
         after.forget_unreferenced();
         for inode in after.inodes.values_mut() {
@@ -378,6 +484,10 @@ impl State {
             keep
         });
     }
+}
+
+fn to_usize(small: u64) -> usize {
+    usize::try_from(small).expect("small")
 }
 
 const OPEN_FILES_STAY: &str = "a file stays while it has a name or a handle";

@@ -1,5 +1,7 @@
 //! What the simulated disk loses, keeps and breaks, rule by rule.
 
+mod unkind;
+
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 

@@ -134,8 +134,9 @@ impl Applier {
             .write(&*self.engine.disk, &record, self.engine.directory)?;
         self.engine.files.checkpointed(record.seq, lsn);
         self.engine.account_journal();
-        self.trash
-            .take_in(&*self.engine.disk, &std::mem::take(&mut self.deleted))?;
+        // Forgotten only when it is done: a full disk may refuse it, and the next checkpoint tries again.
+        self.trash.take_in(&*self.engine.disk, &self.deleted)?;
+        self.deleted.clear();
         self.forget_retired(retired)?;
         self.changed = false;
         self.trimmed = false;
@@ -225,7 +226,11 @@ impl Applier {
             self.engine.reads.close(|of| of == *key);
         }
         let before = std::mem::replace(&mut self.retired, retired);
-        self.trash.take_in_segments(&*self.engine.disk, &before)
+        let taken = self.trash.take_in_segments(&*self.engine.disk, &before);
+        if taken.is_err() {
+            self.retired.extend(before);
+        }
+        taken
     }
 }
 

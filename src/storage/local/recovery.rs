@@ -128,6 +128,7 @@ pub(super) fn open(
         return Err(OpenError::Refused(NO_TOPICS.to_owned()));
     }
     let files = scan::open_files(&*disk, directory)?;
+    scan::check_readable(&files)?;
     let found = Survey::make(&files, newest, directory)?;
     if let Some(problem) = found.problems.first() {
         return Err(OpenError::Refused(problem.to_string()));

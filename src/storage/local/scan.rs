@@ -79,6 +79,17 @@ pub(super) fn open_files(disk: &dyn Disk, directory: DirectoryId) -> io::Result<
     Ok(files)
 }
 
+/// Refuses files whose header is not known because it could not be read: such a file is neither unused nor damaged, and
+/// another try may read it.
+pub(super) fn check_readable(files: &[ScannedFile]) -> io::Result<()> {
+    let mut copies = AlignedBuf::zeroed(2 * BLOCK);
+    for scanned in files.iter().filter(|scanned| scanned.header.is_none()) {
+        let there = usize::try_from(scanned.bytes).map_or(2 * BLOCK, |bytes| bytes.min(2 * BLOCK));
+        crate::disk::read_exact_at(&*scanned.file, &mut copies[..there], 0)?;
+    }
+    Ok(())
+}
+
 /// Finds all groups of a file whose header and table hold, and the topics that they delete.
 pub(super) fn scan(
     files: &[ScannedFile],

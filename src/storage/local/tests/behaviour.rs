@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::disk::Disk as _;
-use crate::disk::sim::{Fault, FaultKind};
+use crate::disk::sim::{CutProfile, Fault, FaultKind};
 
 #[test]
 fn nothing_is_visible_before_it_is_durable_and_all_of_a_step_at_once() {
@@ -361,6 +361,49 @@ fn full_disk_while_applying_loses_nothing() {
     while rig.inline.apply().unwrap() == Round::Worked {}
     rig.store.engine.tail().evict(rig.durable(), 0);
     assert_eq!(rig.read_all(key(1, 0)), expected, "repeating wrote nothing twice");
+}
+
+/// The system forgets what a sync could not write, for want of space too: a second one would succeed, and a checkpoint
+/// would then stand on bytes that are nowhere.
+#[test]
+fn sync_that_finds_the_disk_full_is_not_tried_again() {
+    for prefix in ["topics/", "checkpoint"] {
+        let mut rig = Rig::new(&small());
+        let expected = rig.produce(key(1, 0), 2, 900, 1);
+        rig.inline.apply().unwrap();
+        rig.disk.inject(Fault::next(FaultKind::SyncNoSpace, prefix));
+        let failed = rig.inline.checkpoint().unwrap_err();
+        assert_ne!(
+            failed.kind(),
+            std::io::ErrorKind::StorageFull,
+            "{prefix}: {failed}"
+        );
+        let again = Rig::open(&rig.disk.after_power_cut(1, CutProfile::DropAll), &small()).unwrap();
+        assert_eq!(again.read_all(key(1, 0)), expected);
+    }
+}
+
+#[test]
+fn files_of_a_deleted_topic_go_when_there_is_space_to_move_them() {
+    let mut rig = Rig::new(&small());
+    rig.produce(key(1, 0), 3, 100, 1);
+    rig.inline.applier_round(true).unwrap();
+    rig.submit(vec![], &[key(1, 0).topic]);
+    rig.inline.journal().unwrap();
+    rig.disk.inject(Fault::next(FaultKind::ChangeNoSpace, "topics/"));
+    let full = rig.inline.applier_round(true).unwrap_err();
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    for _ in 0..10 {
+        rig.inline.applier_round(true).unwrap();
+    }
+    let name = key(1, 0).topic.to_string();
+    let left: Vec<_> = rig
+        .disk
+        .files()
+        .into_iter()
+        .filter(|(path, _)| path.contains(&name))
+        .collect();
+    assert_eq!(left, []);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::disk::Disk;
+use crate::disk::sim::{Fault, FaultKind};
 
 /// A run of one batch per group with a seal behind, stopped by a kill. Nothing is applied.
 fn journal_only(batches: u8) -> (Rig, Vec<Bytes>) {
@@ -336,6 +337,21 @@ fn newest_journal_file_whose_header_reads_as_zeros_is_not_taken_for_unused() {
             disk.zero_sector(path, sector * 512).unwrap();
         }
     });
+}
+
+#[test]
+fn newest_journal_file_that_cannot_be_read_now_is_not_taken_for_unused() {
+    let (rig, stored) = journal_only(5);
+    let disk = rig.disk.after_kill();
+    let path = journal_of(&disk, &stored[4]);
+    let before = disk.files();
+    disk.inject(Fault::next(FaultKind::ReadFails, &path).times(u64::MAX));
+    let refused = Rig::open(&disk, &small()).err().unwrap();
+    assert!(std::matches!(&refused, OpenError::Io(_)), "{refused}");
+    assert_eq!(disk.files(), before, "nothing was touched");
+    disk.clear_faults();
+    let again = Rig::open(&disk, &small()).unwrap();
+    assert_eq!(again.read_all(key(1, 0)), stored.concat());
 }
 
 #[test]
