@@ -6,7 +6,8 @@ use thiserror::Error;
 
 /// What a disk operation that failed was about; the inner error of the `io::Error` that is returned.
 ///
-/// The `io::Error` around it has the kind of `cause`; [`os_error`] finds the system's number.
+/// The `io::Error` around it has the kind of `cause`, with two exceptions: an exhausted quota is `StorageFull` like a full
+/// disk, and a sync is never `StorageFull`. [`os_error`] finds the system's number.
 #[derive(Debug, Error)]
 #[error("{op} {path:?}{}: {cause}", position(*at))]
 pub struct DiskError {
@@ -31,7 +32,19 @@ pub fn os_error(error: &io::Error) -> Option<i32> {
 /// Wraps `cause` so that it tells operation and path.
 pub(super) fn failed(op: &'static str, path: &str, at: Option<u64>, cause: io::Error) -> io::Error {
     let path = path.to_owned();
-    io::Error::new(cause.kind(), DiskError { op, path, at, cause })
+    io::Error::new(kind_of(op, cause.kind()), DiskError { op, path, at, cause })
+}
+
+/// `StorageFull` promises that nothing was lost and that trying again helps. Of a sync that is not so: what it had to write
+/// is gone, and the next one would report success.
+fn kind_of(op: &str, cause: io::ErrorKind) -> io::ErrorKind {
+    match cause {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded if op.starts_with("sync") => {
+            io::ErrorKind::Other
+        }
+        io::ErrorKind::QuotaExceeded => io::ErrorKind::StorageFull,
+        other => other,
+    }
 }
 
 fn position(at: Option<u64>) -> String {
@@ -52,6 +65,19 @@ mod tests {
                 .to_string()
                 .starts_with("write \"a/b\" at 4096: No space left")
         );
+    }
+
+    #[test]
+    fn a_sync_that_finds_the_disk_full_is_not_to_be_repeated_and_a_quota_is_a_full_disk() {
+        const NOSPC: i32 = 28;
+        const DQUOT: i32 = 122;
+        let kind = |op, errno| failed(op, "a", None, io::Error::from_raw_os_error(errno)).kind();
+        for errno in [NOSPC, DQUOT] {
+            assert_eq!(kind("sync", errno), io::ErrorKind::Other);
+            assert_eq!(kind("sync directory", errno), io::ErrorKind::Other);
+            assert_eq!(kind("write", errno), io::ErrorKind::StorageFull);
+            assert_eq!(kind("create", errno), io::ErrorKind::StorageFull);
+        }
     }
 
     #[test]

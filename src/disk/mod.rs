@@ -114,7 +114,7 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     }
 
     /// Makes contents and length durable. After an error nothing about this file can be believed any more, not even a
-    /// later success: the caller poisons itself.
+    /// later success: the caller poisons itself. Never `StorageFull`, which would invite to try again.
     fn sync_data(&self) -> io::Result<()>;
 
     /// Sets the length; what is behind is gone, a gap reads as zeros.
