@@ -13,6 +13,7 @@ mod process;
 mod reload;
 mod retention;
 mod signals;
+mod stall;
 mod status;
 
 use std::io;
@@ -180,7 +181,11 @@ async fn serve(
         opened = engine::open(settings, addresses, &clock, &status, &metrics.disk) => opened?,
     };
     let (health, now) = (Arc::clone(&engine.health), Arc::clone(&engine.now));
-    status.watch_engine(move || health());
+    let (disk, mono) = (Arc::clone(&metrics.disk), Arc::clone(&clock));
+    status.watch_engine(move || status::EngineHealth {
+        stalled: disk.stalls.why_not_ready(&*mono),
+        ..health()
+    });
     metrics.watch_engine(Box::new(move || now()));
     let connections = Tasks::new();
     let (retention_every, every) = watch::channel(settings.broker.retention_every);

@@ -6,7 +6,8 @@ use thiserror::Error;
 
 /// What a disk operation that failed was about; the inner error of the `io::Error` that is returned.
 ///
-/// The `io::Error` around it has the kind of `cause`; [`os_error`] finds the system's number.
+/// The `io::Error` around it has the kind of `cause`, with two exceptions: an exhausted quota is `StorageFull` like a full
+/// disk, and a sync is never `StorageFull`. [`os_error`] finds the system's number.
 #[derive(Debug, Error)]
 #[error("{op} {path:?}{}: {cause}", position(*at))]
 pub struct DiskError {
@@ -30,8 +31,11 @@ pub fn os_error(error: &io::Error) -> Option<i32> {
 
 /// Wraps `cause` so that it tells operation and path.
 pub(super) fn failed(op: &'static str, path: &str, at: Option<u64>, cause: io::Error) -> io::Error {
-    let path = path.to_owned();
-    io::Error::new(cause.kind(), DiskError { op, path, at, cause })
+    let kind = match cause.kind() {
+        io::ErrorKind::QuotaExceeded => io::ErrorKind::StorageFull,
+        kind => kind,
+    };
+    wrapped(kind, op, path, at, cause)
 }
 
 /// As [`failed`], for a sync. Never of the kind `StorageFull`, which callers try again: the system forgot what it could not
@@ -41,7 +45,17 @@ pub(super) fn sync_failed(op: &'static str, path: &str, cause: io::Error) -> io:
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => io::ErrorKind::Other,
         kind => kind,
     };
-    let (path, at) = (path.to_owned(), None);
+    wrapped(kind, op, path, None, cause)
+}
+
+fn wrapped(
+    kind: io::ErrorKind,
+    op: &'static str,
+    path: &str,
+    at: Option<u64>,
+    cause: io::Error,
+) -> io::Error {
+    let path = path.to_owned();
     io::Error::new(kind, DiskError { op, path, at, cause })
 }
 
@@ -66,14 +80,16 @@ mod tests {
     }
 
     #[test]
-    fn a_sync_that_found_the_disk_full_is_not_one_to_be_tried_again() {
-        for errno in [rustix::io::Errno::NOSPC, rustix::io::Errno::DQUOT] {
-            let error = sync_failed("sync", "a", errno.into());
+    fn a_sync_that_finds_the_disk_full_is_not_to_be_repeated_and_a_quota_is_a_full_disk() {
+        const NOSPC: i32 = 28;
+        const DQUOT: i32 = 122;
+        for errno in [NOSPC, DQUOT] {
+            let error = sync_failed("sync", "a", io::Error::from_raw_os_error(errno));
             assert_eq!(error.kind(), io::ErrorKind::Other);
-            assert_eq!(os_error(&error), Some(errno.raw_os_error()));
+            assert_eq!(os_error(&error), Some(errno));
+            let error = failed("write", "a", None, io::Error::from_raw_os_error(errno));
+            assert_eq!(error.kind(), io::ErrorKind::StorageFull);
         }
-        let error = sync_failed("sync", "a", rustix::io::Errno::ROFS.into());
-        assert_eq!(error.kind(), io::ErrorKind::ReadOnlyFilesystem);
     }
 
     #[test]

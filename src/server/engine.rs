@@ -314,6 +314,7 @@ fn local(pair: Pair<WithMemory<LocalStore>>, lock: DirectoryLock, recovery_took:
                     .storage_full
                     .then(|| "the disk is full; reading and deleting still work".to_owned()),
                 journal_files: Some(status.journal_files),
+                ..EngineHealth::default()
             }
         }),
         close: Box::new(move || {

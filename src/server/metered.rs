@@ -1,4 +1,4 @@
-//! A disk that counts: syncs and their time by kind of file, and where the bytes of fetches come from.
+//! A disk that counts: syncs and their time by kind of file, calls that take long, and where the bytes of fetches come from.
 //!
 //! Stands between the engine and the real disk, so that neither knows of metrics.
 
@@ -6,7 +6,9 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use super::stall::Stalls;
 use crate::disk::{Disk, DiskFile, Entry, Mode, SharedDisk};
 use crate::rt::Clock;
 use crate::storage::local::FileKind;
@@ -17,6 +19,8 @@ use crate::telemetry::{Histogram, HistogramNow};
 pub(crate) struct DiskMeter {
     /// One per [`SYNCED`].
     syncs: [SyncMeter; SYNCED.len()],
+    /// Writes and syncs that do not come back.
+    pub(crate) stalls: Stalls,
     page_cache_bytes: AtomicU64,
     disk_bytes: AtomicU64,
     segments_created: AtomicU64,
@@ -59,6 +63,7 @@ impl Default for DiskMeter {
                 durations: Histogram::of_latencies(),
                 errors: AtomicU64::default(),
             }),
+            stalls: Stalls::default(),
             page_cache_bytes: AtomicU64::default(),
             disk_bytes: AtomicU64::default(),
             segments_created: AtomicU64::default(),
@@ -155,7 +160,8 @@ impl Disk for MeteredDisk {
     }
 
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
-        self.disk.sync_dir(dir)
+        let sync = || self.disk.sync_dir(dir);
+        self.meter.stalls.watch(&*self.clock, "directory", sync).0
     }
 
     fn sync_files(&self, files: &[&dyn DiskFile]) -> io::Result<()> {
@@ -178,6 +184,15 @@ struct MeteredFile {
     reads_for_fetches: bool,
     clock: Arc<dyn Clock>,
     meter: Arc<DiskMeter>,
+}
+
+impl MeteredFile {
+    /// Makes a call that is seen while it lasts.
+    fn watch<T>(&self, call: impl FnOnce() -> T) -> (T, Duration) {
+        let name = SYNCED.iter().find(|(kind, _)| *kind == self.kind);
+        let name = name.map_or("file", |(_, name)| *name);
+        self.meter.stalls.watch(&*self.clock, name, call)
+    }
 }
 
 impl fmt::Debug for MeteredFile {
@@ -208,23 +223,21 @@ impl DiskFile for MeteredFile {
     }
 
     fn write_all_at(&self, buf: &[u8], at: u64) -> io::Result<()> {
-        self.file.write_all_at(buf, at)
+        self.watch(|| self.file.write_all_at(buf, at)).0
     }
 
     fn write_all_vectored_at(&self, bufs: &[&[u8]], at: u64) -> io::Result<()> {
-        self.file.write_all_vectored_at(bufs, at)
+        self.watch(|| self.file.write_all_vectored_at(bufs, at)).0
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let kinds = SYNCED.iter().zip(&self.meter.syncs);
-        let Some((_, meter)) = kinds.into_iter().find(|((kind, _), _)| *kind == self.kind) else {
-            return self.file.sync_data();
-        };
-        let begun = self.clock.mono();
-        let synced = self.file.sync_data();
-        meter.durations.observe(self.clock.mono().saturating_sub(begun));
-        if synced.is_err() {
-            meter.errors.fetch_add(1, Ordering::Relaxed);
+        let (synced, took) = self.watch(|| self.file.sync_data());
+        let mut kinds = SYNCED.iter().zip(&self.meter.syncs);
+        if let Some((_, meter)) = kinds.find(|((kind, _), _)| *kind == self.kind) {
+            meter.durations.observe(took);
+            if synced.is_err() {
+                meter.errors.fetch_add(1, Ordering::Relaxed);
+            }
         }
         synced
     }

@@ -159,8 +159,24 @@ impl Metrics {
             memory::show(&mut page, engine.local.is_none(), engine.memory.as_ref());
         }
         disk(&mut page, &self.disk.now());
+        self.stalls(&mut page);
         self.space(&mut page);
         page
+    }
+
+    fn stalls(&self, page: &mut Page) {
+        page.family(
+            Kind::Gauge,
+            "naru_disk_stall_seconds",
+            "How long the oldest write or sync that has not come back has taken, in seconds; 0 below a second.",
+        )
+        .seconds([], self.disk.stalls.stalled_for(&*self.clock));
+        page.one(
+            Kind::Counter,
+            "naru_disk_stalls",
+            "Writes and syncs that took a second or more.",
+            self.disk.stalls.count(),
+        );
     }
 
     fn process(&self, page: &mut Page) {

@@ -23,6 +23,8 @@ pub(crate) struct EngineHealth {
     pub(crate) poisoned: bool,
     /// Why it takes no writes right now.
     pub(crate) read_only: Option<String>,
+    /// Why its disk answers nothing right now.
+    pub(crate) stalled: Option<String>,
     /// Journal files that are ready, and how many there shall be.
     pub(crate) journal_files: Option<(u32, u32)>,
 }
@@ -101,6 +103,7 @@ impl Probe for Status {
         let mut checks = vec![
             Check::new("recovery", recovering.then_some(recovery)),
             Check::new("storage", storage.or(engine.read_only)),
+            Check::new("disk", engine.stalled),
             Check::new("listeners", recovering.then_some(not_yet)),
             Check::new(
                 "draining",
@@ -152,6 +155,22 @@ mod tests {
         let (good, text) = ready(&status);
         assert!(good);
         assert!(text.contains("journal files 2 of 4 ready"), "{text}");
+    }
+
+    #[test]
+    fn a_stalled_disk_ends_readiness_and_not_liveness() {
+        let status = Status::new();
+        status.enter(Phase::Serving);
+        status.watch_engine(|| EngineHealth {
+            stalled: Some("the disk stands still".to_owned()),
+            ..EngineHealth::default()
+        });
+        let (good, text) = ready(&status);
+        assert!(
+            !good && text.contains("[-]disk failed: the disk stands still"),
+            "{text}"
+        );
+        assert!(verdict("livez", &status.liveness(), &Query::default()).good);
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub(crate) struct Setup {
     pub(crate) request_bytes_max: &'static str,
     pub(crate) listen: String,
     pub(crate) http: String,
+    /// More settings, as `--set` takes them.
+    pub(crate) settings: Vec<String>,
     /// A program that runs the broker, with its arguments; it must leave the process id to the broker.
     pub(crate) under: Vec<String>,
 }
@@ -58,6 +60,7 @@ impl Default for Setup {
             request_bytes_max: "512KiB",
             listen: "127.0.0.1:0".to_owned(),
             http: "127.0.0.1:0".to_owned(),
+            settings: Vec::new(),
             under: Vec::new(),
         }
     }
@@ -82,6 +85,7 @@ impl Setup {
                 "--set",
                 &format!("limits.request_bytes_max={}", self.request_bytes_max),
             ])
+            .args(self.settings.iter().flat_map(|entry| ["--set", entry]))
             .arg("--data-dir")
             .arg(data_dir)
             .stdin(Stdio::null());
@@ -109,13 +113,21 @@ impl Setup {
 
     /// Starts a broker whose data is not in its home.
     pub(crate) fn start_on(self, home: tempfile::TempDir, data: PathBuf) -> Broker {
-        let (child, log, native, http) = run(&self, home.path(), &data);
+        let mut broker = self.spawn_on(home, data);
+        broker.log.wait_for("ready");
+        broker.read_addresses();
+        broker
+    }
+
+    /// Starts a process that may end, or wait, before it is ready: its addresses are not known yet.
+    pub(crate) fn spawn_on(self, home: tempfile::TempDir, data: PathBuf) -> Broker {
+        let (child, log) = spawn(&self, home.path(), &data);
         Broker {
             child,
             dir: home,
             data,
-            native,
-            http,
+            native: self.listen.clone(),
+            http: self.http.clone(),
             log,
             setup: self,
         }
@@ -133,19 +145,17 @@ pub(crate) struct Broker {
     setup: Setup,
 }
 
-/// Starts the process and waits until it is ready.
-fn run(setup: &Setup, home: &Path, data: &Path) -> (Child, Log, String, String) {
-    let port_file = home.join("ports.json");
+fn port_file(home: &Path) -> PathBuf {
+    home.join("ports.json")
+}
+
+fn spawn(setup: &Setup, home: &Path, data: &Path) -> (Child, Log) {
+    let port_file = port_file(home);
     // An old one must not be taken for the new one; the first time there is none.
     let _ = fs::remove_file(&port_file);
     let mut child = setup.command(data, &port_file).spawn().unwrap();
     let log = Log::of(child.stderr.take().unwrap());
-    log.wait_for("ready");
-    let text = fs::read_to_string(&port_file).unwrap();
-    let ports: Value = serde_json::from_str(&text).unwrap();
-    let (native, http) = (ports["native"].as_str().unwrap(), ports["http"].as_str().unwrap());
-    assert_eq!(text, format!(r#"{{"native": "{native}", "http": "{http}"}}"#));
-    (child, log, native.to_owned(), http.to_owned())
+    (child, log)
 }
 
 impl Broker {
@@ -164,8 +174,26 @@ impl Broker {
         self.setup.listen.clone_from(&self.native);
         self.setup.http.clone_from(&self.http);
         self.setup.under.clear();
-        let (child, log, ..) = run(&self.setup, self.dir.path(), &self.data);
-        (self.child, self.log) = (child, log);
+        (self.child, self.log) = spawn(&self.setup, self.dir.path(), &self.data);
+        self.log.wait_for("ready");
+        self.read_addresses();
+    }
+
+    /// Waits until it is ready, and then knows its addresses; false if it ended before.
+    pub(crate) fn is_ready(&mut self) -> bool {
+        let ready = self.log.find(|line| line["event"] == "ready").is_some();
+        if ready {
+            self.read_addresses();
+        }
+        ready
+    }
+
+    fn read_addresses(&mut self) {
+        let text = fs::read_to_string(port_file(self.dir.path())).unwrap();
+        let ports: Value = serde_json::from_str(&text).unwrap();
+        let (native, http) = (ports["native"].as_str().unwrap(), ports["http"].as_str().unwrap());
+        assert_eq!(text, format!(r#"{{"native": "{native}", "http": "{http}"}}"#));
+        (self.native, self.http) = (native.to_owned(), http.to_owned());
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -267,13 +295,19 @@ impl Log {
     }
 
     fn wait(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+        self.find(is_it)
+            .unwrap_or_else(|| panic!("no event {what} in the broker's log:\n{:#?}", self.lock().lines))
+    }
+
+    /// The first line like this, now or later; none if the log ends before, or nothing comes for long.
+    pub(crate) fn find(&self, is_it: impl Fn(&Value) -> bool) -> Option<Value> {
         let has_it = |lines: &Lines| lines.lines.iter().find(|line| is_it(line)).cloned();
         let (lines, _) = self
             .0
             .1
             .wait_timeout_while(self.lock(), PATIENCE, |l| !l.ended && has_it(l).is_none())
             .unwrap();
-        has_it(&lines).unwrap_or_else(|| panic!("no event {what} in the broker's log:\n{:#?}", lines.lines))
+        has_it(&lines)
     }
 
     /// Waits until there will be no more lines.

@@ -53,4 +53,6 @@ mod proxy;
 #[cfg(test)]
 mod steps;
 #[cfg(test)]
+mod system;
+#[cfg(test)]
 mod topics;

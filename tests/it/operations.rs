@@ -9,14 +9,10 @@ use rustix::process::Signal;
 
 use crate::broker::{Broker, Setup};
 use crate::load::Load;
+use crate::system::skipped;
 
 /// More than the broker takes between two looks at the disk.
 const TRIES_MAX: u32 = 1_000_000;
-
-/// Says loudly what was not tested here.
-fn skipped(what: &str, why: &str) {
-    eprintln!("SKIPPED: {what}: {why}");
-}
 
 async fn read_all(client: &Client, topic: &str, records: usize) -> Vec<Vec<u8>> {
     let mut reader = client.reader(topic, 0, Start::Earliest).build().await.unwrap();
@@ -61,63 +57,6 @@ async fn memory_of_an_idle_broker_is_small_and_it_starts_at_once() {
     // Of the 20 MiB a release build's code has 9. With huge pages it would be 13 MiB.
     let anonymous = broker.anonymous_kib();
     assert!(anonymous < 11 << 10, "{anonymous} KiB are of no file");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn failed_sync_ends_the_process_with_74_and_loses_nothing_acknowledged() {
-    if Command::new("strace").arg("-V").output().is_err() {
-        return skipped(
-            "a failed sync of the real process",
-            "there is no strace; apt-get install strace",
-        );
-    }
-    // The fortieth sync is one of the journal, some records in.
-    let inject = "inject=fdatasync:error=EIO:when=40+";
-    let args = [
-        "strace",
-        "-D",
-        "-f",
-        "-o",
-        "/dev/null",
-        "-e",
-        "trace=fdatasync",
-        "-e",
-        inject,
-    ];
-    let mut broker = Setup {
-        under: args.map(str::to_owned).to_vec(),
-        ..Setup::default()
-    }
-    .start();
-    let client = broker.client().await;
-    client
-        .create_topic("t", CreateTopicOptions::default())
-        .await
-        .unwrap();
-    let producer = client
-        .producer()
-        .delivery_timeout(Duration::from_secs(5))
-        .build()
-        .await
-        .unwrap();
-    let mut acknowledged = Vec::new();
-    let error = loop {
-        let value = format!("record {}", acknowledged.len()).into_bytes();
-        match producer.send(ProducerRecord::to("t").value(value.clone())).await {
-            Ok(_) => acknowledged.push(value),
-            Err(error) => break error,
-        }
-    };
-    assert!(
-        error.may_have_taken_effect(),
-        "nobody knows what the disk did: {error}"
-    );
-    let status = broker.ended().await;
-    assert_eq!(status.code(), Some(74));
-    assert!(!acknowledged.is_empty());
-    broker.restart();
-    let found = read_all(&broker.client().await, "t", acknowledged.len()).await;
-    assert_eq!(found[..acknowledged.len()], acknowledged);
 }
 
 #[tokio::test(flavor = "multi_thread")]
