@@ -19,6 +19,7 @@ use super::segment::RunBatch;
 use super::survey::Survey;
 use crate::disk::{Disk, DiskFile, Mode, read_exact_at};
 use crate::model::{Offset, PartitionKey, Timestamp, TopicId};
+use crate::planted::{self, Bug};
 use crate::record::{BatchHeader, HEADER_BYTES, check_crc, crc32c};
 use crate::storage::{Replay, Snapshot};
 
@@ -105,6 +106,12 @@ impl Redo {
                         blob: blob.clone(),
                     },
                 );
+            }
+        }
+        if planted::is(Bug::SegmentTrusted) {
+            let ends: Vec<_> = self.next.iter().map(|(key, next)| (*key, *next)).collect();
+            for (key, next) in ends {
+                self.adopt(key, next, None, replay)?;
             }
         }
         Ok(())
@@ -507,9 +514,8 @@ pub(super) fn batch_at(disk: &dyn Disk, path: &str, at: u64) -> io::Result<Optio
     let Some(bytes) = read_some(&*file, at, total) else {
         return Ok(None);
     };
-    Ok(check_crc(&header, &bytes)
-        .is_ok()
-        .then(|| (header, Bytes::from(bytes))))
+    let holds = check_crc(&header, &bytes).is_ok() || planted::is(Bug::SegmentTrusted);
+    Ok(holds.then(|| (header, Bytes::from(bytes))))
 }
 
 fn read_some(file: &dyn DiskFile, at: u64, len: usize) -> Option<Vec<u8>> {
