@@ -36,6 +36,8 @@ pub mod net;
 #[cfg(feature = "server")]
 pub mod partition;
 #[cfg(feature = "server")]
+mod planted;
+#[cfg(feature = "server")]
 pub mod server;
 #[cfg(feature = "server")]
 pub mod storage;

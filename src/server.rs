@@ -131,6 +131,8 @@ pub fn start_small() {
 pub async fn run(configuration: Configuration) -> Result<(), ServeError> {
     let clock = SystemClock::new();
     let log = telemetry::init(&configuration.settings.log, LogTime::new(move || clock.wall()))?;
+    #[cfg(all(feature = "test-faults", not(test)))]
+    crate::planted::announce();
     let ended = serve(configuration, log, Arc::new(clock)).await;
     if let Err(error) = &ended {
         error!(event = "ended", error.message = %error, "the broker has ended");

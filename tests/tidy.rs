@@ -10,6 +10,8 @@ mod deploy;
 mod documents;
 #[path = "tidy/group_rules.rs"]
 mod group_rules;
+#[path = "tidy/planted.rs"]
+mod planted;
 #[path = "tidy/scan.rs"]
 mod scan;
 
@@ -22,16 +24,20 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("pb", &[]),
     ("disk", &[]),
+    ("planted", &["rt"]),
     ("record", &["model"]),
     ("history", &[]),
     ("rt", &["model"]),
     ("telemetry", &["model"]),
     ("machine", &["model"]),
     ("api", &["model", "record", "rt"]),
-    ("partition", &["model", "record", "pb"]),
+    ("partition", &["model", "record", "pb", "planted"]),
     ("metadata", &["model", "machine", "pb", "rt"]),
-    ("group", &["model", "machine", "pb"]),
-    ("storage", &["model", "record", "disk", "rt", "telemetry"]),
+    ("group", &["model", "machine", "pb", "planted"]),
+    (
+        "storage",
+        &["model", "record", "disk", "rt", "telemetry", "planted"],
+    ),
     (
         "broker",
         &[
@@ -45,6 +51,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "metadata",
             "rt",
             "telemetry",
+            "planted",
         ],
     ),
     ("net", &["model", "api", "rt", "telemetry"]),
@@ -96,6 +103,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "wire",
             "http",
             "config",
+            "planted",
         ],
     ),
     ("main", &["cli", "config", "server", "telemetry"]),

@@ -15,6 +15,7 @@ use super::segment::{LARGE_PIECE_BYTES, PIECE_BYTES, Pieces, RunBatch, SegmentWr
 use super::trash::Trash;
 use crate::disk::AlignedBuf;
 use crate::model::{Lsn, Offset, PartitionKey, Timestamp, TopicId};
+use crate::planted::{self, Bug};
 use crate::storage::SnapshotSource;
 
 /// Most bytes of groups applied in one round.
@@ -85,9 +86,10 @@ impl Segments {
             return Ok(());
         }
         self.disk.mkdir(&topic)?;
-        self.dirty_dirs.insert(paths::TOPICS.to_owned());
         self.disk.mkdir(&partition)?;
-        self.dirty_dirs.insert(topic);
+        if !planted::is(Bug::TopicDirNotSynced) {
+            self.dirty_dirs.extend([paths::TOPICS.to_owned(), topic]);
+        }
         self.known_dirs.insert(partition);
         Ok(())
     }
@@ -115,7 +117,9 @@ impl Segments {
     }
 
     fn insert(&mut self, key: PartitionKey, mut writer: SegmentWriter) -> io::Result<()> {
-        if self.recovering {
+        if self.recovering && planted::is(Bug::ReplayTruncatesFirst) {
+            writer.cut()?;
+        } else if self.recovering {
             writer.keep_behind();
         }
         if self.writers.len() >= self.writers_max && !self.writers.contains_key(&key) {
@@ -130,7 +134,7 @@ impl Segments {
                 // Closed only when durable: a later sync through another handle could miss an error of this one.
                 if self.recovering {
                     writer.sync()?;
-                } else {
+                } else if !planted::is(Bug::ClosedUnsynced) {
                     writer.seal()?;
                 }
                 self.partial_crcs.insert(oldest, writer.partial_crc());
@@ -171,7 +175,9 @@ impl Segments {
         let key = log.partition();
         self.make_dirs(key)?;
         let writer = SegmentWriter::create(&*self.disk, key, base)?;
-        self.dirty_dirs.insert(paths::partition(key));
+        if !planted::is(Bug::SegmentDirNotSynced) {
+            self.dirty_dirs.insert(paths::partition(key));
+        }
         self.insert(key, writer)?;
         let mut state = log.state();
         if let Some(before) = state.segments.last_mut() {
@@ -357,7 +363,7 @@ impl Applier {
             }
         }
         for run in runs.into_values() {
-            self.apply_run(&run)?;
+            self.apply_run(&run).map_err(fatal_if_broken)?;
         }
         for (log, _) in groups.iter().flat_map(|group| &group.trims) {
             self.trimmed |= log.apply_trims(last);
@@ -480,4 +486,12 @@ impl Applier {
             // Files go one record later, which can wait, but not for somebody to append, and not if space is what is short.
             || (!self.retired.is_empty() && (old || self.engine.budget.storage_full()))
     }
+}
+
+/// A full disk is waited for; everything else is the end.
+fn fatal_if_broken(error: io::Error) -> io::Error {
+    if planted::is(Bug::EnospcIsFatal) {
+        return io::Error::other(error);
+    }
+    error
 }

@@ -12,6 +12,7 @@ use super::log::LocalLog;
 use super::paths;
 use crate::disk::{Disk, DiskFile, Mode, read_exact_at};
 use crate::model::{Lsn, Offset, PartitionKey};
+use crate::planted::{self, Bug};
 use crate::storage::SnapshotSource;
 
 /// The pair of files.
@@ -112,16 +113,28 @@ impl Applier {
         clean: bool,
         until_durable: &mut dyn FnMut(Lsn) -> bool,
     ) -> io::Result<()> {
-        let lsn = self.engine.control().applied;
+        let mut lsn = self.engine.control().applied;
+        if planted::is(Bug::CheckpointAhead) {
+            lsn = self.engine.durable_lsn();
+        }
         let mut partitions = self.describe_partitions(source);
-        let retired = partitions.iter_mut().flat_map(retire).collect();
+        let retired: Vec<_> = partitions.iter_mut().flat_map(retire).collect();
+        if planted::is(Bug::UnlinkedBeforeCheckpoint) {
+            self.trash.take_in_segments(&*self.engine.disk, &retired)?;
+        }
         // Snapshots were taken from live state: what they cover must be durable before the record is. This includes the
         // deletion of every topic that had no snapshot any more.
-        if !until_durable(self.engine.queue.last_submitted()) {
+        let waits = !planted::is(Bug::SnapshotAheadOfDurability);
+        if waits && !until_durable(self.engine.queue.last_submitted()) {
             return Ok(());
         }
+        if planted::is(Bug::SnapshotAfterWait) {
+            partitions = self.describe_partitions(source);
+        }
         // Positions were read above, before the sync: what is written meanwhile is not in the record.
-        self.segments.sync_all()?;
+        if !planted::is(Bug::CheckpointBeforeSync) {
+            self.segments.sync_all()?;
+        }
         let record = Checkpoint {
             seq: self.checkpoints.seq + 1,
             lsn,
@@ -132,6 +145,9 @@ impl Applier {
         };
         self.checkpoints
             .write(&*self.engine.disk, &record, self.engine.directory)?;
+        if planted::is(Bug::CheckpointBeforeSync) {
+            self.segments.sync_all()?;
+        }
         self.engine.files.checkpointed(record.seq, lsn);
         self.engine.account_journal();
         // Forgotten only when it is done: a full disk may refuse it, and the next checkpoint tries again.

@@ -7,7 +7,9 @@ use super::engine::Engine;
 use super::format::journal::{GROUPS_START, Place};
 use super::group::{Framing, Group, OpenGroup, assemble};
 use super::journal_files::RingFile;
+use crate::disk::DiskFile;
 use crate::model::Lsn;
+use crate::planted::{self, Bug};
 
 /// What a round came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,7 +133,9 @@ impl Journal {
         ring.file
             .write_all_vectored_at(&group.blocks.writes(), self.position)?;
         // The explicit sync is what an acknowledgement stands on.
-        ring.file.sync_data()?;
+        if !planted::is(Bug::AckBeforeSync) {
+            sync(&*ring.file)?;
+        }
         ring.last_lsn = group.lsn;
         self.position += total;
         self.previous = group.hash;
@@ -179,5 +183,13 @@ impl Journal {
             log.wake();
         }
         engine.groups_changed();
+    }
+}
+
+/// Once: after an error nothing about the file can be believed any more.
+fn sync(file: &dyn DiskFile) -> io::Result<()> {
+    match file.sync_data() {
+        Err(_) if planted::is(Bug::SyncRetried) => file.sync_data(),
+        once => once,
     }
 }

@@ -10,6 +10,7 @@ use super::format::journal::{BLOCK, FileHeader, GROUPS_START};
 use super::paths;
 use crate::disk::{AlignedBuf, DiskFile, Mode, SharedDisk};
 use crate::model::Lsn;
+use crate::planted::{self, Bug};
 
 /// Zeroed at once, so that overwriting never changes the file's metadata.
 const ZERO_PIECE_BYTES: usize = 256 << 10;
@@ -171,6 +172,9 @@ impl JournalFiles {
     pub(super) fn checkpointed(&self, seq: u64, lsn: Lsn) {
         let mut inner = self.lock();
         inner.recyclable = inner.newest_checkpoint.1;
+        if planted::is(Bug::RecycledTooEarly) {
+            inner.recyclable = lsn;
+        }
         inner.newest_checkpoint = (seq, lsn);
         drop(inner);
         self.changed.notify_all();
@@ -332,6 +336,8 @@ pub(super) fn make_file(
         at += piece as u64;
     }
     file.sync_data()?;
-    disk.sync_dir(paths::JOURNAL)?;
+    if !planted::is(Bug::JournalDirNotSynced) {
+        disk.sync_dir(paths::JOURNAL)?;
+    }
     Ok(Some(file))
 }

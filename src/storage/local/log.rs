@@ -10,6 +10,7 @@ use super::read::ReadSide;
 use super::roll::Active;
 use crate::disk::BLOCK_BYTES;
 use crate::model::{LogBounds, Lsn, Offset, PartitionKey, Timestamp};
+use crate::planted::{self, Bug};
 use crate::rt::BoxFuture;
 use crate::storage::{
     AppendTime, LogConfig, LogStats, PartitionLog, Placed, ReadError, ReadOut, ReadSpec, SegmentSummary,
@@ -405,8 +406,8 @@ impl LogState {
     pub(super) fn bounds(&self, durable: Lsn) -> LogBounds {
         let visible = self.tail.partition_point(|b| b.lsn <= durable);
         let high_watermark = match self.tail.get(visible) {
-            Some(first_hidden) => first_hidden.base,
-            None => self.end,
+            Some(first_hidden) if !planted::is(Bug::ReadBeforeSync) => first_hidden.base,
+            Some(_) | None => self.end,
         };
         let trimmed = self.trims.iter().filter(|(lsn, _)| *lsn <= durable);
         let log_start = trimmed.map(|(_, to)| *to).fold(self.log_start, Offset::max);

@@ -12,6 +12,7 @@ use super::group::{Held, OpenGroup, PendingBatch};
 use super::log::{LIKE_IN_SEGMENT_FROM_BYTES, LocalLog};
 use super::stats::{RollReason, Rolls};
 use crate::model::Lsn;
+use crate::planted::{self, Bug};
 use crate::storage::{Placed, Step, SubmitError};
 
 /// What the journal thread is woken for.
@@ -70,9 +71,13 @@ impl Queue {
     pub(super) fn submit(
         &self,
         granted: u64,
-        step: Step<LocalLog>,
+        mut step: Step<LocalLog>,
         pool: &BufferPool,
     ) -> Result<Lsn, SubmitError> {
+        let splits = planted::is(Bug::StepSplit);
+        while splits && step.appends.len() > 1 {
+            self.submit(0, Step::append(step.appends.remove(0)), pool)?;
+        }
         // What takes time is done before the queue is locked. Where a batch will begin in a block is known by then.
         let prepared: SmallVec<[_; 1]> = step
             .appends
@@ -97,7 +102,8 @@ impl Queue {
         let fits = inner
             .groups
             .back()
-            .is_some_and(|g| g.is_empty() || g.payload_bytes + bytes <= self.group_bytes_max);
+            .is_some_and(|g| g.is_empty() || g.payload_bytes + bytes <= self.group_bytes_max)
+            && !splits;
         if !fits {
             let group = OpenGroup::new(inner.next);
             inner.next = inner.next.next();

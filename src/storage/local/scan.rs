@@ -9,6 +9,7 @@ use super::format::journal::{
 use super::paths;
 use crate::disk::{AlignedBuf, Disk, DiskFile, Mode};
 use crate::model::{Lsn, TopicId};
+use crate::planted::{self, Bug};
 use crate::record::crc32c;
 
 /// Journal files are read in pieces of at least this size.
@@ -122,6 +123,7 @@ pub(super) fn scan(
                 });
                 position += header.total_bytes();
             }
+            None if planted::is(Bug::CutAtFirstBadCrc) => break,
             // Bytes of an earlier lap, padding, or damage: groups begin on blocks, so look at the next one.
             None => position += BLOCK as u64,
         }

@@ -8,6 +8,7 @@ use super::log::SegmentMeta;
 use super::paths;
 use crate::disk::{AlignedBuf, BLOCK_BYTES, Disk, DiskFile, Mode, read_exact_at};
 use crate::model::{Offset, PartitionKey, Timestamp};
+use crate::planted::{self, Bug};
 use crate::record::{crc32c, max_timestamp_of};
 
 /// The largest write while the journal must not wait long for the disk.
@@ -198,6 +199,9 @@ impl SegmentWriter {
             max_timestamp = max_timestamp.max(timestamp_of(batch)?);
             position += batch.bytes.len() as u64;
         }
+        if planted::is(Bug::PartialBatchAfterEnospc) {
+            self.position = position;
+        }
         for piece in pieces.memory {
             stage.push(&*self.file, piece)?;
         }
@@ -239,9 +243,9 @@ impl SegmentWriter {
     /// Drops padding, and whatever else stands behind the last batch.
     pub(super) fn cut(&mut self) -> io::Result<()> {
         self.file.set_len(self.position)?;
+        self.dirty = !(self.keep_behind && planted::is(Bug::RecoveredTailNotSynced));
         self.keep_behind = false;
         self.allocated = 0;
-        self.dirty = true;
         Ok(())
     }
 
@@ -324,6 +328,18 @@ fn read_up_to(file: &dyn DiskFile, buf: &mut AlignedBuf, at: u64, needed: usize)
     Ok(())
 }
 
+/// Writes unconditionally: what reads show is no sign of what is on the disk.
+fn write(file: &dyn DiskFile, bytes: &[u8], at: u64) -> io::Result<()> {
+    if planted::is(Bug::ReplaySkipsEqualBytes) {
+        let mut there = AlignedBuf::zeroed(bytes.len());
+        let _ = read_up_to(file, &mut there, at, bytes.len());
+        if there[..] == *bytes {
+            return Ok(());
+        }
+    }
+    file.write_all_at(bytes, at)
+}
+
 /// The staging buffer in use: bytes of whole blocks go to the file when `max` are there.
 struct Stage<'a, 'b> {
     at: u64,
@@ -375,7 +391,7 @@ impl<'a> Stage<'a, '_> {
     /// Writes what was staged, which is whole blocks.
     fn write_staged(&mut self, file: &dyn DiskFile) -> io::Result<()> {
         if self.filled > 0 {
-            file.write_all_at(&self.buf[..self.filled], self.at)?;
+            write(file, &self.buf[..self.filled], self.at)?;
             self.at += self.filled as u64;
             self.filled = 0;
         }
@@ -417,7 +433,7 @@ impl<'a> Stage<'a, '_> {
             self.buf[self.filled..padded].copy_from_slice(&block[used..]);
         }
         if padded > 0 {
-            file.write_all_at(&self.buf[..padded], self.at)?;
+            write(file, &self.buf[..padded], self.at)?;
         }
         let partial = self.filled % BLOCK_BYTES;
         Ok(self.buf[self.filled - partial..self.filled].to_vec())

@@ -4,6 +4,7 @@ use bytes::{Buf, BufMut};
 
 use super::FormatError;
 use crate::model::{Offset, Timestamp};
+use crate::planted::{self, Bug};
 use crate::record::crc32c;
 
 /// Bytes of an entry.
@@ -46,7 +47,7 @@ impl IndexEntry {
     /// `Checksum` if it is damaged or was never written.
     pub fn decode(bytes: &[u8; INDEX_ENTRY_BYTES]) -> Result<Self, FormatError> {
         let (body, crc) = bytes.split_last_chunk::<4>().ok_or(FormatError::Truncated)?;
-        if crc32c(body) != u32::from_le_bytes(*crc) {
+        if crc32c(body) != u32::from_le_bytes(*crc) && !planted::is(Bug::IndexTrusted) {
             return Err(FormatError::Checksum);
         }
         let mut buf = body;

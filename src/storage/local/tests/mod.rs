@@ -2,6 +2,7 @@
 
 mod behaviour;
 mod inspect;
+mod planted;
 mod power;
 mod retire;
 mod rot;
