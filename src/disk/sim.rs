@@ -59,6 +59,7 @@ mod cut;
 mod fault;
 mod file;
 mod inode;
+pub(super) mod medium;
 mod rng;
 mod state;
 mod tree;
