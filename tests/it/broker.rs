@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
+use std::time::Duration;
 
 use naru::client::Client;
 use rustix::process::{Pid, Signal, kill_process};
@@ -47,6 +48,10 @@ pub(crate) struct Setup {
     pub(crate) request_bytes_max: &'static str,
     pub(crate) listen: String,
     pub(crate) http: String,
+    /// The seed of a disk that loses what was not synced; another one for every start. Takes a binary with the feature.
+    pub(crate) lossy: Option<u64>,
+    /// More settings, as `--set` takes them.
+    pub(crate) settings: Vec<String>,
     /// A program that runs the broker, with its arguments; it must leave the process id to the broker.
     pub(crate) under: Vec<String>,
 }
@@ -58,6 +63,8 @@ impl Default for Setup {
             request_bytes_max: "512KiB",
             listen: "127.0.0.1:0".to_owned(),
             http: "127.0.0.1:0".to_owned(),
+            lossy: None,
+            settings: Vec::new(),
             under: Vec::new(),
         }
     }
@@ -82,6 +89,7 @@ impl Setup {
                 "--set",
                 &format!("limits.request_bytes_max={}", self.request_bytes_max),
             ])
+            .args(self.settings.iter().flat_map(|entry| ["--set", entry]))
             .arg("--data-dir")
             .arg(data_dir)
             .stdin(Stdio::null());
@@ -96,6 +104,9 @@ impl Setup {
             }
             None => naru(),
         };
+        if let Some(seed) = self.lossy {
+            command.env("NARU_TEST_LOSSY_DISK", seed.to_string());
+        }
         self.add_to(&mut command, data_dir);
         command.arg("--port-file").arg(port_file).stderr(Stdio::piped());
         command
@@ -109,13 +120,21 @@ impl Setup {
 
     /// Starts a broker whose data is not in its home.
     pub(crate) fn start_on(self, home: tempfile::TempDir, data: PathBuf) -> Broker {
-        let (child, log, native, http) = run(&self, home.path(), &data);
+        let mut broker = self.spawn_on(home, data);
+        broker.log.wait_for("ready");
+        broker.read_addresses();
+        broker
+    }
+
+    /// Starts a process that may end, or wait, before it is ready: its addresses are not known yet.
+    pub(crate) fn spawn_on(self, home: tempfile::TempDir, data: PathBuf) -> Broker {
+        let (child, log) = spawn(&self, home.path(), &data);
         Broker {
             child,
             dir: home,
             data,
-            native,
-            http,
+            native: self.listen.clone(),
+            http: self.http.clone(),
             log,
             setup: self,
         }
@@ -133,19 +152,17 @@ pub(crate) struct Broker {
     setup: Setup,
 }
 
-/// Starts the process and waits until it is ready.
-fn run(setup: &Setup, home: &Path, data: &Path) -> (Child, Log, String, String) {
-    let port_file = home.join("ports.json");
+fn port_file(home: &Path) -> PathBuf {
+    home.join("ports.json")
+}
+
+fn spawn(setup: &Setup, home: &Path, data: &Path) -> (Child, Log) {
+    let port_file = port_file(home);
     // An old one must not be taken for the new one; the first time there is none.
     let _ = fs::remove_file(&port_file);
     let mut child = setup.command(data, &port_file).spawn().unwrap();
     let log = Log::of(child.stderr.take().unwrap());
-    log.wait_for("ready");
-    let text = fs::read_to_string(&port_file).unwrap();
-    let ports: Value = serde_json::from_str(&text).unwrap();
-    let (native, http) = (ports["native"].as_str().unwrap(), ports["http"].as_str().unwrap());
-    assert_eq!(text, format!(r#"{{"native": "{native}", "http": "{http}"}}"#));
-    (child, log, native.to_owned(), http.to_owned())
+    (child, log)
 }
 
 impl Broker {
@@ -161,11 +178,38 @@ impl Broker {
 
     /// Starts a process that has ended again: same directory, same ports.
     pub(crate) fn restart(&mut self) {
+        self.spawn_again();
+        self.log.wait_for("ready");
+        self.read_addresses();
+    }
+
+    /// Starts a process that has ended again, and kills it after so long, ready or not.
+    pub(crate) async fn die_while_starting(&mut self, after: Duration) {
+        self.spawn_again();
+        tokio::time::sleep(after).await;
+        self.kill();
+    }
+
+    fn spawn_again(&mut self) {
         self.setup.listen.clone_from(&self.native);
         self.setup.http.clone_from(&self.http);
         self.setup.under.clear();
-        let (child, log, ..) = run(&self.setup, self.dir.path(), &self.data);
-        (self.child, self.log) = (child, log);
+        self.setup.lossy = self.setup.lossy.map(|seed| seed.wrapping_add(1).max(1));
+        (self.child, self.log) = spawn(&self.setup, self.dir.path(), &self.data);
+    }
+
+    fn read_addresses(&mut self) {
+        let is_lossy = self.log.event("lossy_disk").is_some();
+        assert_eq!(
+            is_lossy,
+            self.setup.lossy.is_some(),
+            "the disk is as it was asked for"
+        );
+        let text = fs::read_to_string(port_file(self.dir.path())).unwrap();
+        let ports: Value = serde_json::from_str(&text).unwrap();
+        let (native, http) = (ports["native"].as_str().unwrap(), ports["http"].as_str().unwrap());
+        assert_eq!(text, format!(r#"{{"native": "{native}", "http": "{http}"}}"#));
+        (self.native, self.http) = (native.to_owned(), http.to_owned());
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -218,6 +262,12 @@ pub(crate) fn signal(child: &Child, signal: Signal) {
 
 impl Drop for Broker {
     fn drop(&mut self) {
+        if thread::panicking() && std::env::var_os("NARU_TEST_KEEP").is_some() {
+            eprintln!("what the broker has left is in {}", self.dir.path().display());
+            self.dir.disable_cleanup(true);
+            let log: Vec<String> = self.log.lock().lines.iter().map(Value::to_string).collect();
+            let _ = fs::write(self.dir.path().join("broker.log"), log.join("\n"));
+        }
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -267,13 +317,19 @@ impl Log {
     }
 
     fn wait(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+        self.find(is_it)
+            .unwrap_or_else(|| panic!("no event {what} in the broker's log:\n{:#?}", self.lock().lines))
+    }
+
+    /// The first line like this, now or later; none if the log ends before, or nothing comes for long.
+    pub(crate) fn find(&self, is_it: impl Fn(&Value) -> bool) -> Option<Value> {
         let has_it = |lines: &Lines| lines.lines.iter().find(|line| is_it(line)).cloned();
         let (lines, _) = self
             .0
             .1
             .wait_timeout_while(self.lock(), PATIENCE, |l| !l.ended && has_it(l).is_none())
             .unwrap();
-        has_it(&lines).unwrap_or_else(|| panic!("no event {what} in the broker's log:\n{:#?}", lines.lines))
+        has_it(&lines)
     }
 
     /// Waits until there will be no more lines.
