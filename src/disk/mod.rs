@@ -10,6 +10,8 @@ use std::sync::Arc;
 mod aligned;
 mod error;
 pub mod huge_pages;
+#[cfg(any(test, feature = "test-faults"))]
+pub mod lossy;
 mod paths;
 pub mod real;
 pub mod sim;

@@ -62,6 +62,7 @@ mod cut;
 mod fault;
 mod file;
 mod inode;
+pub(super) mod medium;
 mod rng;
 mod stall;
 mod state;

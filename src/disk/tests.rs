@@ -1,9 +1,10 @@
-//! What every disk does, run on the real one and on the simulated one.
+//! What every disk does, run on the real one, on the simulated one, and on the one that is both.
 
 use std::io::ErrorKind;
 
 use proptest::prelude::*;
 
+use super::lossy::LossyDisk;
 use super::real::RealDisk;
 use super::sim::{CutProfile, SimDisk, SimOptions};
 use super::*;
@@ -14,9 +15,29 @@ fn real_root() -> tempfile::TempDir {
     tempfile::tempdir_in(program.parent().unwrap()).unwrap()
 }
 
-fn on_both(check: impl Fn(&dyn Disk)) {
+/// A root in a directory of its own.
+struct Nested {
+    _parent: tempfile::TempDir,
+    path: std::path::PathBuf,
+}
+
+impl Nested {
+    fn new() -> Self {
+        let parent = real_root();
+        let path = parent.path().join("root");
+        std::fs::create_dir(&path).unwrap();
+        Self {
+            _parent: parent,
+            path,
+        }
+    }
+}
+
+fn on_all(check: impl Fn(&dyn Disk)) {
     let root = real_root();
     check(&RealDisk::open(root.path()).unwrap());
+    let root = Nested::new();
+    check(&LossyDisk::open(&root.path, 1).unwrap());
     check(&SimDisk::new(SimOptions::default()));
     check(&SimDisk::new(SimOptions {
         direct: false,
@@ -46,7 +67,7 @@ fn contents(disk: &dyn Disk, path: &str) -> Vec<u8> {
 
 #[test]
 fn files_are_made_once_and_opened_often() {
-    on_both(|disk| {
+    on_all(|disk| {
         let file = disk.create_new("f", Mode::Buffered).unwrap();
         assert_eq!(
             kind(disk.create_new("f", Mode::Buffered)),
@@ -62,7 +83,7 @@ fn files_are_made_once_and_opened_often() {
 
 #[test]
 fn a_gap_reads_as_zeros_and_the_end_reads_as_nothing() {
-    on_both(|disk| {
+    on_all(|disk| {
         let file = disk.create_new("f", Mode::Buffered).unwrap();
         file.write_all_at(b"end", 5000).unwrap();
         assert_eq!(file.len().unwrap(), 5003);
@@ -82,7 +103,7 @@ fn a_gap_reads_as_zeros_and_the_end_reads_as_nothing() {
 
 #[test]
 fn an_empty_write_changes_nothing() {
-    on_both(|disk| {
+    on_all(|disk| {
         let file = disk.create_new("f", Mode::Buffered).unwrap();
         file.write_all_at(b"", 4096).unwrap();
         assert_eq!(file.len().unwrap(), 0);
@@ -91,7 +112,7 @@ fn an_empty_write_changes_nothing() {
 
 #[test]
 fn what_was_cut_off_does_not_come_back() {
-    on_both(|disk| {
+    on_all(|disk| {
         let file = disk.create_new("f", Mode::Buffered).unwrap();
         file.write_all_at(&[1; 9000], 0).unwrap();
         file.set_len(100).unwrap();
@@ -105,7 +126,7 @@ fn what_was_cut_off_does_not_come_back() {
 
 #[test]
 fn direct_writes_and_reads_take_whole_aligned_blocks_only() {
-    on_both(|disk| {
+    on_all(|disk| {
         let file = disk.create_new("f", Mode::Direct).unwrap();
         let mut buf = AlignedBuf::zeroed(8192);
         buf.fill(3);
@@ -134,7 +155,7 @@ fn direct_writes_and_reads_take_whole_aligned_blocks_only() {
 
 #[test]
 fn slices_written_together_follow_each_other() {
-    on_both(|disk| {
+    on_all(|disk| {
         let file = disk.create_new("f", Mode::Buffered).unwrap();
         // More than one system call takes.
         let parts: Vec<Vec<u8>> = (0..3_000_u16)
@@ -164,7 +185,7 @@ fn slices_written_together_follow_each_other() {
 
 #[test]
 fn a_direct_read_ends_where_the_file_ends() {
-    on_both(|disk| {
+    on_all(|disk| {
         let file = disk.create_new("f", Mode::Direct).unwrap();
         file.write_all_at(&AlignedBuf::zeroed(8192), 0).unwrap();
         file.set_len(5000).unwrap();
@@ -177,7 +198,7 @@ fn a_direct_read_ends_where_the_file_ends() {
 
 #[test]
 fn a_reservation_does_not_change_the_length() {
-    on_both(|disk| {
+    on_all(|disk| {
         let file = disk.create_new("f", Mode::Buffered).unwrap();
         match file.allocate(0, 1 << 20) {
             Err(e) if e.kind() == ErrorKind::Unsupported => return,
@@ -190,7 +211,7 @@ fn a_reservation_does_not_change_the_length() {
 
 #[test]
 fn directories_are_listed_sorted_and_made_again_without_harm() {
-    on_both(|disk| {
+    on_all(|disk| {
         disk.mkdir("").unwrap();
         disk.mkdir("b").unwrap();
         disk.mkdir("b").unwrap();
@@ -218,7 +239,7 @@ fn directories_are_listed_sorted_and_made_again_without_harm() {
 
 #[test]
 fn removal_takes_files_and_empty_directories() {
-    on_both(|disk| {
+    on_all(|disk| {
         disk.mkdir("d").unwrap();
         disk.create_new("d/f", Mode::Buffered).unwrap();
         assert_eq!(kind(disk.rmdir("d")), ErrorKind::DirectoryNotEmpty);
@@ -234,7 +255,7 @@ fn removal_takes_files_and_empty_directories() {
 
 #[test]
 fn rename_moves_replaces_and_refuses_as_the_system_does() {
-    on_both(|disk| {
+    on_all(|disk| {
         disk.mkdir("d").unwrap();
         disk.write("a", b"a");
         disk.write("b", b"b");
@@ -259,7 +280,7 @@ fn rename_moves_replaces_and_refuses_as_the_system_does() {
 
 #[test]
 fn a_file_stays_readable_through_its_handle_after_its_name_is_gone() {
-    on_both(|disk| {
+    on_all(|disk| {
         disk.write("a", b"old");
         let replaced = disk.open("a", Mode::Buffered).unwrap();
         disk.write("b", b"new");
@@ -279,7 +300,7 @@ fn a_file_stays_readable_through_its_handle_after_its_name_is_gone() {
 
 #[test]
 fn paths_that_leave_the_directory_are_refused() {
-    on_both(|disk| {
+    on_all(|disk| {
         for path in ["/f", "../f", "a//f", "./f", ""] {
             assert_eq!(
                 kind(disk.create_new(path, Mode::Buffered)),
@@ -301,7 +322,7 @@ fn paths_that_leave_the_directory_are_refused() {
 
 #[test]
 fn errors_name_operation_path_and_system_number() {
-    on_both(|disk| {
+    on_all(|disk| {
         let error = disk.open("nowhere", Mode::Buffered).unwrap_err();
         assert_eq!(os_error(&error), Some(rustix::io::Errno::NOENT.raw_os_error()));
         assert!(error.to_string().starts_with("open \"nowhere\": "), "{error}");
@@ -410,17 +431,30 @@ fn all_visible(disk: &dyn Disk) -> Vec<(String, Option<Vec<u8>>)> {
 
 proptest! {
     #[test]
-    fn the_simulated_disk_shows_what_the_real_one_shows(
+    fn the_simulated_and_the_lossy_disk_show_what_the_real_one_shows(
         steps in proptest::collection::vec(any_step(), 1..60),
         seed: u64,
     ) {
         let root = real_root();
         let real = RealDisk::open(root.path()).unwrap();
         let sim = SimDisk::new(SimOptions { seed, write_back: seed % 2 == 0, ..SimOptions::default() });
-        for step in &steps {
-            prop_assert_eq!(run(&sim, step), run(&real, step), "{:?}", step);
+        let nested = Nested::new();
+        let lossy = LossyDisk::open(&nested.path, seed).unwrap();
+        for (number, step) in (0..).zip(&steps) {
+            let expected = run(&real, step);
+            prop_assert_eq!(run(&sim, step), expected, "{:?}", step);
+            prop_assert_eq!(run(&lossy, step), expected, "{:?}", step);
+            if number % 16 == seed % 16 {
+                prop_assert_eq!(&all_visible(&RealDisk::open(&nested.path).unwrap()), &all_visible(&lossy.durable()));
+            }
         }
         let expected = all_visible(&real);
+        prop_assert_eq!(&all_visible(&lossy), &expected);
+        // The next process finds what is durable, and nothing else.
+        let durable = all_visible(&lossy.durable());
+        prop_assert_eq!(&all_visible(&RealDisk::open(&nested.path).unwrap()), &durable);
+        drop(lossy);
+        prop_assert_eq!(&all_visible(&LossyDisk::open(&nested.path, seed).unwrap()), &durable);
         prop_assert_eq!(&all_visible(&sim), &expected);
         prop_assert_eq!(&all_visible(&sim.after_kill()), &expected);
         prop_assert_eq!(&all_visible(&sim.after_power_cut(seed, CutProfile::KeepAll)), &expected);

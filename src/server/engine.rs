@@ -20,6 +20,7 @@ use super::status::{EngineHealth, Status};
 use crate::api::Service;
 use crate::broker::{self, Broker, Recovered};
 use crate::config::Settings;
+use crate::disk::SharedDisk;
 use crate::disk::real::RealDisk;
 use crate::metadata::TopicDefaults;
 use crate::model::DurableState;
@@ -230,7 +231,7 @@ async fn recover(
     let (clock, mut recovered) = (Arc::clone(clock), Recovered::new(broker));
     let meter = Arc::clone(meter);
     let opening = tokio::task::spawn_blocking(move || {
-        let disk = MeteredDisk::new(Arc::new(RealDisk::open(&dir)?), Arc::clone(&clock), meter);
+        let disk = MeteredDisk::new(open_disk(&dir)?, Arc::clone(&clock), meter);
         let store = LocalStore::open(Arc::new(disk), &storage, clock, &RandomIds, &mut recovered)?;
         Ok::<_, OpenError>((store, recovered))
     });
@@ -245,6 +246,29 @@ async fn recover(
             "recovery ended: {ended}"
         )))),
     }
+}
+
+#[cfg(not(feature = "test-faults"))]
+fn open_disk(dir: &Path) -> std::io::Result<SharedDisk> {
+    Ok(Arc::new(RealDisk::open(dir)?))
+}
+
+/// The disk of a test, which may be one that loses what was not synced.
+#[cfg(feature = "test-faults")]
+fn open_disk(dir: &Path) -> std::io::Result<SharedDisk> {
+    use crate::disk::lossy::{LossyDisk, VARIABLE};
+
+    let Ok(seed) = std::env::var(VARIABLE) else {
+        return Ok(Arc::new(RealDisk::open(dir)?));
+    };
+    let seed = seed
+        .parse()
+        .map_err(|_| std::io::Error::other(format!("{VARIABLE}={seed} is no seed: give a number")))?;
+    warn!(
+        event = "lossy_disk",
+        seed, "TEST ONLY: this broker loses everything that is not synced when it ends"
+    );
+    Ok(Arc::new(LossyDisk::open(dir, seed)?))
 }
 
 fn refused(dir: &Path, error: &OpenError) -> ServeError {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
+use std::time::Duration;
 
 use naru::client::Client;
 use rustix::process::{Pid, Signal, kill_process};
@@ -47,6 +48,8 @@ pub(crate) struct Setup {
     pub(crate) request_bytes_max: &'static str,
     pub(crate) listen: String,
     pub(crate) http: String,
+    /// The seed of a disk that loses what was not synced; another one for every start. Takes a binary with the feature.
+    pub(crate) lossy: Option<u64>,
     /// More settings, as `--set` takes them.
     pub(crate) settings: Vec<String>,
     /// A program that runs the broker, with its arguments; it must leave the process id to the broker.
@@ -60,6 +63,7 @@ impl Default for Setup {
             request_bytes_max: "512KiB",
             listen: "127.0.0.1:0".to_owned(),
             http: "127.0.0.1:0".to_owned(),
+            lossy: None,
             settings: Vec::new(),
             under: Vec::new(),
         }
@@ -100,6 +104,9 @@ impl Setup {
             }
             None => naru(),
         };
+        if let Some(seed) = self.lossy {
+            command.env("NARU_TEST_LOSSY_DISK", seed.to_string());
+        }
         self.add_to(&mut command, data_dir);
         command.arg("--port-file").arg(port_file).stderr(Stdio::piped());
         command
@@ -171,12 +178,24 @@ impl Broker {
 
     /// Starts a process that has ended again: same directory, same ports.
     pub(crate) fn restart(&mut self) {
+        self.spawn_again();
+        self.log.wait_for("ready");
+        self.read_addresses();
+    }
+
+    /// Starts a process that has ended again, and kills it after so long, ready or not.
+    pub(crate) async fn die_while_starting(&mut self, after: Duration) {
+        self.spawn_again();
+        tokio::time::sleep(after).await;
+        self.kill();
+    }
+
+    fn spawn_again(&mut self) {
         self.setup.listen.clone_from(&self.native);
         self.setup.http.clone_from(&self.http);
         self.setup.under.clear();
+        self.setup.lossy = self.setup.lossy.map(|seed| seed.wrapping_add(1).max(1));
         (self.child, self.log) = spawn(&self.setup, self.dir.path(), &self.data);
-        self.log.wait_for("ready");
-        self.read_addresses();
     }
 
     /// Waits until it is ready, and then knows its addresses; false if it ended before.
@@ -189,6 +208,12 @@ impl Broker {
     }
 
     fn read_addresses(&mut self) {
+        let is_lossy = self.log.event("lossy_disk").is_some();
+        assert_eq!(
+            is_lossy,
+            self.setup.lossy.is_some(),
+            "the disk is as it was asked for"
+        );
         let text = fs::read_to_string(port_file(self.dir.path())).unwrap();
         let ports: Value = serde_json::from_str(&text).unwrap();
         let (native, http) = (ports["native"].as_str().unwrap(), ports["http"].as_str().unwrap());
@@ -246,6 +271,12 @@ pub(crate) fn signal(child: &Child, signal: Signal) {
 
 impl Drop for Broker {
     fn drop(&mut self) {
+        if thread::panicking() && std::env::var_os("NARU_TEST_KEEP").is_some() {
+            eprintln!("what the broker has left is in {}", self.dir.path().display());
+            self.dir.disable_cleanup(true);
+            let log: Vec<String> = self.log.lock().lines.iter().map(Value::to_string).collect();
+            let _ = fs::write(self.dir.path().join("broker.log"), log.join("\n"));
+        }
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -17,9 +17,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Broker, Setup};
+use crate::kill::Lossy;
 use crate::load::stubborn_client;
 use crate::peer::PATIENCE;
+use crate::rounds::rounds;
 
+/// Rounds in a run of CI, of so many kills each.
+const ROUNDS: u64 = 3;
 const KILLS: u32 = 10;
 const PARTITIONS: u32 = 6;
 const PRODUCERS: u32 = 2;
@@ -275,12 +279,28 @@ async fn start(broker: &Broker) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kills_amid_rebalances_steps_and_commits_lose_double_and_split_nothing() {
-    let seed =
-        std::env::var("NARU_TEST_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
-    eprintln!("NARU_TEST_SEED={seed} makes the same moments again");
-    let mut random = fastrand::Rng::with_seed(seed);
+    amid_rebalances("kill_members", |_| None).await;
+}
+
+pub(crate) async fn amid_rebalances(name: &str, lossy: Lossy) {
+    let (mut kills, mut orders, mut slowest) = (0, 0, Duration::ZERO);
+    for seed in rounds(ROUNDS) {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let lossy = lossy(&mut random);
+        let setup = Setup {
+            lossy,
+            ..Setup::small_journal()
+        };
+        let (more, took) = one_round(setup.start(), &mut random).await;
+        (kills, orders, slowest) = (kills + KILLS, orders + more, slowest.max(took));
+    }
+    let slowest = slowest.as_millis();
+    eprintln!("figures {name}: kills={kills} orders={orders} slowest_recovery_ms={slowest}");
+}
+
+/// How many orders there were, and how long it took at most until everybody got on.
+async fn one_round(mut broker: Broker, random: &mut fastrand::Rng) -> (u32, Duration) {
     let clock = SystemClock::new();
-    let mut broker = Setup::small_journal().start();
     start(&broker).await;
     let stop = CancellationToken::new();
     let mut producers = JoinSet::new();
@@ -344,5 +364,5 @@ async fn kills_amid_rebalances_steps_and_commits_lose_double_and_split_nothing()
     check_ledger(&client, &ledger).await;
     let billed = billed(&client).await;
     assert_eq!(billed.len(), usize::try_from(orders).unwrap());
-    eprintln!("{orders} orders over {KILLS} kills; everybody got on within {slowest:?} of each");
+    (orders, slowest)
 }

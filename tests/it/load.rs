@@ -13,6 +13,10 @@ use crate::peer::PATIENCE;
 
 pub(crate) const TOPIC: &str = "orders";
 const PRODUCERS: u64 = 4;
+/// Further ones, whose batches are large.
+const LARGE_PRODUCERS: u64 = 2;
+/// More than a batch that is copied into the journal as a whole.
+const LARGE_PIECES: std::ops::Range<usize> = 65..160;
 const PARTITIONS: u32 = 3;
 /// Records that a producer has on the way.
 const ON_THE_WAY: usize = 40;
@@ -25,13 +29,19 @@ struct Made {
 }
 
 impl Made {
-    /// Between 20 and about 1,000 bytes that belong to this record alone.
+    /// Between 20 and about 1,000 bytes that belong to this record alone; of some producers up to 160 KiB now and then.
     fn value(self) -> String {
         let mut random = fastrand::Rng::with_seed(self.producer << 32 | self.number);
         let filler: String = (0..random.usize(0..1_000))
             .map(|_| random.alphanumeric())
             .collect();
-        format!("{}/{}/{filler}", self.producer, self.number)
+        let mut value = format!("{}/{}/{filler}", self.producer, self.number);
+        if self.producer >= PRODUCERS && random.u32(0..8) == 0 {
+            for piece in 0..random.usize(LARGE_PIECES) {
+                value.push_str(&format!("{piece:04}{filler:.>1020}"));
+            }
+        }
+        value
     }
 
     fn partition(self) -> u32 {
@@ -56,7 +66,7 @@ struct Ledger {
 /// A partition as it was read: value by offset.
 type Seen = Vec<BTreeMap<u64, Vec<u8>>>;
 
-/// Four producers at work, and a reader of every partition.
+/// Producers at work, and a reader of every partition.
 pub(crate) struct Load {
     stop: watch::Sender<bool>,
     acknowledged: watch::Sender<u64>,
@@ -78,6 +88,15 @@ pub(crate) async fn stubborn_client(url: &str) -> Client {
 
 impl Load {
     pub(crate) async fn start(broker: &Broker) -> Self {
+        Self::start_producers(broker, PRODUCERS).await
+    }
+
+    /// Also with batches of more than 64 KiB.
+    pub(crate) async fn start_with_large_batches(broker: &Broker) -> Self {
+        Self::start_producers(broker, PRODUCERS + LARGE_PRODUCERS).await
+    }
+
+    async fn start_producers(broker: &Broker, producers: u64) -> Self {
         let options = CreateTopicOptions {
             partitions: PARTITIONS,
             ..Default::default()
@@ -90,7 +109,7 @@ impl Load {
             readers: JoinSet::new(),
             ends: watch::Sender::new(None),
         };
-        for producer in 0..PRODUCERS {
+        for producer in 0..producers {
             let client = stubborn_client(&broker.url()).await;
             let (stop, acknowledged) = (load.stop.subscribe(), load.acknowledged.clone());
             load.producers
@@ -118,11 +137,16 @@ impl Load {
             .unwrap();
     }
 
-    /// Ends the producers, reads everything with a new client and compares. Returns the number of records.
-    pub(crate) async fn finish(mut self, broker: &Broker) -> usize {
+    /// Ends the producers, reads everything with a new client, kills the broker, reads everything again, and compares. Returns
+    /// the number of records.
+    pub(crate) async fn finish(mut self, broker: &mut Broker) -> usize {
         self.stop.send_replace(true);
         let ledgers = self.producers.join_all().await;
         let found = read_all(&broker.client().await).await;
+        broker.kill();
+        broker.restart();
+        let again = read_all(&broker.client().await).await;
+        assert!(found == again, "everything reads the same after another start");
         check_ledgers(&ledgers, &found);
         check_order(&found);
         let ends = found.iter().map(|partition| partition.len() as u64).collect();
@@ -147,7 +171,7 @@ async fn produce(
 ) -> Ledger {
     let sender = client
         .producer()
-        .batch_bytes(4 << 10)
+        .batch_bytes(if producer < PRODUCERS { 4 << 10 } else { 256 << 10 })
         .linger(Duration::from_millis(1))
         .build()
         .await

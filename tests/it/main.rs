@@ -13,6 +13,8 @@ mod broker;
 #[cfg(test)]
 mod chaos;
 #[cfg(test)]
+mod churn;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod compression;
@@ -48,8 +50,12 @@ mod metrics;
 mod operations;
 #[cfg(test)]
 mod peer;
+#[cfg(all(test, feature = "test-faults"))]
+mod power_cut;
 #[cfg(test)]
 mod proxy;
+#[cfg(test)]
+mod rounds;
 #[cfg(test)]
 mod steps;
 #[cfg(test)]

@@ -14,6 +14,13 @@ use crate::system::skipped;
 /// More than the broker takes between two looks at the disk.
 const TRIES_MAX: u32 = 1_000_000;
 
+/// Stops in good order under load; each ends within what the broker gives itself, and the machine's slowness.
+const STOPS: usize = 12;
+const DRAINED_WITHIN: Duration = Duration::from_secs(11);
+
+/// How long the broker stands still: within the patience of a request, and beyond.
+const STILL_MS: [u64; 4] = [1_000, 1_700, 5_000, 1_200];
+
 async fn read_all(client: &Client, topic: &str, records: usize) -> Vec<Vec<u8>> {
     let mut reader = client.reader(topic, 0, Start::Earliest).build().await.unwrap();
     let mut values = Vec::new();
@@ -26,13 +33,18 @@ async fn read_all(client: &Client, topic: &str, records: usize) -> Vec<Vec<u8>> 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn signals_drain_under_load_and_the_next_start_replays_nothing() {
-    for signal in [Signal::TERM, Signal::INT] {
-        let mut broker = Setup::small_journal().start();
-        let load = Load::start(&broker).await;
-        load.more(200).await;
+    let mut broker = Setup::small_journal().start();
+    let load = Load::start(&broker).await;
+    let mut slowest = Duration::ZERO;
+    for stop in 0..STOPS {
+        load.more(fastrand::u64(1..200)).await;
+        let signal = [Signal::TERM, Signal::INT][stop % 2];
+        let signalled = crate::peer::now();
         broker.signal(signal);
         let status = broker.ended().await;
         assert_eq!(status.code(), Some(0), "{signal:?}");
+        slowest = slowest.max(signalled.elapsed());
+        assert!(slowest < DRAINED_WITHIN, "{signal:?}: after {slowest:?}");
         broker.restart();
         let recovered = broker.log.wait_for("recovered");
         assert_eq!(
@@ -40,9 +52,26 @@ async fn signals_drain_under_load_and_the_next_start_replays_nothing() {
             (&true.into(), &0.into()),
             "{recovered}"
         );
-        load.more(200).await;
-        assert!(load.finish(&broker).await >= 400);
     }
+    let records = load.finish(&mut broker).await;
+    let slowest = slowest.as_millis();
+    eprintln!("figures shutdown: stops={STOPS} records={records} slowest_stop_ms={slowest}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_stands_still_for_seconds_loses_doubles_and_moves_nothing() {
+    let mut broker = Setup::small_journal().start();
+    let load = Load::start(&broker).await;
+    for still_ms in STILL_MS {
+        load.more(fastrand::u64(1..500)).await;
+        broker.signal(Signal::STOP);
+        // How long it stands still is all that is tried here.
+        tokio::time::sleep(Duration::from_millis(still_ms)).await;
+        broker.signal(Signal::CONT);
+    }
+    load.more(500).await;
+    let records = load.finish(&mut broker).await;
+    eprintln!("figures standstill: stops={} records={records}", STILL_MS.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]

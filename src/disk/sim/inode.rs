@@ -94,13 +94,15 @@ impl Inode {
         self.unreadable.extend(sectors(at, at.saturating_add(len)));
     }
 
-    pub(super) fn sync(&mut self) {
+    /// Makes everything durable; returns the sectors that were not.
+    pub(super) fn sync(&mut self) -> Vec<u64> {
         if self.len_dirty {
             self.durable.set_len(self.cached.len());
         }
-        self.write_back(|_| true);
+        let reached = self.write_back(|_| true);
         self.len_dirty = false;
         self.durable_allocated = Arc::clone(&self.allocated);
+        reached
     }
 
     /// A failed sync: some sectors got there, none is dirty any more, so the next sync finds nothing to do and says so.
@@ -114,25 +116,29 @@ impl Inode {
         }
     }
 
-    /// A sync that says it has done everything and has not: nothing is dirty any more, and the medium has some of it.
-    pub(super) fn sync_some(&mut self, rng: &mut Rng) {
+    /// A sync that says it has done everything and has not: nothing is dirty any more, and the medium has some of it. Returns
+    /// the sectors that reached it.
+    pub(super) fn sync_some(&mut self, rng: &mut Rng) -> Vec<u64> {
         if self.len_dirty {
             self.durable.set_len(self.cached.len());
         }
-        self.write_back(|_| rng.quarters(2));
+        let reached = self.write_back(|_| rng.quarters(2));
         self.dirty.clear();
         self.len_dirty = false;
         self.forgot = true;
         self.durable_allocated = Arc::clone(&self.allocated);
+        reached
     }
 
-    /// Lets chosen dirty sectors reach the medium; they are clean afterwards.
-    pub(super) fn write_back(&mut self, mut chosen: impl FnMut(u64) -> bool) {
+    /// Lets chosen dirty sectors reach the medium; they are clean afterwards. Returns them.
+    pub(super) fn write_back(&mut self, mut chosen: impl FnMut(u64) -> bool) -> Vec<u64> {
+        let mut reached = Vec::new();
         let mut end = 0;
         for (page, bits) in std::mem::take(&mut self.dirty) {
             let mut left = 0;
             for sector in dirty_sectors(page, bits) {
                 if chosen(sector) {
+                    reached.push(sector);
                     end = (sector + 1) * SECTOR;
                 } else {
                     left |= bit(sector);
@@ -152,6 +158,13 @@ impl Inode {
         // A length that was cut off stays on the medium until the sync; a longer one arrives with its bytes.
         let len = self.durable.len().max(end.min(self.cached.len()));
         self.durable.set_len(len);
+        reached
+    }
+
+    /// What is on the medium.
+    #[cfg(any(test, feature = "test-faults"))]
+    pub(super) fn durable(&self) -> &Content {
+        &self.durable
     }
 
     /// Forgets cached pages that are clean, so that reads show what is really on the medium.

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use super::content::{Content, PAGE, SECTOR};
 use super::fault::{FaultKind, Faults};
 use super::inode::Inode;
+use super::medium::Settled;
 use super::rng::Rng;
 use super::tree::{DirId, FileId, Node, ROOT, Tree, join};
 use super::{CutProfile, SimOptions};
@@ -23,7 +24,7 @@ pub(super) struct State {
     pub(super) faults: Faults,
     pub(super) ops: u64,
     pub(super) tree: Tree,
-    rng: Rng,
+    pub(super) rng: Rng,
     inodes: BTreeMap<FileId, Arc<Inode>>,
     handles: BTreeMap<FileId, u64>,
     /// How files were written so far; the two ways are never mixed in one.
@@ -34,6 +35,8 @@ pub(super) struct State {
     /// Files and directories that there may be.
     capacity_inodes: u64,
     pub(super) read_only: bool,
+    /// What became durable and the medium behind does not have yet; `None` without one.
+    pub(super) settled: Option<Vec<Settled>>,
 }
 
 impl State {
@@ -51,6 +54,7 @@ impl State {
             used_blocks: 0,
             capacity_inodes: u64::MAX,
             read_only: false,
+            settled: None,
             options,
         }
     }
@@ -152,7 +156,8 @@ impl State {
             self.tree.fail_sync(dir);
             return Err(errno.into());
         }
-        self.tree.sync(dir);
+        let changes = self.tree.sync(dir);
+        self.settle(changes.into_iter().map(Settled::Name));
         self.forget_unreferenced();
         Ok(())
     }
@@ -260,13 +265,15 @@ impl State {
         let after = self.options.failed_sync;
         let Self { inodes, rng, .. } = self;
         let inode = inodes.get_mut(&id).map(Arc::make_mut).expect(OPEN_FILES_STAY);
-        if fails.is_err() {
+        let reached = if fails.is_err() {
             inode.fail_sync(rng, after);
+            Vec::new()
         } else if lies {
-            inode.sync_some(rng);
+            inode.sync_some(rng)
         } else {
-            inode.sync();
-        }
+            inode.sync()
+        };
+        self.settle([Settled::Sectors(id, reached)]);
         Ok(fails?)
     }
 
@@ -310,6 +317,12 @@ impl State {
 
     pub(super) fn view(&self, id: FileId) -> &Inode {
         self.inodes.get(&id).expect(OPEN_FILES_STAY)
+    }
+
+    /// Whether this file can still be reached.
+    #[cfg(any(test, feature = "test-faults"))]
+    pub(super) fn has(&self, id: FileId) -> bool {
+        self.inodes.contains_key(&id)
     }
 
     /// How a file was written so far, if at all.
@@ -392,16 +405,40 @@ impl State {
         if !self.options.write_back || self.rng.below(4) != 0 || self.inodes.is_empty() {
             return;
         }
+        let nth = usize::try_from(self.rng.below(self.inodes.len() as u64)).unwrap_or(0);
+        if let Some(&id) = self.inodes.keys().nth(nth) {
+            self.write_back_some_of(id, 2);
+        }
+        if self.rng.below(8) == 0 {
+            self.write_back_a_name();
+        }
+    }
+
+    /// Random sectors of a file reach the medium, `quarters` of four of those that are dirty.
+    pub(super) fn write_back_some_of(&mut self, id: FileId, quarters: u64) {
         let Self { inodes, rng, .. } = self;
-        let nth = usize::try_from(rng.below(inodes.len() as u64)).unwrap_or(0);
-        if let Some(inode) = inodes.values_mut().nth(nth) {
-            Arc::make_mut(inode).write_back(|_| rng.quarters(2));
+        if let Some(inode) = inodes.get_mut(&id) {
+            let sectors = Arc::make_mut(inode).write_back(|_| rng.quarters(quarters));
+            self.settle([Settled::Sectors(id, sectors)]);
+        }
+    }
+
+    /// A random change of a name reaches the medium.
+    pub(super) fn write_back_a_name(&mut self) {
+        let changes = self.tree.write_back(&mut self.rng);
+        self.settle(changes.into_iter().map(Settled::Name));
+    }
+
+    fn settle(&mut self, durable: impl IntoIterator<Item = Settled>) {
+        if let Some(settled) = &mut self.settled {
+            settled.extend(durable);
         }
     }
 
     /// The disk that the next process finds when this one dies: everything that was written, and no handles.
     pub(super) fn after_kill(&self) -> Self {
         let mut after = self.clone();
+        after.settled = None;
         after.handles.clear();
         after.faults = Faults::default();
         after.read_only = false;
@@ -417,6 +454,7 @@ impl State {
         let mut rng = Rng::new(seed);
         let (names, data) = profile.parts();
         let mut after = self.clone();
+        after.settled = None;
         after.handles.clear();
         after.written.clear();
         after.faults = Faults::default();

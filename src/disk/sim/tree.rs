@@ -7,24 +7,24 @@ use rustix::io::Errno;
 use super::NamesKept;
 use super::rng::Rng;
 
-pub(super) type DirId = u64;
-pub(super) type FileId = u64;
+pub(in crate::disk) type DirId = u64;
+pub(in crate::disk) type FileId = u64;
 
-pub(super) const ROOT: DirId = 0;
+pub(in crate::disk) const ROOT: DirId = 0;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Node {
+pub(in crate::disk) enum Node {
     File(FileId),
     Dir(DirId),
 }
 
 /// A name in a directory.
-type Place = (DirId, String);
+pub(in crate::disk) type Place = (DirId, String);
 type Names = BTreeMap<String, Node>;
 
 /// A change of names. Each is atomic, a rename between directories too: no Linux file system shows both names or none.
 #[derive(Clone, Debug)]
-enum NameOp {
+pub(in crate::disk) enum NameOp {
     Link { at: Place, node: Node },
     Unlink { at: Place },
     Rename { from: Place, to: Place, node: Node },
@@ -123,12 +123,24 @@ impl Tree {
         Ok(replaced)
     }
 
-    /// Makes every change in `dir` durable, with the earlier changes of the same names elsewhere that it builds on.
-    pub(super) fn sync(&mut self, dir: DirId) {
-        self.sync_places(|place| place.0 == dir);
+    /// Makes every change in `dir` durable, with the earlier changes of the same names elsewhere that it builds on. Returns
+    /// what became durable, in order.
+    pub(super) fn sync(&mut self, dir: DirId) -> Vec<NameOp> {
+        self.sync_places(|place| place.0 == dir)
     }
 
-    fn sync_places(&mut self, asked: impl Fn(&Place) -> bool) {
+    /// Makes one change durable that nobody asked for yet.
+    pub(super) fn write_back(&mut self, rng: &mut Rng) -> Vec<NameOp> {
+        if self.pending.is_empty() {
+            return Vec::new();
+        }
+        let nth = usize::try_from(rng.below(self.pending.len() as u64)).unwrap_or(0);
+        let places: Vec<Place> = self.pending[nth].places().into_iter().cloned().collect();
+        self.sync_places(|place| places.contains(place))
+    }
+
+    fn sync_places(&mut self, asked: impl Fn(&Place) -> bool) -> Vec<NameOp> {
+        let mut durable = Vec::new();
         let mut needed: BTreeSet<Place> = BTreeSet::new();
         let mut chosen = vec![false; self.pending.len()];
         for (op, chosen) in self.pending.iter().zip(&mut chosen).rev() {
@@ -142,10 +154,12 @@ impl Tree {
         for (op, chosen) in pending.into_iter().zip(chosen) {
             if chosen {
                 self.apply(&op, Dir::durable_names);
+                durable.push(op);
             } else {
                 self.pending.push(op);
             }
         }
+        durable
     }
 
     /// A failed sync: the changes stay visible and no later sync will try them again.

@@ -57,7 +57,7 @@ const PAUSE_MS_MAX: u64 = 500;
 const BROKER_LIVES_MS: std::ops::Range<u64> = 4_000..9_000;
 
 fn seconds() -> u64 {
-    env::var("NARU_TEST_CHAOS_SECONDS").map_or(20, |seconds| seconds.parse().unwrap())
+    crate::rounds::seconds().unwrap_or(20)
 }
 
 /// Run as a process of its own by the tests below, it is a member of their group; by itself it tries that out with one.
