@@ -75,6 +75,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         &[
             "config",
             "client",
+            "history",
             "model",
             "record",
             "disk",

@@ -13,6 +13,8 @@ mod broker;
 #[cfg(test)]
 mod chaos;
 #[cfg(test)]
+mod check_history;
+#[cfg(test)]
 mod churn;
 #[cfg(test)]
 mod cli;
