@@ -43,6 +43,8 @@ pub mod server;
 pub mod storage;
 #[cfg(feature = "server")]
 pub mod telemetry;
+#[cfg(all(test, feature = "server"))]
+mod testing;
 pub mod wire;
 
 #[cfg(feature = "client")]

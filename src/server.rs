@@ -182,13 +182,7 @@ async fn serve(
         }
         opened = engine::open(settings, addresses, &clock, &status, &metrics.disk) => opened?,
     };
-    let (health, now) = (Arc::clone(&engine.health), Arc::clone(&engine.now));
-    let (disk, mono) = (Arc::clone(&metrics.disk), Arc::clone(&clock));
-    status.watch_engine(move || status::EngineHealth {
-        stalled: disk.stalls.why_not_ready(&*mono),
-        ..health()
-    });
-    metrics.watch_engine(Box::new(move || now()));
+    watch_engine(&engine, &metrics, &status, &clock);
     let connections = Tasks::new();
     let (retention_every, every) = watch::channel(settings.broker.retention_every);
     retention::start(every, Arc::clone(&engine.retain), &connections);
@@ -222,6 +216,17 @@ async fn serve(
     pages.stop();
     pages.wait(FLUSH_GRACE).await;
     ended
+}
+
+/// Lets the pages show how the engine is.
+fn watch_engine(engine: &Engine, metrics: &Metrics, status: &Status, clock: &Arc<dyn Clock>) {
+    let (health, now) = (Arc::clone(&engine.health), Arc::clone(&engine.now));
+    let (disk, clock) = (Arc::clone(&metrics.disk), Arc::clone(clock));
+    status.watch_engine(move || status::EngineHealth {
+        stalled: disk.stalls.why_not_ready(&*clock),
+        ..health()
+    });
+    metrics.watch_engine(Box::new(move || now()));
 }
 
 /// Waits for a signal or the engine's failure, then ends what runs. Reads the configuration again when it is told to.

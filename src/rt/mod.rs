@@ -19,6 +19,7 @@ pub trait IdSource: Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RandomIds;
 
+#[expect(clippy::disallowed_methods, reason = "this is where identities come from")]
 impl IdSource for RandomIds {
     fn uuid(&self) -> [u8; 16] {
         uuid::Uuid::new_v4().into_bytes()

@@ -532,7 +532,8 @@ pub(super) fn forget_the_outputs(events: &mut Vec<Event>) -> bool {
             true => seen.offset > offset,
             false => seen.offset < offset,
         });
-        !is_higher && !is_seen && !(itself && events.iter().any(by_itself)) && invoked < end
+        let may_be_kept = itself && events.iter().any(by_itself);
+        !(is_higher || is_seen || may_be_kept) && invoked < end
     };
     if !is_clear {
         return false;

@@ -212,12 +212,14 @@ impl JournalFiles {
             };
             (ring, header)
         };
-        let block = header.encode(self.directory);
-        let mut copies = AlignedBuf::zeroed(2 * BLOCK);
-        copies[..BLOCK].copy_from_slice(&block);
-        copies[BLOCK..].copy_from_slice(&block);
-        ring.file.write_all_at(&copies, 0)?;
-        ring.file.sync_data()?;
+        // One copy after the other: a crash in the middle of one leaves the other whole. Were this the only file of the
+        // ring, and both copies torn, nothing would tell the broker that its journal is there.
+        let mut block = AlignedBuf::zeroed(BLOCK);
+        block.copy_from_slice(&header.encode(self.directory));
+        for copy in [0, BLOCK as u64] {
+            ring.file.write_all_at(&block, copy)?;
+            ring.file.sync_data()?;
+        }
         ring.last_lsn = Lsn::ZERO;
         Ok(Ok(Rotated {
             ring,

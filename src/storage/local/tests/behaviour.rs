@@ -383,6 +383,28 @@ fn sync_that_finds_the_disk_full_is_not_tried_again() {
     }
 }
 
+/// A directory whose other journal files were not made yet: recovery begins the one that there is anew, and a crash in the
+/// middle of that must not leave the ring without any header.
+#[test]
+fn power_cut_while_the_only_journal_file_begins_anew_is_recovered_from() {
+    let mut rig = Rig::new(&small());
+    let stored = rig.produce(key(1, 0), 2, 900, 1);
+    let image = rig.disk.after_kill();
+    let recoveries = Arc::new(Mutex::new(0));
+    let counted = Arc::clone(&recoveries);
+    image.on_op(move |moment| {
+        for seed in 0..10 {
+            let cut = moment.after_power_cut(seed, CutProfile::Ext4);
+            let again = Rig::open(&cut, &small());
+            let again = again.unwrap_or_else(|e| panic!("before {:?}, seed {seed}: {e}", moment.op()));
+            assert_eq!(again.read_all(key(1, 0)), stored, "before {:?}", moment.op());
+            *counted.lock().unwrap() += 1;
+        }
+    });
+    Rig::open(&image, &small()).unwrap();
+    assert!(*recoveries.lock().unwrap() > 100);
+}
+
 #[test]
 fn files_of_a_deleted_topic_go_when_there_is_space_to_move_them() {
     let mut rig = Rig::new(&small());

@@ -6,6 +6,7 @@ mod planted;
 mod power;
 mod retire;
 mod rot;
+pub(crate) mod swarm;
 mod threaded;
 mod time;
 mod trim;
@@ -23,7 +24,7 @@ use crate::record::{BatchBuilder, BatchHeader, SealedBatch};
 use crate::rt::{Clock, IdSource, ManualClock};
 use crate::storage::{
     Backpressure, Class, LogConfig, LogStore, PartitionLog, Permit, Placed, ReadError, ReadSpec, Replay,
-    SharedSnapshots, Snapshot, SnapshotSource, Step, Trim,
+    SharedSnapshots, Snapshot, SnapshotSource, Step, SubmitError, Trim,
 };
 
 pub(super) fn key(topic: u8, partition: u32) -> PartitionKey {
@@ -186,6 +187,16 @@ impl Rig {
     pub(super) fn submit(&mut self, batches: Vec<(PartitionKey, SealedBatch)>, delete: &[TopicId]) -> Lsn {
         let bytes = batches.iter().map(|(_, b)| u64::from(b.total_bytes())).sum();
         let permit = self.permit(bytes);
+        self.submit_with(permit, batches, delete).unwrap()
+    }
+
+    /// As [`submit`](Self::submit), with a permit that is there.
+    pub(super) fn submit_with(
+        &mut self,
+        permit: Permit,
+        batches: Vec<(PartitionKey, SealedBatch)>,
+        delete: &[TopicId],
+    ) -> Result<Lsn, SubmitError> {
         let mut above = self.above.lock().unwrap();
         let mut step = Step {
             appends: smallvec::SmallVec::new(),
@@ -206,7 +217,7 @@ impl Rig {
         for topic in delete {
             above.topic_deleted(*topic);
         }
-        self.store.submit(permit, step).unwrap()
+        self.store.submit(permit, step)
     }
 
     /// Submits a trim.
