@@ -75,6 +75,8 @@ pub(crate) struct LocalNow {
     pub(crate) crc_errors: u64,
     /// Whether produce is refused for want of disk.
     pub(crate) storage_full: bool,
+    /// Bytes of disk set aside for the broker's own work.
+    pub(crate) reserve_held_bytes: u64,
     /// Whether the engine failed.
     pub(crate) failed: bool,
 }
@@ -679,6 +681,11 @@ fn journal(page: &mut Page, local: &LocalNow) {
             "naru_unapplied_bytes",
             "Bytes taken in that are not in segments yet.",
             local.admitted_bytes,
+        ),
+        (
+            "naru_reserve_held_bytes",
+            "Bytes of disk that are set aside for the broker's own work; 0 while that uses them.",
+            local.reserve_held_bytes,
         ),
         (
             "naru_journal_files_ready",

@@ -3,6 +3,7 @@
 mod behaviour;
 mod inspect;
 mod power;
+mod reserve;
 mod retire;
 mod rot;
 mod threaded;
