@@ -33,18 +33,13 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("api", &["model", "record", "rt"]),
     ("partition", &["model", "record", "pb", "planted"]),
     ("metadata", &["model", "machine", "pb", "rt"]),
-<<<<<<< HEAD
     ("group", &["model", "machine", "pb", "planted"]),
     (
         "storage",
         &["model", "record", "disk", "rt", "telemetry", "planted"],
     ),
-=======
-    ("group", &["model", "machine", "pb"]),
-    ("storage", &["model", "record", "disk", "rt", "telemetry"]),
     // For unit tests alone.
     ("testing", &["disk"]),
->>>>>>> faults
     (
         "broker",
         &[

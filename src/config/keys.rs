@@ -206,7 +206,7 @@ pub(super) static KEYS: &[Key] = &[
     number!("storage.apply_bytes", "Durable batches are written to their segments when they have so many bytes; at most a third of the memory tail.", bytes(64 * KIB, 16 * GIB), storage.apply_bytes),
     duration!("storage.apply_after", "Durable batches are written to their segments at the latest after so long.", millis(100, HOUR), storage.apply_after),
     duration!("storage.checkpoint_every", "A checkpoint is written after so long if anything changed.", millis(SECOND, DAY), storage.checkpoint_every),
-    number!("storage.reserve_bytes", "Disk space that produce never uses: for the broker's own partitions, deletions and checkpoints.", bytes(MIB, 1024 * GIB), storage.reserve_bytes),
+    number!("storage.reserve_bytes", "Disk space set aside in the file `reserve`, which produce never uses: for the broker's own partitions, deletions, checkpoints and recovery.", bytes(MIB, 1024 * GIB), storage.reserve_bytes),
     number!("storage.reads_max", "Most reads from disk at once.", count(1, 256), storage.reads_max),
     hot(duration!("storage.retention_every", "How often segments that are too old or too many are looked for.", millis(SECOND, DAY), broker.retention_every)),
     number!("limits.connections_max", "Connections at once; at most 60 % of the descriptors that the process may have.", count(1, 1_000_000), net.connections_max),

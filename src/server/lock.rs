@@ -3,7 +3,7 @@
 //! The kernel gives the lock back when the process ends, however it ends, so a stale file never stands in the way.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -63,9 +63,15 @@ impl DirectoryLock {
             Err(TryLockError::WouldBlock) => return Ok(Err(read_pid(&file))),
             Err(TryLockError::Error(error)) => return Err(error),
         }
-        file.set_len(0)?;
-        file.rewind()?;
-        writeln!(file, "{}", std::process::id())?;
+        // Written over, not anew: on a full disk that needs no space, and whoever finds no number there is only told less.
+        let pid = format!("{}\n", std::process::id());
+        match file
+            .write_all(pid.as_bytes())
+            .and_then(|()| file.set_len(pid.len() as u64))
+        {
+            Err(error) if !is_full(&error) => return Err(error),
+            _ => {}
+        }
         Ok(Ok(Self {
             _file: file,
             dir,
@@ -99,6 +105,13 @@ fn make(dir: &Path) -> io::Result<()> {
         );
     }
     Ok(())
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 fn read_pid(file: &File) -> Option<u32> {

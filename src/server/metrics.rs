@@ -75,6 +75,8 @@ pub(crate) struct LocalNow {
     pub(crate) crc_errors: u64,
     /// Whether produce is refused for want of disk.
     pub(crate) storage_full: bool,
+    /// Bytes of disk set aside for the broker's own work.
+    pub(crate) reserve_held_bytes: u64,
     /// Whether the engine failed.
     pub(crate) failed: bool,
 }
@@ -657,17 +659,12 @@ fn journal(page: &mut Page, local: &LocalNow) {
         "From a group being taken to its being durable.",
     )
     .histogram([], commits);
-    let state = match (local.failed, local.storage_full) {
-        (true, _) => 3,
-        (false, true) => 2,
-        (false, false) => 0,
-    };
     let (durable, applied) = local.lsn;
     for (name, help, value) in [
         (
             "naru_storage_state",
             "0: works, 2: takes no writes for want of disk, 3: failed.",
-            state,
+            storage_state(local),
         ),
         ("naru_durable_lsn", "Number of the last durable group.", durable),
         (
@@ -679,6 +676,11 @@ fn journal(page: &mut Page, local: &LocalNow) {
             "naru_unapplied_bytes",
             "Bytes taken in that are not in segments yet.",
             local.admitted_bytes,
+        ),
+        (
+            "naru_reserve_held_bytes",
+            "Bytes of disk that are set aside for the broker's own work; 0 while that uses them.",
+            local.reserve_held_bytes,
         ),
         (
             "naru_journal_files_ready",
@@ -699,6 +701,14 @@ fn journal(page: &mut Page, local: &LocalNow) {
         "Damaged batches found by reading.",
         local.crc_errors,
     );
+}
+
+fn storage_state(local: &LocalNow) -> u64 {
+    match (local.failed, local.storage_full) {
+        (true, _) => 3,
+        (false, true) => 2,
+        (false, false) => 0,
+    }
 }
 
 fn rolls(page: &mut Page, local: &LocalNow) {

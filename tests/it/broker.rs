@@ -64,7 +64,8 @@ impl Default for Setup {
             listen: "127.0.0.1:0".to_owned(),
             http: "127.0.0.1:0".to_owned(),
             lossy: None,
-            settings: Vec::new(),
+            // Many tests at once on a small disk, or in memory.
+            settings: vec!["storage.reserve_bytes=1MiB".to_owned()],
             under: Vec::new(),
         }
     }

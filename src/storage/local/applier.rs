@@ -412,7 +412,7 @@ impl Applier {
     fn applied(&mut self, last: Lsn, granted: u64) {
         self.changed = true;
         self.engine.control().applied = last;
-        let free = self.engine.disk.free_bytes().unwrap_or(0);
+        let free = self.engine.disk_room().unwrap_or(0);
         self.engine.budget.applied(granted, free);
         self.engine.evict(last);
     }
@@ -437,11 +437,11 @@ impl Applier {
         source: &dyn SnapshotSource,
         until_durable: &mut dyn FnMut(Lsn) -> bool,
     ) -> io::Result<()> {
+        self.engine.hold_reserve()?;
         self.engine.refresh_disk_free();
         let everything = asked.apply_asked || asked.checkpoint_asked || asked.stop;
         while self.apply_is_due(everything) {
             self.apply()?;
-            self.engine.control().storage_full = false;
             if self.checkpoint_is_due(false) {
                 self.checkpoint(source, false, until_durable)?;
             }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 
+use super::reserve::Reserve;
 use crate::rt::BoxFuture;
 use crate::storage::{Backpressure, Class, Permit, PermitOwner};
 
@@ -21,6 +22,8 @@ struct Inner {
     disk_free: u64,
     /// Bytes that journal files still to be made will need.
     disk_claimed: u64,
+    /// Produce was refused for want of disk, and is until there is room and some more.
+    disk_full: bool,
 }
 
 /// The budgets of an engine.
@@ -77,7 +80,9 @@ impl Budget {
             .disk_free
             .saturating_sub(inner.admitted)
             .saturating_sub(inner.disk_claimed);
-        if free_bytes < cost.saturating_add(reserve_bytes) {
+        let waits = class == Class::Produce && inner.disk_full;
+        if waits || free_bytes < cost.saturating_add(reserve_bytes) {
+            inner.disk_full |= class == Class::Produce;
             return Err(Backpressure::StorageFull {
                 free_bytes,
                 reserve_bytes,
@@ -127,6 +132,7 @@ impl Budget {
             let mut inner = self.inner.lock().expect("no panics while locked");
             inner.admitted = inner.admitted.saturating_sub(granted);
             inner.disk_free = disk_free;
+            self.resume(&mut inner);
         }
         self.freed.notify_waiters();
     }
@@ -148,11 +154,27 @@ impl Budget {
             let mut inner = self.inner.lock().expect("no panics while locked");
             let more = bytes > inner.disk_free;
             inner.disk_free = bytes;
-            more
+            let was_full = inner.disk_full;
+            self.resume(&mut inner);
+            more || was_full != inner.disk_full
         };
         if more {
             self.freed.notify_waiters();
         }
+    }
+
+    /// Takes produce in again if there is room for more than a moment.
+    fn resume(&self, inner: &mut Inner) {
+        let needed = self.reserve.saturating_add(Reserve::margin(self.reserve));
+        let needed = needed
+            .saturating_add(inner.admitted)
+            .saturating_add(inner.disk_claimed);
+        inner.disk_full &= inner.disk_free < needed;
+    }
+
+    /// The disk was found full: produce waits until there is room for more than a moment.
+    pub(super) fn disk_is_full(&self) {
+        self.inner.lock().expect("no panics while locked").disk_full = true;
     }
 
     /// Whether produce would be refused for want of disk.
@@ -162,7 +184,7 @@ impl Budget {
             .disk_free
             .saturating_sub(inner.admitted)
             .saturating_sub(inner.disk_claimed);
-        free < Self::cost(1) + self.reserve
+        inner.disk_full || free < Self::cost(1) + self.reserve
     }
 
     /// Free bytes of the disk when it was last looked at.
@@ -254,6 +276,28 @@ mod tests {
         );
         assert!(budget.storage_full());
         assert!(budget.permit(1, Class::Internal).is_ok());
+    }
+
+    #[test]
+    fn produce_goes_on_only_when_there_is_room_for_more_than_a_moment() {
+        let budget = Arc::new(Budget::new(1 << 20, 64 << 10, 32 << 10));
+        budget.set_journal(1 << 20, 1 << 20, 0);
+        let takes = |free| {
+            budget.set_disk_free(free);
+            budget.permit(1, Class::Produce).is_ok()
+        };
+        assert!(takes(72 << 10));
+        assert!(!takes(66 << 10));
+        assert!(
+            !takes(72 << 10),
+            "a quarter of the reserve has to be free beside it"
+        );
+        assert!(budget.storage_full());
+        assert!(takes(80 << 10));
+        assert!(takes(72 << 10));
+        budget.disk_is_full();
+        assert!(!takes(72 << 10));
+        assert!(takes(80 << 10));
     }
 
     #[test]

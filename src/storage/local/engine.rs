@@ -14,6 +14,7 @@ use super::journal_files::JournalFiles;
 use super::log::LocalLog;
 use super::queue::Queue;
 use super::read::ReadSide;
+use super::reserve::Reserve;
 use super::settings::Settings;
 use super::stats::Stats;
 use super::tail::Tail;
@@ -58,6 +59,7 @@ pub(super) struct Engine {
     pub(super) reads: Arc<ReadSide>,
     pub(super) files: JournalFiles,
     pub(super) budget: Arc<Budget>,
+    pub(super) reserve: Reserve,
     pub(super) stats: Stats,
     /// For groups on their way to the journal, and then part of the memory tail.
     pub(super) buffers: Arc<BufferPool>,
@@ -95,6 +97,7 @@ impl Engine {
             reads: begin.reads,
             files: begin.files,
             budget: Arc::new(budget),
+            reserve: Reserve::new(Arc::clone(&disk), settings.reserve_bytes),
             stats: Stats::default(),
             buffers: Arc::new(BufferPool::new(pool_bytes)),
             logs: Mutex::new(begin.logs),
@@ -265,11 +268,45 @@ impl Engine {
         self.budget.set_journal(free, total, claimed);
     }
 
+    /// What the disk has for the broker's own work: what is free, and what is set aside.
+    pub(super) fn disk_room(&self) -> io::Result<u64> {
+        Ok(self.disk.free_bytes()?.saturating_add(self.reserve.held_bytes()))
+    }
+
     /// Asks the disk how much is free.
     pub(super) fn refresh_disk_free(&self) {
-        if let Ok(free) = self.disk.free_bytes() {
-            self.budget.set_disk_free(free);
+        if let Ok(room) = self.disk_room() {
+            self.budget.set_disk_free(room);
         }
+    }
+
+    /// Sets the reserve aside again if there is room beside what is on its way to the disk.
+    pub(super) fn hold_reserve(&self) -> io::Result<()> {
+        // What a full disk keeps from being applied may want the name, if not the space.
+        if !self.control().storage_full && self.reserve.hold(self.budget.admitted())? {
+            tracing::info!(
+                event = "reserve_held",
+                bytes = self.settings.reserve_bytes,
+                "disk space is set aside for the broker's own work"
+            );
+        }
+        Ok(())
+    }
+
+    /// The broker's own work has found the disk full: produce is refused, and what is set aside given up. Whether trying
+    /// again at once may help.
+    pub(super) fn disk_is_full(&self) -> bool {
+        self.budget.disk_is_full();
+        self.reserve.give_up()
+    }
+
+    /// Whether another journal file leaves produce what it may use; the journal itself may have the reserve as well.
+    pub(super) fn has_room_for_journal_file(&self) -> bool {
+        let needed = self
+            .settings
+            .journal_file_bytes
+            .saturating_add(self.settings.reserve_bytes);
+        self.files.is_short() || self.disk_room().is_ok_and(|room| room >= needed)
     }
 }
 

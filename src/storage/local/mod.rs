@@ -30,6 +30,7 @@ mod queue;
 mod read;
 mod recovery;
 mod redo;
+mod reserve;
 mod roll;
 mod scan;
 mod segment;
@@ -81,6 +82,8 @@ pub struct Status {
     pub admitted_bytes: u64,
     /// Produce is refused for want of disk.
     pub storage_full: bool,
+    /// Bytes of disk that are set aside for the broker's own work.
+    pub reserve_held_bytes: u64,
     /// Why the engine failed, if it did.
     pub failure: Option<String>,
     /// Damaged batches found by reading.
@@ -175,6 +178,7 @@ impl LocalStore {
             applied: control.applied,
             admitted_bytes: self.engine.budget.admitted(),
             storage_full: control.storage_full || self.engine.budget.storage_full(),
+            reserve_held_bytes: self.engine.reserve.held_bytes(),
             failure: control.failure,
             crc_errors: self.engine.reads.crc_errors(),
         }

@@ -14,6 +14,8 @@ pub(super) const TOPICS: &str = "topics";
 pub(super) const SALVAGE: &str = "salvage";
 /// What is being deleted.
 pub(super) const TRASH: &str = "trash";
+/// Space set aside for the broker's own work; holds nothing.
+pub(super) const RESERVE: &str = "reserve";
 /// The two checkpoint files.
 pub(super) const CHECKPOINTS: [&str; 2] = ["checkpoint.0", "checkpoint.1"];
 

@@ -18,6 +18,7 @@ use super::log::{LocalLog, Recovered, SegmentMeta};
 use super::paths;
 use super::read::ReadSide;
 use super::redo::Redo;
+use super::reserve;
 use super::scan::{self, ScannedFile};
 use super::settings::Settings;
 use super::survey::Survey;
@@ -101,8 +102,24 @@ pub(super) struct Opened {
     pub(super) report: RecoveryReport,
 }
 
-/// Opens a data directory; makes it if it is empty.
+/// Opens a data directory; makes it if it is empty. On a full disk the reserve is given up, so that the next try has it.
 pub(super) fn open(
+    disk: SharedDisk,
+    settings: &Settings,
+    clock: Arc<dyn Clock>,
+    ids: &dyn IdSource,
+    replay: &mut dyn Replay,
+) -> Result<Opened, OpenError> {
+    let opened = recover(Arc::clone(&disk), settings, clock, ids, replay);
+    if let Err(OpenError::Io(error)) = &opened
+        && error.kind() == io::ErrorKind::StorageFull
+    {
+        reserve::give_up(&*disk);
+    }
+    opened
+}
+
+fn recover(
     disk: SharedDisk,
     settings: &Settings,
     clock: Arc<dyn Clock>,
@@ -194,11 +211,8 @@ fn salvage(
     if let Some((lsn, bytes)) = &found.unfinished {
         let path = format!("{}/unfinished-{}.group", paths::SALVAGE, lsn);
         tracing::warn!(event = "unfinished_group", lsn = %lsn, bytes = bytes.len(), kept = %path, "the last group was not finished and never acknowledged");
-        match disk.create_new(&path, Mode::Buffered) {
-            Ok(file) => {
-                file.write_all_at(bytes, 0)?;
-                file.sync_data()?;
-            }
+        match keep_copy(disk, &path, bytes) {
+            Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             // The copy is for curiosity; a full disk must not keep the broker from starting.
             Err(e) => {
@@ -225,6 +239,16 @@ fn salvage(
     disk.sync_dir(paths::SALVAGE)?;
     disk.sync_dir(paths::TOPICS)?;
     Ok(retired)
+}
+
+fn keep_copy(disk: &dyn Disk, path: &str, bytes: &[u8]) -> io::Result<()> {
+    let file = disk.create_new(path, Mode::Buffered)?;
+    let kept = file.write_all_at(bytes, 0).and_then(|()| file.sync_data());
+    if kept.is_err() {
+        // Half a copy is none, and a full disk needs the space.
+        disk.unlink(path)?;
+    }
+    kept
 }
 
 fn salvage_segments(
@@ -387,8 +411,10 @@ impl Conclusion<'_> {
         for number in too_short {
             self.disk.unlink(&paths::journal(number))?;
         }
-        engine.refresh_disk_free();
         engine.account_journal();
+        engine.reserve.take_over()?;
+        engine.hold_reserve()?;
+        engine.refresh_disk_free();
         Ok(Opened {
             engine,
             applier,

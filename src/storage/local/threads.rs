@@ -122,6 +122,10 @@ fn journal_loop(engine: &Engine, mut journal: Journal) {
                 Waited::MayBeFree => {}
                 Waited::MakeExtra => {
                     if let Err(error) = engine.files.make_extra(false) {
+                        if error.kind() == io::ErrorKind::StorageFull && engine.disk_is_full() {
+                            // With the space that was set aside it may do.
+                            engine.files.want_extra();
+                        }
                         tracing::warn!(event = "journal_file_failed", error = %error, "no further journal file could be made");
                     }
                 }
@@ -146,14 +150,18 @@ fn applier_loop(engine: &Engine, mut applier: Applier, snapshots: &SharedSnapsho
         }
         match applier_round(engine, &mut applier, &asked, snapshots) {
             Ok(true) => return Ok(()),
-            Ok(false) => was_full = false,
+            Ok(false) => {
+                was_full = false;
+                engine.control().storage_full = false;
+            }
             Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                let again = engine.disk_is_full();
                 if !was_full {
                     tracing::warn!(event = "storage_full", error = %error, "the disk is full: produce is refused until there is room");
                 }
                 was_full = true;
                 engine.control().storage_full = true;
-                if asked.stop {
+                if asked.stop && !again {
                     return Err(error);
                 }
             }
@@ -182,7 +190,13 @@ fn applier_round(
 
 fn maker_loop(engine: &Engine) {
     loop {
-        match engine.files.make_one(true) {
+        let made = if engine.has_room_for_journal_file() {
+            engine.files.make_one(true)
+        } else {
+            // Begun, it would fill the disk up to the last byte, be removed, and begin again.
+            Err(io::ErrorKind::StorageFull.into())
+        };
+        match made {
             Ok(more) => {
                 engine.account_journal();
                 if !more {

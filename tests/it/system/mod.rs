@@ -3,6 +3,7 @@
 //!
 //! What needs root or a tool that is missing is skipped, says so, and counts itself.
 
+mod disk_full;
 mod io_errors;
 mod kill_points;
 mod lying_disk;

@@ -23,7 +23,10 @@ async fn a_stalled_disk_is_seen_and_nothing_is_acknowledged_early_or_kept_withou
         return;
     }
     let broker = Setup {
-        settings: vec![format!("storage.memory_tail_bytes={MEMORY_TAIL_BYTES}")],
+        settings: vec![
+            format!("storage.memory_tail_bytes={MEMORY_TAIL_BYTES}"),
+            format!("storage.apply_bytes={}", MEMORY_TAIL_BYTES / 4),
+        ],
         ..Setup::default()
     }
     .start();

@@ -4,6 +4,7 @@ mod behaviour;
 mod inspect;
 mod planted;
 mod power;
+mod reserve;
 mod retire;
 mod rot;
 pub(crate) mod swarm;
