@@ -12,6 +12,7 @@ use super::directory;
 use super::engine::{Beginning, Engine};
 use super::format::checkpoint::{Checkpoint, PartitionCheckpoint};
 use super::format::{DirectoryId, FormatError};
+use super::inspect;
 use super::journal::Journal;
 use super::journal_files::{JournalFiles, RingFile, RingState};
 use super::log::{LocalLog, Recovered, SegmentMeta};
@@ -150,8 +151,9 @@ fn recover(
     if let Some(problem) = found.problems.first() {
         return Err(OpenError::Refused(problem.to_string()));
     }
-    for lsn in &found.chain_breaks {
-        tracing::error!(event = "journal_chain_broken", lsn = %lsn, "a journal group does not follow the one before");
+    tell_harmless_damage(&found);
+    if let Some(why) = inspect::internal_damage(&*disk, &files, &found, newest)? {
+        return Err(OpenError::Refused(why));
     }
     let incarnations = files.iter().filter_map(|f| f.header).map(|h| h.incarnation);
     let incarnation = incarnations.fold(newest.incarnation, u32::max) + 1;
@@ -186,6 +188,16 @@ fn recover(
         retired,
     };
     opened.conclude(redo, reads, replay)
+}
+
+/// What is wrong in the journal and costs nothing.
+fn tell_harmless_damage(found: &Survey) {
+    for lsn in &found.empty_lost {
+        tracing::error!(event = "journal_group_damaged", lsn = %lsn, "an empty journal group cannot be read; nothing was in it");
+    }
+    for lsn in &found.chain_breaks {
+        tracing::error!(event = "journal_chain_broken", lsn = %lsn, "a journal group does not follow the one before");
+    }
 }
 
 fn report_of(found: &Survey, newest: &Checkpoint) -> RecoveryReport {

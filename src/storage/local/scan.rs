@@ -36,6 +36,8 @@ pub(super) struct FoundGroup {
     pub(super) header: GroupHeader,
     /// [`chain_hash`] of its header.
     pub(super) hash: u64,
+    /// A batch in it that is of one of the broker's own partitions does not hold.
+    pub(super) internal_damage: bool,
 }
 
 /// Opens all files of the ring.
@@ -103,6 +105,7 @@ pub(super) fn scan(
         return Ok(Vec::new());
     };
     let mut window = Window::new(&*scanned.file, scanned.bytes);
+    let mut batches = Window::of_blocks(scanned);
     let mut groups = Vec::new();
     let mut position = GROUPS_START;
     while position + BLOCK as u64 <= scanned.bytes {
@@ -112,14 +115,24 @@ pub(super) fn scan(
             position,
         };
         match group_at(&mut window, scanned.bytes, &place)? {
-            Some((header, hash, deleted)) => {
-                deletions.extend(deleted.into_iter().map(|topic| (header.lsn, topic)));
+            Some((header, hash, entries)) => {
+                let deleted = entries.iter().filter_map(|entry| match entry {
+                    Entry::DeleteTopic(topic) => Some((header.lsn, *topic)),
+                    Entry::Append(_) | Entry::Trim { .. } => None,
+                });
+                deletions.extend(deleted);
+                let payload = position + header.payload_start();
+                let mut internal_damage = false;
+                for entry in &entries {
+                    internal_damage |= is_damaged_internal(&mut batches, payload, entry)?;
+                }
                 groups.push(FoundGroup {
                     lsn: header.lsn,
                     file: index,
                     position,
                     header,
                     hash,
+                    internal_damage,
                 });
                 position += header.total_bytes();
             }
@@ -131,11 +144,13 @@ pub(super) fn scan(
     Ok(groups)
 }
 
-/// The first group that was written to a file under this generation, whatever its header says; it begins before `upto`.
+/// The first group above an LSN that was written to a file under this generation, whatever its header says; it begins before
+/// `upto`.
 pub(super) fn first_group_of(
     scanned: &ScannedFile,
     directory: DirectoryId,
     generation: u64,
+    above: Lsn,
     upto: u64,
 ) -> io::Result<Option<Lsn>> {
     let mut window = Window::new(&*scanned.file, scanned.bytes);
@@ -146,7 +161,8 @@ pub(super) fn first_group_of(
             generation,
             position,
         };
-        if let Some((header, ..)) = group_at(&mut window, scanned.bytes, &place)? {
+        let found = group_at(&mut window, scanned.bytes, &place)?;
+        if let Some((header, ..)) = found.filter(|(header, ..)| header.lsn > above) {
             return Ok(Some(header.lsn));
         }
         position += BLOCK as u64;
@@ -158,7 +174,7 @@ fn group_at(
     window: &mut Window<'_>,
     file_bytes: u64,
     place: &Place,
-) -> io::Result<Option<(GroupHeader, u64, Vec<TopicId>)>> {
+) -> io::Result<Option<(GroupHeader, u64, Vec<Entry>)>> {
     let Some(header) = peek_at(window, place.position)? else {
         return Ok(None);
     };
@@ -171,20 +187,49 @@ fn group_at(
         return Ok(None);
     }
     let hash = chain_hash(front.first_chunk().ok_or(io::ErrorKind::InvalidData)?);
-    let entries = entries_of(front);
-    let deleted = entries.filter_map(|e| {
-        if let Ok(Entry::DeleteTopic(topic)) = e {
-            Some(topic)
-        } else {
-            None
-        }
-    });
-    Ok(Some((header, hash, deleted.collect())))
+    Ok(Some((
+        header,
+        hash,
+        entries_of(front).filter_map(Result::ok).collect(),
+    )))
+}
+
+/// Whether an entry is a batch of one of the broker's own partitions and does not hold: no start without it, which is to be
+/// known before anything is written.
+fn is_damaged_internal(batches: &mut Window<'_>, payload: u64, entry: &Entry) -> io::Result<bool> {
+    let Entry::Append(entry) = entry else {
+        return Ok(false);
+    };
+    if !entry.key.topic.is_internal() {
+        return Ok(false);
+    }
+    let from = payload + u64::from(entry.position);
+    let block = from / BLOCK as u64 * BLOCK as u64;
+    let skip = usize::try_from(from - block).map_err(|_| io::ErrorKind::InvalidData)?;
+    let length = entry.length as usize;
+    let bytes = batches.get(block, skip.saturating_add(length))?;
+    Ok(bytes.get(skip..).is_none_or(|batch| crc32c(batch) != entry.crc))
 }
 
 fn peek_at(window: &mut Window<'_>, position: u64) -> io::Result<Option<GroupHeader>> {
     let bytes = window.get(position, GROUP_HEADER_BYTES)?;
     Ok(bytes.first_chunk().and_then(GroupHeader::peek))
+}
+
+/// Whether an empty group stood here whose header does not hold: of its marks at most one is gone, and zeros follow. A group
+/// that held anything has a table behind its header, whose entries are not zero.
+pub(super) fn looks_empty(scanned: &ScannedFile, position: u64, lsn: Lsn) -> bool {
+    let mut window = Window::new(&*scanned.file, scanned.bytes);
+    if position + BLOCK as u64 > scanned.bytes {
+        return false;
+    }
+    let Ok(block) = window.get(position, BLOCK) else {
+        return false;
+    };
+    let Some((header, rest)) = block.split_first_chunk() else {
+        return false;
+    };
+    GroupHeader::marks_of_empty(header, lsn) >= 2 && rest.iter().all(|byte| *byte == 0)
 }
 
 /// The entries of a table that stands behind its group's header.
@@ -199,10 +244,7 @@ pub(super) fn entries_of(
 pub(super) fn read_group(files: &[ScannedFile], group: &FoundGroup) -> io::Result<Vec<u8>> {
     let scanned = &files[group.file];
     let total = usize::try_from(group.header.total_bytes()).map_err(|_| io::ErrorKind::InvalidData)?;
-    let mut window = Window {
-        minimum: BLOCK,
-        ..Window::new(&*scanned.file, scanned.bytes)
-    };
+    let mut window = Window::of_blocks(scanned);
     Ok(window.get(group.position, total)?.to_vec())
 }
 
@@ -260,7 +302,17 @@ impl<'a> Window<'a> {
             buf: AlignedBuf::zeroed(0),
             at: 0,
             filled: 0,
-            minimum: WINDOW_BYTES,
+            minimum: usize::try_from(bytes)
+                .unwrap_or(WINDOW_BYTES)
+                .clamp(BLOCK, WINDOW_BYTES),
+        }
+    }
+
+    /// Reads no more than it is asked for.
+    fn of_blocks(scanned: &'a ScannedFile) -> Self {
+        Self {
+            minimum: BLOCK,
+            ..Self::new(&*scanned.file, scanned.bytes)
         }
     }
 

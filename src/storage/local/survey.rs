@@ -36,8 +36,8 @@ pub(super) enum Problem {
     /// There are files, and none has a header.
     #[error("no journal file can be read")]
     NoneLegible,
-    /// There are no files.
-    #[error("the journal files are missing")]
+    /// The files with groups are not there.
+    #[error("journal files are missing: none that is there was ever used")]
     NoFiles,
     /// The newest file has lost its header.
     #[error(
@@ -46,6 +46,18 @@ pub(super) enum Problem {
         paths::journal(*number)
     )]
     HeaderGone { number: u64, lsn: Lsn },
+    /// Groups that were durable, and nothing tells what was in them.
+    #[error(
+        "journal groups {first} to {last} were durable and cannot be read ({}{}): nothing else tells which records, commits or \
+         topics were in them; put a whole copy of the file in its place",
+        paths::journal(*number), position.map_or(String::new(), |at| format!(" at {at}"))
+    )]
+    GroupsLost {
+        first: Lsn,
+        last: Lsn,
+        number: u64,
+        position: Option<u64>,
+    },
     /// No file can hold the group behind the checkpoint.
     #[error(
         "journal group {needed} is needed, but the oldest journal file begins at {oldest}: a journal file is missing or its \
@@ -60,7 +72,8 @@ impl Problem {
         match self {
             Self::FileCut { number, .. }
             | Self::FileStump { number, .. }
-            | Self::HeaderGone { number, .. } => Some(paths::journal(*number)),
+            | Self::HeaderGone { number, .. }
+            | Self::GroupsLost { number, .. } => Some(paths::journal(*number)),
             Self::CheckpointGone { .. } | Self::NoneLegible | Self::NoFiles | Self::FileMissing { .. } => {
                 None
             }
@@ -81,6 +94,8 @@ pub(super) struct Survey {
     pub(super) hash: u64,
     /// Ranges of durable groups that cannot be read: first and last.
     pub(super) lost: Vec<(Lsn, Lsn)>,
+    /// Durable groups that cannot be read and held nothing.
+    pub(super) empty_lost: Vec<Lsn>,
     /// Groups that do not follow the one before, although that is there.
     pub(super) chain_breaks: Vec<Lsn>,
     /// Bytes of the unfinished last group.
@@ -107,11 +122,11 @@ impl Survey {
         directory: DirectoryId,
     ) -> io::Result<Self> {
         let mut problems = header_problems(files, newest);
-        problems.extend(header_gone(files, directory)?);
+        problems.extend(header_gone(files, newest.lsn, directory)?);
         let (needed, missing) = needed_files(files, base);
         problems.extend(missing);
         let mut deletions = Vec::new();
-        let mut groups = Vec::new();
+        let mut all = Vec::new();
         for index in needed {
             let later = files.iter().filter_map(|f| f.header).filter(|h| {
                 files[index]
@@ -121,18 +136,29 @@ impl Survey {
             // A later file began where the groups that counted had ended: what stands behind that here was unfinished.
             let before = later.map(|h| h.first_lsn).min().unwrap_or(Lsn(u64::MAX));
             let found = scan::scan(files, index, directory, &mut deletions)?;
-            groups.extend(found.into_iter().filter(|g| g.lsn > base && g.lsn < before));
+            all.extend(found.into_iter().filter(|g| g.lsn < before));
         }
-        groups.sort_by_key(|g| g.lsn);
-        // A stop proves its last group, and every record the groups that it stands on.
-        let proven = newest.clean_end.unwrap_or_default().max(newest.lsn);
+        all.sort_by_key(|g| g.lsn);
+        let mut groups = all.clone();
+        groups.retain(|g| g.lsn > base);
+        let proven = proven(files, newest);
         let unfinished = drop_unfinished(files, &mut groups, proven)?;
+        let (mut lost, chain_breaks) = gaps(&groups, base, proven);
+        let mut empty_lost = Vec::new();
+        for (first, _) in lost.extract_if(.., |(first, last)| {
+            first == last && held_nothing(files, &all, *first)
+        }) {
+            empty_lost.push(first);
+        }
+        problems
+            .extend(lost.iter().filter_map(|(first, last)| {
+                groups_lost(files, &all, (*first).max(newest.lsn.next()), *last)
+            }));
         if planted::is(Bug::OlderCheckpointAccepted) {
             let older =
                 |p: &Problem| matches!(p, Problem::CheckpointGone { .. } | Problem::FileMissing { .. });
             problems.retain(|p| !older(p));
         }
-        let (lost, chain_breaks) = gaps(&groups, base, proven);
         let end = groups.last().map_or(base, |g| g.lsn).max(proven);
         let counts = |lsn: Lsn| groups.iter().any(|g| g.lsn == lsn);
         let deleted = deletions
@@ -145,6 +171,7 @@ impl Survey {
             end,
             hash: groups.last().map_or(0, |g| g.hash),
             lost,
+            empty_lost,
             chain_breaks,
             unfinished,
             problems,
@@ -180,8 +207,10 @@ fn header_problems(files: &[ScannedFile], newest: &Checkpoint) -> Vec<Problem> {
             problems.push(Problem::FileStump { number, bytes });
         }
     }
-    // A directory without any checkpointed group may have been cut off while its first header was written.
-    if files.iter().all(|f| f.header.is_none()) && (newest.lsn > Lsn::ZERO || files.is_empty()) {
+    // A directory without any checkpointed group may have been cut off while its first header was written: into the first file,
+    // which is as old as the directory.
+    let first = files.iter().any(|f| f.number == 0);
+    if files.iter().all(|f| f.header.is_none()) && (newest.lsn > Lsn::ZERO || !first) {
         problems.push(if files.iter().any(|f| f.illegible) {
             Problem::NoneLegible
         } else {
@@ -191,24 +220,82 @@ fn header_problems(files: &[ScannedFile], newest: &Checkpoint) -> Vec<Problem> {
     problems
 }
 
-/// The newest file without its header. A file whose header was only being rewritten holds no group under the generation
-/// that comes next; one that was in use does, and they were durable.
-fn header_gone(files: &[ScannedFile], directory: DirectoryId) -> io::Result<Option<Problem>> {
-    let generations = files.iter().filter_map(|f| f.header).map(|h| h.generation);
-    let next = generations.max().unwrap_or(0) + 1;
+/// A file that was in use and has lost its header. One whose header was only being rewritten holds no group under a generation
+/// that is missing among those of the others, or none that is needed.
+fn header_gone(files: &[ScannedFile], newest: Lsn, directory: DirectoryId) -> io::Result<Option<Problem>> {
+    let known: BTreeSet<u64> = files
+        .iter()
+        .filter_map(|f| f.header)
+        .map(|h| h.generation)
+        .collect();
+    let next = known.last().map_or(1, |last| last + 1);
+    let oldest = known.first().copied().unwrap_or(next);
+    let missing = (oldest..next).filter(|generation| !known.contains(generation));
+    // All of the newest are refused, also those that are not needed: their generation would be given again.
+    let wanted: Vec<_> = std::iter::once((next, Lsn::ZERO))
+        .chain(missing.map(|generation| (generation, newest)).take(files.len()))
+        .collect();
     for file in files.iter().filter(|f| f.header.is_none()) {
-        // Zeros may be a file that was never used: only where its first group would stand is worth a look.
-        let upto = if file.illegible {
-            file.bytes
-        } else {
-            GROUPS_START + 1
-        };
-        if let Some(lsn) = scan::first_group_of(file, directory, next, upto)? {
-            let number = file.number;
-            return Ok(Some(Problem::HeaderGone { number, lsn }));
+        for (generation, above) in &wanted {
+            // Zeros may be a file that was never used: only where its first group would stand is worth a look.
+            let used = file.illegible
+                || scan::first_group_of(file, directory, *generation, Lsn::ZERO, GROUPS_START + 1)?.is_some();
+            if !used {
+                continue;
+            }
+            if let Some(lsn) = scan::first_group_of(file, directory, *generation, *above, file.bytes)? {
+                let number = file.number;
+                return Ok(Some(Problem::HeaderGone { number, lsn }));
+            }
         }
     }
     Ok(None)
+}
+
+/// The last group that something else than a group behind it proves to have been durable.
+fn proven(files: &[ScannedFile], newest: &Checkpoint) -> Lsn {
+    // A file gets its header when the group before its first one is durable.
+    let firsts = files
+        .iter()
+        .filter_map(|f| f.header)
+        .map(|h| Lsn(h.first_lsn.0.saturating_sub(1)));
+    // A stop proves its last group, and every record the groups that it stands on.
+    let stop = newest.clean_end.unwrap_or_default();
+    firsts.fold(stop.max(newest.lsn), Lsn::max)
+}
+
+/// Where a group stands or should stand: the index of its file and the position in it.
+fn place_of(files: &[ScannedFile], groups: &[FoundGroup], lsn: Lsn) -> Option<(usize, u64)> {
+    let begins = |file: &ScannedFile| file.header.is_some_and(|h| h.first_lsn == lsn);
+    if let Some(index) = files.iter().position(begins) {
+        return Some((index, GROUPS_START));
+    }
+    let before = groups.iter().find(|g| g.lsn.next() == lsn)?;
+    Some((before.file, before.position + before.header.total_bytes()))
+}
+
+/// Whether a group that cannot be read was an empty one: its header is there but for a little, and nothing stands behind it.
+fn held_nothing(files: &[ScannedFile], groups: &[FoundGroup], lsn: Lsn) -> bool {
+    let place = place_of(files, groups, lsn);
+    place.is_some_and(|(file, position)| scan::looks_empty(&files[file], position, lsn))
+}
+
+fn groups_lost(files: &[ScannedFile], groups: &[FoundGroup], first: Lsn, last: Lsn) -> Option<Problem> {
+    let place = place_of(files, groups, first);
+    let nearest = || {
+        groups
+            .iter()
+            .rfind(|g| g.lsn < first)
+            .or(groups.first())
+            .map(|g| g.file)
+    };
+    let file = place.map(|(file, _)| file).or_else(nearest).unwrap_or(0);
+    (first <= last).then(|| Problem::GroupsLost {
+        first,
+        last,
+        number: files.get(file).map_or(0, |f| f.number),
+        position: place.map(|(_, position)| position),
+    })
 }
 
 /// Indexes of the files that may hold groups above an LSN, oldest first; and whether one is missing in front of them.

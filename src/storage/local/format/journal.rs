@@ -175,6 +175,18 @@ impl GroupHeader {
         *crc = crc32c_append(crc32c_append(place.seed(), body), table).to_le_bytes();
     }
 
+    /// How many of three marks of an empty group with this number a damaged header still has: its beginning, its number, and
+    /// that it has neither entries nor payload.
+    pub fn marks_of_empty(header: &[u8; GROUP_HEADER_BYTES], lsn: Lsn) -> usize {
+        let at = |from: usize, expected: &[u8]| header.get(from..).is_some_and(|h| h.starts_with(expected));
+        let marks = [
+            at(0, &GROUP_MAGIC.to_le_bytes()) && at(4, &VERSION.to_le_bytes()),
+            at(8, &lsn.0.to_le_bytes()),
+            at(28, &[0; 8]),
+        ];
+        marks.into_iter().filter(|mark| *mark).count()
+    }
+
     /// Reads the fields of a header without looking at its checksum; `None` if this is no group header at all.
     ///
     /// Needed to know how long the table is that the checksum covers.

@@ -20,6 +20,8 @@ pub use verify::verify;
 use super::paths;
 use crate::disk::{Disk, DiskFile, Mode};
 
+pub(super) use rehearsal::internal_damage;
+
 /// The file that a running broker holds a lock on.
 pub const LOCK_FILE: &str = paths::LOCK;
 /// The file that makes a directory a data directory.

@@ -15,6 +15,36 @@ use crate::storage::local::redo::batch_at;
 use crate::storage::local::scan::{self, FoundGroup, ScannedFile};
 use crate::storage::local::survey::Survey;
 
+/// What of the broker's own partitions is damaged in the groups above a checkpoint and has no second copy: found before the
+/// second pass writes anything, so that a refusal leaves everything as it was.
+pub(in crate::storage::local) fn internal_damage(
+    disk: &dyn Disk,
+    files: &[ScannedFile],
+    found: &Survey,
+    newest: &Checkpoint,
+) -> io::Result<Option<String>> {
+    if !found
+        .groups
+        .iter()
+        .any(|g| g.internal_damage && g.lsn > newest.lsn)
+    {
+        return Ok(None);
+    }
+    let mut report = Report::new();
+    let broken = BTreeSet::new();
+    Rehearsal::new(disk, newest, &found.deleted, &broken).run(files, found, newest, &mut report)?;
+    let refusal = report.findings.iter().find(|f| f.effect == Effect::Refusal);
+    Ok(refusal.map(|finding| {
+        let range = finding.offsets.map_or(String::new(), |(first, last)| format!(" {first} to {last}"));
+        let of = finding.partition.map_or(String::new(), |key| format!(" of {key}"));
+        let at = finding.position.map_or(String::new(), |at| format!(" at {at}"));
+        format!(
+            "records{range}{of} are damaged in {}{at}, and the broker needs them: {}; put a whole copy of the file in its place",
+            finding.file, finding.what
+        )
+    }))
+}
+
 /// One partition as the pass sees it.
 #[derive(Debug)]
 struct Log {

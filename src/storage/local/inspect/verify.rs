@@ -303,6 +303,7 @@ fn report_survey(found: &Survey, files: &[ScannedFile], newest: &Checkpoint, bas
         let effect = if spare { Effect::Harmless } else { Effect::Refusal };
         let kind = match problem {
             Problem::CheckpointGone { .. } => Kind::Checkpoint,
+            Problem::GroupsLost { .. } => Kind::JournalGroup,
             Problem::FileCut { .. }
             | Problem::FileStump { .. }
             | Problem::NoneLegible
@@ -338,6 +339,7 @@ fn report_survey(found: &Survey, files: &[ScannedFile], newest: &Checkpoint, bas
             });
         }
     }
+    report_empty_lost(found, files, report);
     for lsn in &found.chain_breaks {
         let at = found.groups.iter().find(|g| g.lsn == *lsn);
         let file = at.map_or(paths::JOURNAL.to_owned(), |g| {
@@ -359,6 +361,15 @@ fn report_survey(found: &Survey, files: &[ScannedFile], newest: &Checkpoint, bas
             paths::journal(files[g.file].number)
         });
         report.add(Finding::new(Kind::UnfinishedGroup, Effect::Note, file, what).groups(*lsn, *lsn));
+    }
+}
+
+fn report_empty_lost(found: &Survey, files: &[ScannedFile], report: &mut Report) {
+    for lsn in &found.empty_lost {
+        let (file, position) = where_lost(found, files, *lsn);
+        let what = "the group cannot be read; it was an empty one, which only proves the group before it";
+        let finding = Finding::new(Kind::JournalGroup, Effect::Harmless, file, what).groups(*lsn, *lsn);
+        report.add(Finding { position, ..finding });
     }
 }
 

@@ -161,7 +161,8 @@ fn find(report: &Report, kind: Kind) -> &Finding {
     found.unwrap_or_else(|| panic!("no {}: {:#?}", kind.name(), report.findings))
 }
 
-fn place_of(disk: &SimDisk, needle: &[u8], below: &str) -> (String, u64) {
+/// The first file below this path that holds these bytes, and where.
+pub(super) fn place_of(disk: &SimDisk, needle: &[u8], below: &str) -> (String, u64) {
     disk.files()
         .into_iter()
         .filter(|(path, _)| path.starts_with(below))
@@ -247,7 +248,7 @@ fn sectors_that_cannot_be_read_are_findings() {
     image.make_unreadable(&path, at, 1).unwrap();
     let report = look(&image).unwrap();
     assert_eq!(find(&report, Kind::Unreadable).position, Some(at / 4096 * 4096));
-    assert_eq!(find(&report, Kind::JournalGroup).effect, Effect::Loss);
+    assert_eq!(find(&report, Kind::JournalGroup).effect, Effect::Refusal);
     assert_eq!(find(&report, Kind::Offsets).offsets, Some((offset(4), offset(5))));
 }
 

@@ -65,45 +65,116 @@ fn damaged_batch_in_the_journal_is_quarantined_and_its_neighbours_live() {
     );
 }
 
+/// The gaps that a group leaves in the offsets tell what something follows, and no more: not the last batch of a partition, no
+/// trim, no deletion, no commit.
 #[test]
-fn damaged_group_header_is_known_by_the_groups_behind_it() {
-    let (rig, stored) = journal_only(5);
+fn durable_group_whose_table_cannot_be_read_refuses_to_start() {
+    let mut rig = Rig::new(&small());
+    rig.produce(key(1, 0), 2, 100, 1);
+    // Nothing of this partition follows.
+    let only = rig.produce(key(2, 0), 2, 100, 2);
+    rig.produce(key(1, 0), 2, 100, 3);
     let disk = rig.disk.after_kill();
-    let path = journal_of(&disk, &stored[2]);
-    let group = position_in(&disk, &path, &stored[2]) / 4096 * 4096;
-    disk.zero_sector(&path, group).unwrap();
-    let again = Rig::open(&disk, &small()).unwrap();
-    assert_eq!(again.store.report().lost_groups, 1);
-    assert_eq!(
-        again.read(key(1, 0), offset(4), 10_000).unwrap_err(),
-        ReadError::Corrupt {
-            first: offset(4),
-            last: offset(5)
-        }
-    );
-    assert_eq!(
-        again.read(key(1, 0), offset(6), 10_000).unwrap().0,
-        stored[3..].concat()
+    let path = journal_of(&disk, &only);
+    let group = position_in(&disk, &path, &only) / 4096 * 4096;
+    for at in [0, 9, 40, 128 + 40] {
+        let image = disk.after_kill();
+        image.flip_bit(&path, group + at, 3).unwrap();
+        let before = (image.ops(), image.files());
+        let error = Rig::open(&image, &small()).err().expect("a start");
+        let names = |why: &String| why.contains(&path) && why.contains(&group.to_string());
+        assert!(
+            std::matches!(&error, OpenError::Refused(why) if names(why)),
+            "{error}"
+        );
+        assert_eq!((image.ops(), image.files()), before);
+    }
+}
+
+#[test]
+fn empty_group_that_cannot_be_read_held_nothing_and_refuses_nothing() {
+    let mut rig = Rig::new(&small());
+    let first = rig.produce(key(1, 0), 2, 100, 1);
+    rig.inline.seal();
+    let second = rig.produce(key(1, 0), 2, 100, 2);
+    let disk = rig.disk.after_kill();
+    let path = journal_of(&disk, &first);
+    let seal = position_in(&disk, &path, &second) / 4096 * 4096 - 4096;
+    for at in [0, 9, 24, 28, 100] {
+        let image = disk.after_kill();
+        image.flip_bit(&path, seal + at, 3).unwrap();
+        let again = Rig::open(&image, &small()).unwrap();
+        assert_eq!(
+            again.read_all(key(1, 0)),
+            [first.clone(), second.clone()].concat(),
+            "byte {at}"
+        );
+        assert_eq!(again.store.report().lost_groups, 0);
+    }
+    // Nothing is left that says so: it may have been any group.
+    disk.zero_sector(&path, seal).unwrap();
+    assert!(Rig::open(&disk, &small()).is_err());
+}
+
+#[test]
+fn header_of_the_next_file_proves_that_the_last_group_was_durable() {
+    let (rig, stored) = journal_only(13);
+    let disk = rig.disk.after_kill();
+    let last = stored.last().unwrap();
+    let path = journal_of(&disk, last);
+    // The next file has its header, and nothing else: the broker died right behind that.
+    let header = crate::storage::local::format::journal::FileHeader {
+        file_bytes: 64 << 10,
+        generation: 2,
+        first_lsn: rig.durable().next(),
+        checkpoint_seq: 1,
+        checkpoint_lsn: Lsn::ZERO,
+        incarnation: 1,
+    };
+    let block = header.encode(rig.store.directory_id());
+    let file = [block.to_vec(), block.to_vec(), vec![0; (64 << 10) - 8192]].concat();
+    disk.write_file("journal/00000009.journal", &file).unwrap();
+    let at = position_in(&disk, &path, last);
+    disk.flip_bit(&path, at + 80, 3).unwrap();
+    let seal = at / 4096 * 4096 + 4096;
+    for sector in 0..8 {
+        disk.zero_sector(&path, seal + sector * 512).unwrap();
+    }
+    assert!(
+        Rig::open(&disk, &small()).is_err(),
+        "the seal is missing, too, and was durable"
     );
 }
 
 #[test]
+fn damage_in_the_brokers_own_partitions_is_known_before_anything_is_written() {
+    let mut rig = Rig::new(&small());
+    rig.produce(PartitionKey::META, 1, 100, 1);
+    let needed = rig.produce(PartitionKey::META, 1, 100, 2);
+    rig.inline.seal();
+    let disk = rig.disk.after_kill();
+    let path = journal_of(&disk, &needed);
+    disk.flip_bit(&path, position_in(&disk, &path, &needed) + 80, 3)
+        .unwrap();
+    let before = (disk.ops(), disk.files());
+    let error = Rig::open(&disk, &small()).err().expect("a start");
+    assert!(
+        std::matches!(&error, OpenError::Refused(why) if why.contains(&path)),
+        "{error}"
+    );
+    assert_eq!((disk.ops(), disk.files()), before);
+}
+
+#[test]
 fn copy_in_the_segment_stands_in_for_damage_in_the_journal() {
-    for header_too in [false, true] {
-        let (mut rig, stored) = journal_only(5);
-        rig.inline.apply().unwrap();
-        let disk = rig.disk.after_kill();
-        let path = journal_of(&disk, &stored[2]);
-        let at = position_in(&disk, &path, &stored[2]);
-        disk.flip_bit(&path, if header_too { at / 4096 * 4096 + 9 } else { at + 80 }, 3)
-            .unwrap();
-        let again = Rig::open(&disk, &small()).unwrap();
-        assert_eq!(
-            again.read_all(key(1, 0)),
-            stored.concat(),
-            "header damaged: {header_too}"
-        );
-    }
+    let (mut rig, stored) = journal_only(5);
+    rig.inline.apply().unwrap();
+    let disk = rig.disk.after_kill();
+    let path = journal_of(&disk, &stored[2]);
+    disk.flip_bit(&path, position_in(&disk, &path, &stored[2]) + 80, 3)
+        .unwrap();
+    let again = Rig::open(&disk, &small()).unwrap();
+    assert_eq!(again.read_all(key(1, 0)), stored.concat());
 }
 
 #[test]
@@ -469,6 +540,22 @@ fn missing_directories_refuse_a_start_or_are_made_again_if_nothing_needs_them() 
         let again = Rig::open(&image, &small()).unwrap();
         assert_eq!(again.read_all(key(1, 0)), stored, "{dir}");
     }
+}
+
+#[test]
+fn first_journal_file_that_is_gone_refuses_to_start_although_unused_ones_are_there() {
+    let mut rig = Rig::new(&small());
+    while rig.disk.read_file("journal/00000001.journal").is_err() {
+        rig.inline.make_journal_file().unwrap();
+    }
+    rig.produce(key(1, 0), 2, 100, 1);
+    rig.inline.seal();
+    let disk = rig.disk.after_kill();
+    Disk::unlink(&disk, "journal/00000000.journal").unwrap();
+    let before = (disk.ops(), disk.files());
+    let error = Rig::open(&disk, &small()).err().expect("a start");
+    assert!(std::matches!(error, OpenError::Refused(_)), "{error}");
+    assert_eq!((disk.ops(), disk.files()), before);
 }
 
 #[test]
