@@ -68,6 +68,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         &[
             "config",
             "client",
+            "history",
             "model",
             "record",
             "disk",

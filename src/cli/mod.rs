@@ -4,6 +4,7 @@
 //! output, everywhere. The broker is not started here: `serve` comes back to `main` as [`Invocation::Serve`].
 
 mod bench;
+mod check_history;
 mod cluster;
 mod completion;
 mod config;
@@ -145,6 +146,8 @@ enum Command {
     /// Look into a data directory that no broker uses: check it, show its files.
     #[command(subcommand)]
     Log(log::LogCommand),
+    /// Say whether what clients asked and were told keeps the broker's promises: exit code 8 if not.
+    CheckHistory(check_history::CheckArgs),
     /// Explain error codes.
     #[command(subcommand)]
     Errors(errors::ErrorsCommand),
@@ -309,6 +312,7 @@ async fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Bench(command) => bench::run(command, context).await,
         Command::Cluster(command) => cluster::run(command, context).await,
         Command::Log(command) => log::run(command, context).await,
+        Command::CheckHistory(args) => check_history::run(args, context).await,
         Command::Errors(command) => errors::run(&command, context),
         Command::Healthcheck(args) => healthcheck::run(args, context).await,
         Command::Completion(args) => completion::run(&args),

@@ -1,9 +1,8 @@
-//! What a history consists of, and its form in a file: one JSON object in each line.
+//! What a history consists of. `docs/histories.md` is the page for those who record one.
 
-use std::fmt;
-use std::str::FromStr;
+use serde::{Deserialize, Deserializer, Serialize};
 
-use serde::{Deserialize, Serialize};
+use super::names::{At, Uid};
 
 /// A step of one process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,7 +11,8 @@ pub struct Event {
     pub t: u64,
     /// The process: one life of it, so another number after a restart.
     pub process: u32,
-    /// Ties the end of an operation to its beginning; one process uses each number for one operation.
+    /// Ties the end of an operation to its beginning; one process uses each number for one operation. 0 for notes.
+    #[serde(default)]
     pub op: u64,
     /// What happened.
     pub is: Body,
@@ -28,7 +28,7 @@ pub enum Body {
     Ok(Done),
     /// It has definitely not happened, and why.
     Fail(String),
-    /// It may have happened, or may happen yet, and why that is not known. The same as no end at all.
+    /// It may have happened, or may happen yet, and why that is not known.
     Info(String),
     /// Something that was not asked for.
     Note(Note),
@@ -38,12 +38,30 @@ pub enum Body {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Op {
-    /// To append a record.
+    /// To append records.
     Produce {
         /// Where.
         at: At,
-        /// Which.
-        uid: Uid,
+        /// Which, in order. Several are one batch, which is there as a whole or not at all.
+        #[serde(alias = "uid", deserialize_with = "one_or_many")]
+        uids: Vec<Uid>,
+        /// Records of one session of the process keep the order in which they were sent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        session: Option<u64>,
+        /// What the broker tells repeated sending by, if whoever records knows it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sequence: Option<Numbered>,
+    },
+    /// To append records and to commit, both or neither, as a member.
+    Step {
+        /// The group.
+        group: String,
+        /// Id of the member.
+        member: String,
+        /// The records.
+        outputs: Vec<Output>,
+        /// Offsets of the next records wanted.
+        offsets: Vec<(At, i64)>,
     },
     /// To become a member of a group.
     Join {
@@ -53,8 +71,11 @@ pub enum Op {
         instance: Option<String>,
         /// From here on whatever was handed out may be committed at any time, without an event.
         auto_commit: bool,
+        /// Where members begin if nothing is committed.
+        #[serde(default)]
+        reset: Reset,
     },
-    /// To commit, as a member.
+    /// To commit, as a member; or, with an empty member, to set the offsets of a group from outside.
     Commit {
         /// The group.
         group: String,
@@ -73,18 +94,170 @@ pub enum Op {
         /// The group.
         group: String,
     },
+    /// To see committed offsets.
+    Committed {
+        /// The group.
+        group: String,
+        /// Of which partitions.
+        of: Vec<At>,
+    },
+    /// To see where a partition begins or ends.
+    Offset {
+        /// The partition.
+        at: At,
+        /// Which of its offsets.
+        edge: Edge,
+    },
+    /// To create a topic.
+    CreateTopic {
+        /// Its name. A topic that is created again is another one and needs another name in the history.
+        topic: String,
+        /// How many partitions it has.
+        partitions: u32,
+        /// Its records are in memory alone: gone whenever the broker starts again.
+        #[serde(default)]
+        in_memory: bool,
+    },
+    /// To delete a topic with its records.
+    DeleteTopic {
+        /// Its name.
+        topic: String,
+    },
+    /// To remove the oldest records.
+    Trim {
+        /// Of which partition.
+        at: At,
+        /// The first offset that stays.
+        before: i64,
+    },
+}
+
+/// What a batch is known by when it is sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Numbered {
+    /// Id of the producer.
+    pub producer: u64,
+    /// Its epoch.
+    pub epoch: u32,
+    /// Sequence of the first record.
+    pub first: u64,
+}
+
+/// A record that a step appends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// Where.
+    pub at: At,
+    /// Which.
+    pub uid: Uid,
+    /// The record that it was made of: no other step may make something of it, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<(At, i64)>,
+}
+
+/// Where members begin if nothing is committed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reset {
+    /// At the first record.
+    #[default]
+    Earliest,
+    /// Behind the last record, or wherever else.
+    Latest,
+}
+
+/// An offset that a partition has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Edge {
+    /// Of the first record that can be read.
+    Start,
+    /// Behind the last record that can be read.
+    End,
 }
 
 /// How an operation has succeeded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Done {
-    /// The record has this offset.
-    Produced(i64),
+    /// The records are there.
+    Produced(Stored),
+    /// The outputs have these offsets, in their order.
+    Stepped(Vec<i64>),
     /// The group is so.
     Described(View),
+    /// Committed offsets; partitions without one are left out.
+    Committed(Vec<(At, i64)>),
+    /// The offset is this.
+    Offset(i64),
     /// There is nothing to say about it.
     Done,
+}
+
+/// Where records were put, and what was promised about them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredForm")]
+pub struct Stored {
+    /// Offset of the first.
+    pub base: i64,
+    /// What was promised.
+    pub level: Level,
+}
+
+/// What an acknowledgement promises.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// The records are on disk.
+    #[default]
+    Fsync,
+    /// A kill or a power cut may take them, and give their offsets again.
+    Memory,
+}
+
+impl Stored {
+    /// On disk from this offset on.
+    pub const fn fsync(base: i64) -> Self {
+        Self {
+            base,
+            level: Level::Fsync,
+        }
+    }
+}
+
+/// As histories have it: older ones have the offset alone.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum StoredForm {
+    Base(i64),
+    Whole {
+        base: i64,
+        #[serde(default)]
+        level: Level,
+    },
+}
+
+impl From<StoredForm> for Stored {
+    fn from(form: StoredForm) -> Self {
+        match form {
+            StoredForm::Base(base) => Self::fsync(base),
+            StoredForm::Whole { base, level } => Self { base, level },
+        }
+    }
+}
+
+/// Older histories have one record in each operation.
+fn one_or_many<'de, D: Deserializer<'de>>(form: D) -> Result<Vec<Uid>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Form {
+        One(Uid),
+        Many(Vec<Uid>),
+    }
+    Form::deserialize(form).map(|form| match form {
+        Form::One(uid) => vec![uid],
+        Form::Many(uids) => uids,
+    })
 }
 
 /// A group as of one moment.
@@ -149,135 +322,141 @@ pub enum Note {
         /// Whether it was marked as one that may have been handed out before.
         redelivered: bool,
     },
+    /// The process begins to read a partition, without a group; whatever it read of it before is over.
+    Reading {
+        /// The partition.
+        at: At,
+        /// From where.
+        from: Start,
+    },
+    /// What came of that, in order.
+    Read {
+        /// The partition.
+        at: At,
+        /// What the process was handed.
+        records: Vec<Found>,
+        /// The offset that it asks for next: it has everything below.
+        next: i64,
+    },
+    /// A reader was told that records are damaged, instead of being handed them.
+    Damaged(Range),
+    /// What follows, by the time, until the next such note.
+    Phase(Phase),
+    /// A fault begins or ends.
+    Fault(Fault),
     /// Something was done to the broker or to a process, or anything else that a reader of the history wants to know.
     Nemesis(String),
 }
 
-/// A partition, written `topic/index`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct At {
-    /// Name of the topic.
-    pub topic: String,
-    /// Index of the partition.
-    pub partition: u32,
+/// Where somebody begins to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// With the first record that there is.
+    Earliest,
+    /// Behind the last one.
+    Latest,
+    /// With this one.
+    Offset(i64),
 }
 
-/// A record: unique in the whole history, and told by its value. Written `process-number`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Uid {
-    /// Who made it.
-    pub process: u32,
-    /// Counted by who made it.
-    pub number: u64,
+/// A record that was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// Where.
+    pub offset: i64,
+    /// Which record it says it is; `None`: it does not even say that.
+    pub uid: Option<Uid>,
+    /// Whether it is as it was made, to the last byte.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub intact: bool,
 }
 
-/// Why something is no event.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadEvent {
-    /// Not a partition.
-    #[error("{0:?} is no partition: topic/index")]
-    At(String),
-    /// Not a record.
-    #[error("{0:?} is no record: process-number")]
-    Uid(String),
-    /// Not an event; the reason of the parser.
-    #[error("line {line} is no event: {reason}")]
-    Line {
-        /// Counted from 1.
-        line: usize,
-        /// Why.
-        reason: String,
-    },
+const fn yes() -> bool {
+    true
 }
 
-impl fmt::Display for At {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.topic, self.partition)
+const fn is_yes(value: &bool) -> bool {
+    *value
+}
+
+/// Records of a partition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Range {
+    /// The partition.
+    pub at: At,
+    /// The first offset.
+    pub first: i64,
+    /// The last one.
+    pub last: i64,
+}
+
+/// A part of a history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Work, and faults.
+    Chaos,
+    /// No more faults; everybody recovers.
+    Healed,
+    /// Nobody writes any more; everything is read from the beginning.
+    FinalRead,
+    /// The broker was started once more; everything is read again.
+    SecondRead,
+}
+
+/// Something that was done to the broker or its disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// Which kind.
+    pub kind: FaultKind,
+    /// Whether this is its end: the broker is ready again, the disk has room.
+    #[serde(default)]
+    pub is_over: bool,
+    /// In words.
+    #[serde(default)]
+    pub what: String,
+    /// What [`FaultKind::Rot`] has damaged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<Range>,
+}
+
+/// Kinds of faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FaultKind {
+    /// The broker is killed.
+    Kill,
+    /// What was not synced is gone, and the broker with it.
+    PowerCut,
+    /// The broker is stopped in good order and started again.
+    Restart,
+    /// The broker or a process stands still.
+    Pause,
+    /// The disk or the network is slow, or fails.
+    Error,
+    /// The disk has no room.
+    Full,
+    /// Bytes on disk are changed.
+    Rot,
+}
+
+impl FaultKind {
+    /// As it is written.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::PowerCut => "power_cut",
+            Self::Restart => "restart",
+            Self::Pause => "pause",
+            Self::Error => "error",
+            Self::Full => "full",
+            Self::Rot => "rot",
+        }
     }
-}
 
-impl FromStr for At {
-    type Err = BadEvent;
-
-    fn from_str(text: &str) -> Result<Self, BadEvent> {
-        let parsed = text.rsplit_once('/').and_then(|(topic, index)| {
-            Some(Self {
-                topic: topic.to_owned(),
-                partition: index.parse().ok()?,
-            })
-        });
-        parsed.ok_or_else(|| BadEvent::At(text.to_owned()))
+    /// Whether what was acknowledged at [`Level::Memory`] may be lost. A broker in memory loses it whenever it starts.
+    pub const fn empties_memory(self) -> bool {
+        matches!(self, Self::Kill | Self::PowerCut | Self::Restart)
     }
-}
-
-impl fmt::Display for Uid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.process, self.number)
-    }
-}
-
-impl FromStr for Uid {
-    type Err = BadEvent;
-
-    fn from_str(text: &str) -> Result<Self, BadEvent> {
-        let parsed = text.split_once('-').and_then(|(process, number)| {
-            Some(Self {
-                process: process.parse().ok()?,
-                number: number.parse().ok()?,
-            })
-        });
-        parsed.ok_or_else(|| BadEvent::Uid(text.to_owned()))
-    }
-}
-
-impl TryFrom<String> for At {
-    type Error = BadEvent;
-
-    fn try_from(text: String) -> Result<Self, BadEvent> {
-        text.parse()
-    }
-}
-
-impl From<At> for String {
-    fn from(at: At) -> Self {
-        at.to_string()
-    }
-}
-
-impl TryFrom<String> for Uid {
-    type Error = BadEvent;
-
-    fn try_from(text: String) -> Result<Self, BadEvent> {
-        text.parse()
-    }
-}
-
-impl From<Uid> for String {
-    fn from(uid: Uid) -> Self {
-        uid.to_string()
-    }
-}
-
-/// The line of an event, its end included.
-pub fn write(event: &Event) -> String {
-    let mut line = serde_json::to_string(event).expect("names are strings and numbers are integers");
-    line.push('\n');
-    line
-}
-
-/// The events of a file. A last line without an end is left out: its writer was killed.
-///
-/// # Errors
-/// `Line` for the first line that is no event.
-pub fn read(text: &str) -> Result<Vec<Event>, BadEvent> {
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    let event = |(index, line): (usize, &str)| {
-        serde_json::from_str(line).map_err(|error| BadEvent::Line {
-            line: index + 1,
-            reason: error.to_string(),
-        })
-    };
-    whole.lines().enumerate().map(event).collect()
 }

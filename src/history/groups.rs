@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::event::At;
-use super::index::{Claim, Index, Place, Reading, Viewed};
-use super::report::{Anomaly, Finding};
+use super::anomaly::Anomaly;
+use super::claims::{Claim, Reading, Target};
+use super::index::{Index, Viewed};
+use super::names::At;
+use super::report::Finding;
 
 /// [`Anomaly::SplitOwner`].
 pub(super) fn split_owner(index: &Index<'_>, findings: &mut Vec<Finding>) {
@@ -79,7 +81,7 @@ fn epoch_goes_back(index: &Index<'_>, findings: &mut Vec<Finding>) {
 }
 
 /// Two members that were given a partition in one epoch. A static member that starts again is the same member.
-fn same_epoch((group, at): Place<'_>, reading: &Reading<'_>, findings: &mut Vec<Finding>) {
+fn same_epoch((group, at): Target<'_>, reading: &Reading<'_>, findings: &mut Vec<Finding>) {
     let mut by_epoch: BTreeMap<u32, Vec<&Claim<'_>>> = BTreeMap::new();
     for claim in &reading.claims {
         by_epoch.entry(claim.epoch).or_default().push(claim);
@@ -107,7 +109,7 @@ fn same_epoch((group, at): Place<'_>, reading: &Reading<'_>, findings: &mut Vec<
 /// A member was handed a record that was sent when somebody else held the partition already: not one that it had fetched before.
 fn reads_on(
     index: &Index<'_>,
-    ((group, at), reading): (Place<'_>, &Reading<'_>),
+    ((group, at), reading): (Target<'_>, &Reading<'_>),
     claim: &Claim<'_>,
     findings: &mut Vec<Finding>,
 ) {
@@ -115,7 +117,7 @@ fn reads_on(
         return;
     };
     let late = claim.polls.iter().find_map(|poll| {
-        let sent = index.produced.get(&poll.uid)?.invoked;
+        let sent = index.records.get(&poll.uid)?.sent?.invoked;
         (sent > end).then_some((poll, sent))
     });
     if let Some((poll, sent)) = late {

@@ -1,282 +1,111 @@
-//! Anomalies of reading on: where members begin, what they are handed, and whether committed offsets hold.
-//!
-//! A committed offset is a register: commits write it, views and first records read it. A commit without an answer may count or
-//! not; what commits itself may have committed whatever it was handed. So a value is wrong only if no order of what is possible
-//! explains it.
+//! Anomalies of reading on: what members and other readers are handed one after the other.
 
 use std::collections::BTreeMap;
 
-use super::index::{Claim, Index, Moment, Place, Polled, Reading, Seen};
-use super::report::{Anomaly, Finding};
+use super::anomaly::Anomaly;
+use super::claims::{Claim, Polled, Target};
+use super::event::{Phase, Start};
+use super::index::{Index, Moment};
+use super::names::At;
+use super::report::Finding;
+use super::through::Span;
 
-/// A value that the committed offset may have had, from when, and when at the latest it was written.
-#[derive(Clone, Copy, Debug)]
-struct Write {
-    offset: i64,
+/// What one reader was handed one after the other, with who it was and since when.
+struct Sequence<'r> {
+    who: String,
+    at: &'r At,
     begin: Moment,
-    /// `None`: it may yet come.
-    end: Option<Moment>,
-    is_sure: bool,
+    handed: Vec<(i64, Moment)>,
 }
 
-/// Every value that the committed offset of one partition may have had.
-struct Register {
-    writes: BTreeMap<i64, Vec<Write>>,
-    /// The acknowledged ones by their beginning.
-    sure: Vec<Write>,
-    /// When each was acknowledged, in order, with the highest so far.
-    floors: Vec<(Moment, Write)>,
-}
-
-/// A look at the committed offset.
-#[derive(Clone, Copy, Debug)]
-struct Look {
-    offset: i64,
-    invoked: Moment,
-    returned: Moment,
-}
-
-impl Register {
-    fn of(reading: &Reading<'_>) -> Self {
-        let mut all = Vec::new();
-        for commit in &reading.commits {
-            let claim = commit.claim.and_then(|claim| reading.claims.get(claim));
-            all.push(Write {
-                offset: commit.offset,
-                begin: commit.invoked,
-                end: commit
-                    .returned
-                    .or_else(|| claim.and_then(|claim| reading.end_of(claim))),
-                is_sure: commit.returned.is_some(),
-            });
-        }
-        for claim in reading.claims.iter().filter(|claim| claim.commits_itself) {
-            let end = reading.end_of(claim);
-            all.extend(claim.polls.iter().map(|poll| Write {
-                offset: poll.offset.saturating_add(1),
-                begin: poll.moment,
-                end,
-                is_sure: false,
-            }));
-        }
-        let mut sure: Vec<Write> = all.iter().copied().filter(|write| write.is_sure).collect();
-        sure.sort_by_key(|write| write.begin);
-        let ended = sure.iter().filter_map(|write| Some((write.end?, *write)));
-        let mut floors: Vec<(Moment, Write)> = ended.collect();
-        floors.sort_by_key(|(end, _)| *end);
-        let mut highest: Option<Write> = None;
-        for (_, write) in &mut floors {
-            let is_higher = highest.is_none_or(|known| known.offset <= write.offset);
-            highest = if is_higher { Some(*write) } else { highest };
-            *write = highest.unwrap_or(*write);
-        }
-        let mut writes: BTreeMap<i64, Vec<Write>> = BTreeMap::new();
-        for write in all {
-            writes.entry(write.offset).or_default().push(write);
-        }
-        Self { writes, sure, floors }
-    }
-
-    /// The highest offset that was acknowledged before this moment.
-    fn floor(&self, before: Moment) -> Option<Write> {
-        let acknowledged = self.floors.partition_point(|(end, _)| *end < before);
-        let last = acknowledged.checked_sub(1)?;
-        self.floors.get(last).map(|(_, write)| *write)
-    }
-
-    /// Whether a commit was overwritten for sure before this moment.
-    fn is_overwritten(&self, write: &Write, before: Moment) -> bool {
-        let Some(end) = write.end else {
-            return false;
-        };
-        let first = self.sure.partition_point(|other| other.begin <= end);
-        self.sure
-            .iter()
-            .skip(first)
-            .take_while(|other| other.begin < before)
-            .any(|other| other.end.is_some_and(|end| end < before))
-    }
-
-    /// Whether somebody may have committed what was seen.
-    fn explains(&self, look: Look) -> bool {
-        let writes = self.writes.get(&look.offset).into_iter().flatten();
-        writes
-            .filter(|write| write.begin < look.returned)
-            .any(|write| !self.is_overwritten(write, look.invoked))
-    }
-
-    /// Whether somebody may have committed this between two moments.
-    fn may_be_written(&self, offset: i64, after: Moment, before: Moment) -> bool {
-        let mut writes = self.writes.get(&offset).into_iter().flatten();
-        writes.any(|write| write.begin < before && write.end.is_none_or(|end| end > after))
-    }
-}
-
-/// What a look at the committed offset shows: an anomaly, or nothing.
-fn judge(register: &Register, look: Look, at_first: i64) -> Option<(Anomaly, String, Vec<Moment>)> {
-    let floor = register.floor(look.invoked);
-    match floor {
-        // Nothing was committed for sure: at the beginning, or at what may have been committed.
-        None if look.offset == at_first || register.explains(look) => None,
-        Some(_) if register.explains(look) => None,
-        Some(floor) if look.offset < floor.offset => {
-            let events = [Some(floor.begin), floor.end, Some(look.returned)];
-            Some((
-                Anomaly::CommitLost,
-                format!("{} had been committed", floor.offset),
-                events.into_iter().flatten().collect(),
-            ))
-        }
-        _ => Some((
-            Anomaly::StartWrong,
-            "nobody committed that".to_owned(),
-            vec![look.invoked, look.returned],
-        )),
-    }
-}
-
-fn starts<'r>(reading: &'r Reading<'r>) -> impl Iterator<Item = (&'r Claim<'r>, Look)> {
-    reading.claims.iter().filter_map(|claim| {
-        let first = claim.polls.first()?;
-        let look = Look {
-            offset: first.offset,
-            invoked: claim.assigned,
-            returned: first.moment,
-        };
-        Some((claim, look))
-    })
-}
-
-/// Looks of both kinds that show this anomaly.
-fn bad_looks(index: &Index<'_>, wanted: Anomaly, findings: &mut Vec<Finding>) {
-    for ((group, at), reading) in &index.readings {
-        let register = Register::of(reading);
-        let log_start = index.log.get(at).and_then(|log| log.keys().next()).copied();
-        // A member that commits by itself may commit where it began.
-        let at_first = log_start.unwrap_or_default();
-        let mut found = |look: Look, what: String| {
-            let Some((anomaly, why, events)) = judge(&register, look, at_first) else {
-                return;
-            };
-            if anomaly == wanted {
-                findings.push(Finding {
-                    anomaly,
-                    what: format!("{what}: {why}"),
-                    events,
-                });
-            }
-        };
-        for (claim, look) in starts(reading) {
-            let what = format!(
-                "{} of group {group} began at {} of {at}",
-                claim.member, look.offset
-            );
-            found(look, what);
-        }
-        for seen in &reading.seen {
-            let look = Look::from(*seen);
-            found(look, format!("group {group} stood at {} of {at}", look.offset));
-        }
-    }
-}
-
-/// [`Anomaly::StartWrong`].
-pub(super) fn start_wrong(index: &Index<'_>, findings: &mut Vec<Finding>) {
-    bad_looks(index, Anomaly::StartWrong, findings);
-}
-
-/// [`Anomaly::CommitLost`]. That a committed offset is not to be seen at all counts, too.
-pub(super) fn commit_lost(index: &Index<'_>, findings: &mut Vec<Finding>) {
-    bad_looks(index, Anomaly::CommitLost, findings);
-    for ((group, at), reading) in &index.readings {
-        let register = Register::of(reading);
-        for viewed in index.views.iter().filter(|viewed| viewed.group == *group) {
-            if viewed.view.committed.iter().any(|(shown, _)| shown == *at) {
-                continue;
-            }
-            if let Some(floor) = register.floor(viewed.invoked) {
-                findings.push(Finding {
-                    anomaly: Anomaly::CommitLost,
-                    what: format!(
-                        "group {group} stood nowhere in {at}: {} had been committed",
-                        floor.offset
-                    ),
-                    events: [Some(floor.begin), floor.end, Some(viewed.returned)]
-                        .into_iter()
-                        .flatten()
-                        .collect(),
-                });
-            }
-        }
-    }
-}
-
-impl From<Seen> for Look {
-    fn from(seen: Seen) -> Self {
+impl<'r> Sequence<'r> {
+    fn of_claim(at: &'r At, claim: &Claim<'_>) -> Self {
         Self {
-            offset: seen.offset,
-            invoked: seen.invoked,
-            returned: seen.returned,
+            who: claim.member.to_owned(),
+            at,
+            begin: claim.assigned,
+            handed: claim
+                .polls
+                .iter()
+                .map(|poll| (poll.offset, poll.moment))
+                .collect(),
         }
     }
-}
 
-/// [`Anomaly::CommitRegress`].
-pub(super) fn commit_regress(index: &Index<'_>, findings: &mut Vec<Finding>) {
-    for ((group, at), reading) in &index.readings {
-        let register = Register::of(reading);
-        let mut by_end = reading.seen.clone();
-        by_end.sort_by_key(|seen| seen.returned);
-        let mut by_end = by_end.into_iter().peekable();
-        let mut by_begin = reading.seen.clone();
-        by_begin.sort_by_key(|seen| seen.invoked);
-        let mut highest: Option<Seen> = None;
-        for seen in by_begin {
-            while let Some(earlier) = by_end.next_if(|earlier| earlier.returned < seen.invoked) {
-                let is_higher = highest.is_none_or(|known| known.offset <= earlier.offset);
-                highest = if is_higher { Some(earlier) } else { highest };
-            }
-            let Some(before) = highest.filter(|before| before.offset > seen.offset) else {
-                continue;
-            };
-            if !register.may_be_written(seen.offset, before.invoked, seen.returned) {
-                findings.push(Finding {
-                    anomaly: Anomaly::CommitRegress,
-                    what: format!(
-                        "group {group} went back from {} to {} of {at}",
-                        before.offset, seen.offset
-                    ),
-                    events: vec![before.returned, seen.returned],
-                });
-            }
+    fn of_span(span: &Span<'r>) -> Self {
+        let entries = span.entries.iter();
+        Self {
+            who: format!("the reader of process {}", span.process),
+            at: span.at,
+            begin: span.begin,
+            handed: entries.map(|entry| (entry.offset, entry.moment)).collect(),
         }
     }
-}
 
-/// Records that one claim was handed one after the other.
-fn pairs<'r>(reading: &'r Reading<'r>) -> impl Iterator<Item = (&'r Claim<'r>, Polled, Polled)> {
-    reading.claims.iter().flat_map(|claim| {
-        let pairs = claim.polls.windows(2);
-        pairs.filter_map(move |pair| match pair {
-            [first, second] => Some((claim, *first, *second)),
+    fn pairs(&self) -> impl Iterator<Item = ((i64, Moment), (i64, Moment))> {
+        let pairs = self.handed.windows(2);
+        pairs.filter_map(|pair| match pair {
+            [first, second] => Some((*first, *second)),
             _ => None,
         })
-    })
+    }
+
+    fn all(index: &'r Index<'_>) -> impl Iterator<Item = Self> {
+        let readings = index.readings.iter();
+        let claims = readings.flat_map(|((_, at), reading)| {
+            let claims = reading.claims.iter();
+            claims.map(|claim| Self::of_claim(at, claim))
+        });
+        claims.chain(index.spans.iter().map(Self::of_span))
+    }
+
+    /// The first record between two offsets, both excluded, that should have been handed out.
+    fn skipped(
+        &self,
+        index: &Index<'_>,
+        (above, below): (i64, i64),
+        findings: &mut Vec<Finding>,
+        what: &str,
+    ) {
+        let between = above.saturating_add(1)..below;
+        let Some(log) = index.log.get(self.at).filter(|_| !between.is_empty()) else {
+            return;
+        };
+        let mut there = log
+            .range(between)
+            .filter(|(offset, _)| index.exists(self.at, **offset));
+        let Some((skipped, there)) = there.next() else {
+            return;
+        };
+        let around = self.handed.iter();
+        let around = around.filter(|(offset, _)| *offset == above || *offset == below);
+        let proofs = there.iter().map(|(_, moment)| *moment);
+        findings.push(Finding {
+            anomaly: Anomaly::PollSkip,
+            what: format!(
+                "{} was not handed offset {skipped} of {}: {what}",
+                self.who, self.at
+            ),
+            events: [self.begin]
+                .into_iter()
+                .chain(around.map(|(_, moment)| *moment))
+                .chain(proofs)
+                .collect(),
+        });
+    }
 }
 
 /// [`Anomaly::PollNonmonotonic`].
 pub(super) fn poll_nonmonotonic(index: &Index<'_>, findings: &mut Vec<Finding>) {
-    for ((_, at), reading) in &index.readings {
-        for (claim, first, second) in
-            pairs(reading).filter(|(_, first, second)| second.offset <= first.offset)
-        {
+    for sequence in Sequence::all(index) {
+        for (first, second) in sequence.pairs().filter(|(first, second)| second.0 <= first.0) {
             findings.push(Finding {
                 anomaly: Anomaly::PollNonmonotonic,
                 what: format!(
-                    "{} was handed offset {} of {at} after {}",
-                    claim.member, second.offset, first.offset
+                    "{} was handed offset {} of {} after {}",
+                    sequence.who, second.0, sequence.at, first.0
                 ),
-                events: vec![claim.assigned, first.moment, second.moment],
+                events: vec![sequence.begin, first.1, second.1],
             });
         }
     }
@@ -284,29 +113,50 @@ pub(super) fn poll_nonmonotonic(index: &Index<'_>, findings: &mut Vec<Finding>) 
 
 /// [`Anomaly::PollSkip`].
 pub(super) fn poll_skip(index: &Index<'_>, findings: &mut Vec<Finding>) {
-    for ((_, at), reading) in &index.readings {
-        let Some(log) = index.log.get(at) else {
+    // What the second reading at the end leaves out is told of by itself.
+    let mut phases = index.phases.iter();
+    let second = phases.find(|(phase, _)| *phase == Phase::SecondRead);
+    let second = second.map_or(Moment::MAX, |(_, moment)| *moment);
+    for sequence in Sequence::all(index).filter(|sequence| sequence.begin < second) {
+        for (first, second) in sequence.pairs() {
+            let what = format!("it was handed {} and {}", first.0, second.0);
+            sequence.skipped(index, (first.0, second.0), findings, &what);
+        }
+    }
+    for span in index.spans.iter().filter(|span| span.begin < second) {
+        let sequence = Sequence::of_span(span);
+        let first = span.entries.first().map(|entry| entry.offset);
+        let begin = match span.from {
+            // Records that may be removed may be gone.
+            Some(Start::Earliest) => Some(index.kept_from(span.at).saturating_sub(1)),
+            Some(Start::Offset(from)) => Some(from.saturating_sub(1)),
+            Some(Start::Latest) | None => None,
+        };
+        if let Some((above, below)) = begin.zip(first.or(span.next)) {
+            sequence.skipped(index, (above, below), findings, "it began below it");
+        }
+        let last = span.entries.last().map(|entry| entry.offset);
+        if let Some((above, below)) = last.zip(span.next) {
+            sequence.skipped(index, (above, below), findings, "it went on behind it");
+        }
+    }
+}
+
+/// [`Anomaly::StartWrong`] of readers without a group: before where they were to begin.
+pub(super) fn start_too_early(index: &Index<'_>, findings: &mut Vec<Finding>) {
+    for span in &index.spans {
+        let (Some(Start::Offset(from)), Some(first)) = (span.from, span.entries.first()) else {
             continue;
         };
-        for (claim, first, second) in pairs(reading) {
-            let between = first.offset.saturating_add(1)..second.offset;
-            if between.is_empty() {
-                continue;
-            }
-            if let Some((skipped, there)) = log.range(between).next() {
-                let proofs = there.iter().map(|(_, moment)| *moment);
-                findings.push(Finding {
-                    anomaly: Anomaly::PollSkip,
-                    what: format!(
-                        "{} was handed offsets {} and {} of {at}, but not {skipped}",
-                        claim.member, first.offset, second.offset
-                    ),
-                    events: [claim.assigned, first.moment, second.moment]
-                        .into_iter()
-                        .chain(proofs)
-                        .collect(),
-                });
-            }
+        if first.offset < from {
+            findings.push(Finding {
+                anomaly: Anomaly::StartWrong,
+                what: format!(
+                    "the reader of process {} was to begin at {from} of {} and was handed {}",
+                    span.process, span.at, first.offset
+                ),
+                events: vec![span.begin, first.moment],
+            });
         }
     }
 }
@@ -326,7 +176,7 @@ pub(super) fn redelivery(index: &Index<'_>, findings: &mut Vec<Finding>) {
     }
 }
 
-fn unmarked((group, at): Place<'_>, deliveries: &[(&Claim<'_>, Polled)], findings: &mut Vec<Finding>) {
+fn unmarked((group, at): Target<'_>, deliveries: &[(&Claim<'_>, Polled)], findings: &mut Vec<Finding>) {
     for (claim, poll) in deliveries.iter().filter(|(_, poll)| !poll.redelivered) {
         let mut before = deliveries.iter().filter(|(_, first)| first.moment < poll.moment);
         let first = before.find(|(other, _)| claim.follows(other));

@@ -3,56 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::event::{Event, write};
+use super::anomaly::{Anomaly, Severity};
+use super::event::{Body, Event};
+use super::lines::write;
 
 /// Findings of one anomaly that are told in full; of others the number.
-const TOLD_MAX: usize = 8;
-
-/// A promise that was not kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Anomaly {
-    /// Two records at one offset.
-    InconsistentOffset,
-    /// One record at two offsets.
-    Duplicate,
-    /// A record that the group has passed over: below a committed offset, and handed to nobody.
-    Coverage,
-    /// Two members hold a partition at a time, or the epoch of a group goes back.
-    SplitOwner,
-    /// A commit was kept that was sent after another member held the partition.
-    ZombieCommit,
-    /// A member begins to read, or the group stands, where nobody committed.
-    StartWrong,
-    /// A member begins to read, or the group stands, below what was acknowledged as committed.
-    CommitLost,
-    /// The committed offset was seen to go back without anybody committing a lower one.
-    CommitRegress,
-    /// A member was handed an offset again, or a lower one, while it held the partition.
-    PollNonmonotonic,
-    /// A member was handed a record and a later one, but none of those between.
-    PollSkip,
-    /// A record came again to a later holder without the mark that says so.
-    Redelivery,
-}
-
-impl Anomaly {
-    /// As it is written.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::InconsistentOffset => "inconsistent-offset",
-            Self::Duplicate => "duplicate",
-            Self::Coverage => "coverage",
-            Self::SplitOwner => "split-owner",
-            Self::ZombieCommit => "zombie-commit",
-            Self::StartWrong => "start-wrong",
-            Self::CommitLost => "commit-lost",
-            Self::CommitRegress => "commit-regress",
-            Self::PollNonmonotonic => "poll-nonmonotonic",
-            Self::PollSkip => "poll-skip",
-            Self::Redelivery => "redelivery",
-        }
-    }
-}
+pub const TOLD_MAX: usize = 8;
 
 /// One case of an anomaly.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,18 +26,28 @@ pub struct Finding {
 pub struct Figures {
     /// Records that were acknowledged.
     pub produced: usize,
-    /// Records that were handed out, each time counted.
+    /// Records that were handed to members, each time counted.
     pub polled: usize,
     /// Of them those that were handed out before.
     pub redelivered: usize,
+    /// Records that were read without a group, each time counted.
+    pub read: usize,
+    /// Partitions that were read from the beginning to the end in the last phases, each time counted.
+    pub read_through: usize,
     /// Times that a member was given a partition.
     pub claims: usize,
-    /// Commits that were acknowledged, of one partition each.
+    /// Commits that were kept, of one partition each; those of steps, too.
     pub commits: usize,
     /// Commits that were refused, of one partition each.
     pub refused: usize,
+    /// Steps that have happened.
+    pub steps: usize,
     /// Views of a group.
     pub views: usize,
+    /// Times that the broker was ready again after a kill, a power cut or a stop.
+    pub recoveries: usize,
+    /// The longest time from the beginning of such a fault until something succeeded after it.
+    pub slowest_recovery_ns: u64,
 }
 
 /// What a check has found.
@@ -96,9 +62,15 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether no promise was broken.
+    /// Whether nothing was found, not even what is only worth a look.
     pub fn is_clean(&self) -> bool {
         self.findings.is_empty()
+    }
+
+    /// Whether a promise was broken.
+    pub fn has_errors(&self) -> bool {
+        let mut findings = self.findings.iter();
+        findings.any(|finding| finding.anomaly.severity() == Severity::Error)
     }
 
     /// The anomalies that were found, and how often.
@@ -109,6 +81,39 @@ impl Report {
         }
         found
     }
+
+    /// The first cases of an anomaly.
+    pub fn witnesses(&self, anomaly: Anomaly) -> impl Iterator<Item = &Finding> {
+        let cases = self.findings.iter();
+        cases
+            .filter(move |finding| finding.anomaly == anomaly)
+            .take(TOLD_MAX)
+    }
+
+    /// The events that prove a finding and the other ends of their operations, in order, with their places in the history.
+    pub fn proof(&self, finding: &Finding) -> Vec<(usize, &Event)> {
+        let others = finding.events.iter().filter_map(|place| self.other_end(*place));
+        let mut places: Vec<usize> = finding.events.iter().copied().chain(others).collect();
+        places.sort_unstable();
+        places.dedup();
+        let events = places.into_iter();
+        events
+            .filter_map(|place| Some((place, self.events.get(place)?)))
+            .collect()
+    }
+
+    fn other_end(&self, place: usize) -> Option<usize> {
+        let event = self.events.get(place)?;
+        let is_it = |other: &Event| (other.process, other.op) == (event.process, event.op);
+        match event.is {
+            Body::Invoke(_) => {
+                let later = self.events.get(place + 1..)?.iter().position(is_it)?;
+                Some(place + 1 + later)
+            }
+            Body::Ok(_) | Body::Fail(_) | Body::Info(_) => self.events.get(..place)?.iter().rposition(is_it),
+            Body::Note(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for Report {
@@ -116,22 +121,26 @@ impl fmt::Display for Report {
         let figures = &self.figures;
         writeln!(
             f,
-            "{} events: {} records acknowledged, {} handed out ({} again), {} claims, {} commits kept, {} refused, {} views",
+            "{} events: {} records acknowledged, {} handed to members ({} again), {} read, {} partitions read to the end, \
+             {} claims, {} commits kept, {} refused, {} steps, {} views, {} recoveries",
             self.events.len(),
             figures.produced,
             figures.polled,
             figures.redelivered,
+            figures.read,
+            figures.read_through,
             figures.claims,
             figures.commits,
             figures.refused,
+            figures.steps,
             figures.views,
+            figures.recoveries,
         )?;
         for (anomaly, count) in self.anomalies() {
             writeln!(f, "{}: {count}", anomaly.name())?;
-            let cases = self.findings.iter().filter(|finding| finding.anomaly == anomaly);
-            for finding in cases.take(TOLD_MAX) {
+            for finding in self.witnesses(anomaly) {
                 writeln!(f, "  {}", finding.what)?;
-                for event in finding.events.iter().filter_map(|index| self.events.get(*index)) {
+                for (_, event) in self.proof(finding) {
                     write!(f, "    {}", write(event))?;
                 }
             }

@@ -13,6 +13,8 @@ mod broker;
 #[cfg(test)]
 mod chaos;
 #[cfg(test)]
+mod check_history;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod compression;

@@ -7,18 +7,19 @@
 )]
 
 use super::reference::GROUP;
-use crate::history::index::{Claim, Commit, Index, Polled, Reading};
-use crate::history::{At, Body, Done, Event, Held, Note, Op, Uid, View};
+use crate::history::claims::{Claim, Commit, Polled, Reading};
+use crate::history::index::Index;
+use crate::history::{At, Body, Done, Event, Held, Note, Op, Stored, Uid, View};
 
 /// Nobody in a correct history.
-const STRANGER: u32 = 9_999;
+pub(super) const STRANGER: u32 = 9_999;
 
-fn insert(events: &mut Vec<Event>, index: usize, process: u32, op: u64, is: Body) {
+pub(super) fn insert(events: &mut Vec<Event>, index: usize, process: u32, op: u64, is: Body) {
     let t = index.checked_sub(1).map_or(0, |before| events[before].t);
     events.insert(index, Event { t, process, op, is });
 }
 
-fn append(events: &mut Vec<Event>, process: u32, op: u64, is: Body) {
+pub(super) fn append(events: &mut Vec<Event>, process: u32, op: u64, is: Body) {
     insert(events, events.len(), process, op, is);
 }
 
@@ -44,8 +45,10 @@ fn first_of<T>(events: &[Event], find: impl Fn(&Index<'_>, &At, &Reading<'_>) ->
 }
 
 /// Whether a value may have been committed by somebody who did not hear of it.
-fn may_be_committed(reading: &Reading<'_>, offset: i64) -> bool {
-    let open = |commit: &Commit| commit.offset == offset && commit.returned.is_none();
+pub(super) fn may_be_committed(reading: &Reading<'_>, offset: i64) -> bool {
+    // When a step has happened may be known only late.
+    let open =
+        |commit: &Commit| commit.offset == offset && (commit.returned.is_none() || commit.step.is_some());
     let by_itself =
         |claim: &Claim<'_>| claim.commits_itself && claim.polls.iter().any(|poll| poll.offset + 1 == offset);
     reading.commits.iter().any(open) || reading.claims.iter().any(by_itself)
@@ -59,14 +62,19 @@ fn times_polled(reading: &Reading<'_>, offset: i64) -> usize {
 fn floor(reading: &Reading<'_>, before: usize) -> Option<i64> {
     let kept = reading.commits.iter();
     let kept = kept.filter(|commit| commit.returned.is_some_and(|returned| returned < before));
-    kept.map(|commit| commit.offset).max()
+    let highest = kept.max_by_key(|commit| commit.offset)?;
+    // What a step has committed is half of something.
+    let mut commits = reading.commits.iter();
+    let is_step = commits.any(|commit| commit.offset == highest.offset && commit.step.is_some());
+    (!is_step).then_some(highest.offset)
 }
 
-/// Claims of which the process was given nothing more later.
-fn last_claims<'r>(reading: &'r Reading<'r>) -> impl Iterator<Item = &'r Claim<'r>> {
+/// Claims of which the process was given nothing more later, and was not killed in the middle of something.
+fn last_claims<'r>(index: &'r Index<'_>, reading: &'r Reading<'r>) -> impl Iterator<Item = &'r Claim<'r>> {
     reading.claims.iter().filter(|claim| {
         let mut others = reading.claims.iter();
-        !others.any(|other| other.process == claim.process && other.assigned > claim.assigned)
+        let is_last = !others.any(|other| other.process == claim.process && other.assigned > claim.assigned);
+        is_last && !index.open.keys().any(|(process, _)| *process == claim.process)
     })
 }
 
@@ -78,8 +86,15 @@ pub(super) fn another_record(events: &mut Vec<Event>) -> bool {
         process: STRANGER,
         number: 1,
     };
-    append(events, STRANGER, 1, Body::Invoke(Op::Produce { at: place, uid }));
-    append(events, STRANGER, 1, Body::Ok(Done::Produced(0)));
+    let produce = Op::Produce {
+        at: place,
+        uids: vec![uid],
+        session: None,
+        sequence: None,
+    };
+    // Sent before anything is there, so that its offset is none that is too low.
+    insert(events, 0, STRANGER, 1, Body::Invoke(produce));
+    append(events, STRANGER, 1, Body::Ok(Done::Produced(Stored::fsync(0))));
     true
 }
 
@@ -179,11 +194,11 @@ pub(super) fn epoch_back(events: &mut Vec<Event>) -> bool {
 
 pub(super) fn read_on(events: &mut Vec<Event>) -> bool {
     let found = first_of(events, |index, at, reading| {
-        last_claims(reading).find_map(|claim| {
+        last_claims(index, reading).find_map(|claim| {
             let end = reading.end_of(claim)?;
             let next = claim.polls.last()?.offset + 1;
             let uid = uid_at(index, at, next)?;
-            (index.produced[&uid].invoked > end).then(|| (claim.process, at.clone(), next, uid))
+            (index.records[&uid].sent.unwrap().invoked > end).then(|| (claim.process, at.clone(), next, uid))
         })
     });
     let Some((process, at, offset, uid)) = found else {
@@ -203,8 +218,8 @@ pub(super) fn read_unasked(events: &mut Vec<Event>) -> bool {
 }
 
 pub(super) fn commit_late(events: &mut Vec<Event>) -> bool {
-    let found = first_of(events, |_, at, reading| {
-        let claim = last_claims(reading).find(|claim| reading.end_of(claim).is_some())?;
+    let found = first_of(events, |index, at, reading| {
+        let claim = last_claims(index, reading).find(|claim| reading.end_of(claim).is_some())?;
         let offset = floor(reading, usize::MAX)?;
         Some((claim.process, claim.member.to_owned(), at.clone(), offset))
     });
@@ -289,6 +304,7 @@ pub(super) fn see_back_and_forth(events: &mut Vec<Event>) -> bool {
         let (last, earlier) = reading.commits.split_last()?;
         let before = earlier.iter().rev().find(|commit| commit.returned.is_some())?;
         let fits = before.offset < last.offset
+            && last.step.is_none()
             && !may_be_committed(reading, before.offset)
             && reading
                 .seen

@@ -1,11 +1,21 @@
-//! A group in memory that does everything right, with members that come, go, are killed and are stopped, and the history of it.
+//! A broker in memory that does everything right, and the history of it: a group with members that come, go, are killed and
+//! are stopped, and that commit and step; beside it producers, readers and faults, which are in the modules below.
+
+mod clients;
+mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::history::{At, Body, Done, Event, Held, Note, Op, Uid, View};
+use self::clients::{OnTheWay, Reader};
+use self::store::Store;
+use crate::history::{At, Body, Done, Event, Held, Note, Op, Output, Phase, Reset, Uid, View};
 
 const PARTITIONS: u32 = 3;
-const STEPS: usize = 260;
+const STEPS: usize = 420;
+/// What the group reads, what it writes, and what it has nothing to do with.
+const ORDERS: &str = "orders";
+const BILLS: &str = "bills";
+const EVENTS: &str = "events";
 pub(super) const GROUP: &str = "g";
 
 /// A history from a seed.
@@ -14,19 +24,38 @@ pub(super) fn history(seed: u64) -> Vec<Event> {
         random: fastrand::Rng::with_seed(seed),
         ..Reference::default()
     };
+    group.rots = group.random.u32(0..3) == 0;
+    group.phase(Phase::Chaos);
     group.join(None);
     for _ in 0..STEPS {
         group.step();
     }
+    group.phase(Phase::Healed);
+    group.settle();
     group.drain();
+    group.read_everything();
     group.events
 }
 
 fn at(partition: u32) -> At {
+    place(ORDERS, partition)
+}
+
+fn place(topic: &str, partition: u32) -> At {
     At {
-        topic: "orders".to_owned(),
+        topic: topic.to_owned(),
         partition,
     }
+}
+
+/// A commit on its way, perhaps as a part of a step.
+#[derive(Clone, Debug)]
+struct Committing {
+    op: u64,
+    partition: u32,
+    offset: i64,
+    epoch: u32,
+    outputs: Vec<Output>,
 }
 
 /// What a process believes to hold.
@@ -39,6 +68,8 @@ struct Claim {
     seen_upto: i64,
     epoch: u32,
     is_told: bool,
+    /// The end of what it has tried to step.
+    stepped: i64,
     /// The group agrees.
     is_held: bool,
 }
@@ -50,15 +81,21 @@ struct Process {
     commits_itself: bool,
     is_member: bool,
     claims: BTreeMap<u32, Claim>,
-    /// A commit on its way: operation, partition, offset, and the epoch of the claim.
-    committing: Option<(u64, u32, i64, u32)>,
+    committing: Option<Committing>,
 }
 
 #[derive(Default)]
 struct Reference {
     random: fastrand::Rng,
     events: Vec<Event>,
-    logs: BTreeMap<u32, Vec<Uid>>,
+    store: Store,
+    on_the_way: Vec<OnTheWay>,
+    /// Batches that are there, with their offsets.
+    answers: Vec<(OnTheWay, i64)>,
+    readers: Vec<Reader>,
+    rots: bool,
+    /// Records so far.
+    made: u64,
     committed: BTreeMap<u32, i64>,
     seen: BTreeMap<u32, i64>,
     epoch: u32,
@@ -91,49 +128,30 @@ impl Reference {
 
     fn step(&mut self) {
         let any = self.random.usize(0..self.processes.len());
-        match self.random.u32(0..100) {
-            0..25 => self.produce(),
-            25..60 => self.poll(any),
-            60..78 => self.commit(any),
-            78..82 => self.view(),
-            82..86 if self.members().len() < 4 => {
+        match self.random.u32(0..160) {
+            0..14 => self.produce(),
+            14..28 => self.arrive(),
+            28..48 => self.answer(),
+            48..80 => self.poll(any),
+            80..104 => self.commit(any),
+            104..108 => self.view(),
+            108..112 if self.members().len() < 4 => {
                 let instance = self.random.bool().then(|| format!("desk-{}", self.count));
                 self.join(instance);
             }
-            86..88 => self.restart(any),
-            88..91 if self.members().len() > 1 => self.go(any, true),
-            91..94 if self.members().len() > 1 => self.go(any, false),
+            112..114 => self.restart(any),
+            114..117 if self.members().len() > 1 => self.go(any, true),
+            117..120 if self.members().len() > 1 => self.go(any, false),
+            120..140 => self.read(),
+            140..146 => self.ask(),
+            146..150 => self.harm(),
+            150 => self.passing_topic(),
             _ => self.tell(any),
         }
     }
 
-    fn produce(&mut self) {
-        let partition = self.random.u32(0..PARTITIONS);
-        let uid = Uid {
-            process: 0,
-            number: self.ops,
-        };
-        let op = self.invoke(
-            0,
-            Op::Produce {
-                at: at(partition),
-                uid,
-            },
-        );
-        let outcome = self.random.u32(0..10);
-        if outcome == 0 {
-            self.log(0, op, Body::Fail("no".to_owned()));
-            return;
-        }
-        if outcome > 1 {
-            let log = self.logs.entry(partition).or_default();
-            log.push(uid);
-            let offset = len_of(log) - 1;
-            if outcome > 2 {
-                return self.log(0, op, Body::Ok(Done::Produced(offset)));
-            }
-        }
-        self.log(0, op, Body::Info("timeout".to_owned()));
+    fn end(&mut self, partition: u32) -> i64 {
+        self.store.of(&at(partition)).end()
     }
 
     fn members(&self) -> Vec<usize> {
@@ -156,6 +174,7 @@ impl Reference {
             group: GROUP.to_owned(),
             instance,
             auto_commit: commits_itself,
+            reset: Reset::Earliest,
         };
         let op = self.invoke(self.count, join);
         self.log(self.count, op, Body::Ok(Done::Done));
@@ -184,7 +203,7 @@ impl Reference {
 
     /// Whoever holds it holds it no longer; one that is well knows it.
     fn release(&mut self, partition: u32) {
-        let end = self.logs.get(&partition).map_or(0, |log| len_of(log));
+        let end = self.end(partition);
         for index in 0..self.processes.len() {
             let process = &mut self.processes[index];
             let Some(claim) = process.claims.get_mut(&partition).filter(|claim| claim.is_held) else {
@@ -215,6 +234,7 @@ impl Reference {
             seen_upto: self.seen.get(&partition).copied().unwrap_or_default(),
             epoch: self.epoch,
             is_told: false,
+            stepped: 0,
             is_held: true,
         };
         self.processes[index].claims.insert(partition, claim);
@@ -242,7 +262,7 @@ impl Reference {
             }
             let committed = self.committed.get(partition).copied().unwrap_or_default();
             if let Some(claim) = self.processes[index].claims.get_mut(partition) {
-                (claim.is_told, claim.next) = (true, committed);
+                (claim.is_told, claim.next, claim.stepped) = (true, committed, committed);
             }
         }
     }
@@ -265,12 +285,12 @@ impl Reference {
     }
 
     fn poll_one(&mut self, index: usize, partition: u32) -> bool {
-        let log = self.logs.entry(partition).or_default();
+        let log = self.store.of(&at(partition)).clone();
         let process = &mut self.processes[index];
         let Some(claim) = process.claims.get_mut(&partition) else {
             return false;
         };
-        let end = if claim.is_held { len_of(log) } else { claim.fetched };
+        let end = if claim.is_held { log.end() } else { claim.fetched };
         if claim.next >= end {
             return false;
         }
@@ -278,7 +298,7 @@ impl Reference {
             group: GROUP.to_owned(),
             at: at(partition),
             offset: claim.next,
-            uid: log[usize::try_from(claim.next).unwrap()],
+            uid: log.at(claim.next),
             redelivered: claim.next < claim.seen_upto,
         };
         claim.next += 1;
@@ -291,53 +311,121 @@ impl Reference {
         true
     }
 
-    /// Begins a commit, or ends the one that is under way.
+    /// Begins a commit or a step, or ends the one that is under way.
     fn commit(&mut self, index: usize) {
         let process = self.processes[index].clone();
-        if let Some((op, partition, offset, epoch)) = process.committing {
+        if let Some(committing) = process.committing {
             self.processes[index].committing = None;
-            return self.end_commit(index, op, (partition, offset, epoch));
+            return self.end_commit(index, committing);
         }
         let told = process.claims.iter().find(|(_, claim)| claim.is_told);
         let Some((partition, claim)) = told else {
             return;
         };
+        let committing = Committing {
+            op: 0,
+            partition: *partition,
+            offset: claim.next,
+            epoch: claim.epoch,
+            outputs: Vec::new(),
+        };
         if process.commits_itself {
-            self.keep(index, (*partition, claim.next, claim.epoch));
+            self.keep(index, &committing);
             return;
         }
-        let commit = Op::Commit {
-            group: GROUP.to_owned(),
-            member: process.member(),
-            offsets: vec![(at(*partition), claim.next)],
+        // A step with an unknown outcome is not taken again by whoever took it.
+        let is_step = claim.next > claim.stepped && self.random.u32(0..3) == 0;
+        let (group, member) = (GROUP.to_owned(), process.member());
+        let offsets = vec![(at(*partition), claim.next)];
+        let outputs = match is_step {
+            true => self.outputs(process.number, (at(*partition), claim.next - 1)),
+            false => Vec::new(),
         };
-        let op = self.invoke(process.number, commit);
-        self.processes[index].committing = Some((op, *partition, claim.next, claim.epoch));
+        let op = match is_step {
+            true => Op::Step {
+                group,
+                member,
+                outputs: outputs.clone(),
+                offsets,
+            },
+            false => Op::Commit {
+                group,
+                member,
+                offsets,
+            },
+        };
+        if let Some(claim) = self.processes[index]
+            .claims
+            .get_mut(partition)
+            .filter(|_| is_step)
+        {
+            claim.stepped = claim.next;
+        }
+        let op = self.invoke(process.number, op);
+        self.processes[index].committing = Some(Committing {
+            op,
+            outputs,
+            ..committing
+        });
         if self.random.bool() {
             self.commit(index);
         }
     }
 
-    fn end_commit(&mut self, index: usize, op: u64, commit: (u32, i64, u32)) {
-        let number = self.processes[index].number;
-        let outcome = self.random.u32(0..8);
-        let is_kept = outcome != 0 && self.keep(index, commit);
-        let is = match outcome {
-            0 | 1 => Body::Info("timeout".to_owned()),
-            _ if is_kept => Body::Ok(Done::Done),
-            _ => Body::Fail("not held".to_owned()),
-        };
-        self.log(number, op, is);
+    /// One or two bills for an order.
+    fn outputs(&mut self, process: u32, of: (At, i64)) -> Vec<Output> {
+        (0..self.random.u32(1..3))
+            .map(|number| {
+                self.made += 1;
+                Output {
+                    at: place(BILLS, number),
+                    uid: Uid {
+                        process,
+                        number: self.made,
+                    },
+                    of: Some(of.clone()),
+                }
+            })
+            .collect()
     }
 
-    /// Commits, if the process holds the partition as it did when it asked.
-    fn keep(&mut self, index: usize, (partition, offset, epoch): (u32, i64, u32)) -> bool {
-        let claim = self.processes[index].claims.get(&partition);
-        let holds = claim.is_some_and(|claim| claim.is_held && claim.is_told && claim.epoch == epoch);
-        if holds {
-            self.committed.insert(partition, offset);
+    fn end_commit(&mut self, index: usize, commit: Committing) {
+        let number = self.processes[index].number;
+        let outcome = self.random.u32(0..16);
+        let kept = if outcome == 0 {
+            None
+        } else {
+            self.keep(index, &commit)
+        };
+        let is = match (outcome, kept) {
+            (0 | 1, _) => Body::Info("timeout".to_owned()),
+            (_, Some(_)) if commit.outputs.is_empty() => Body::Ok(Done::Done),
+            (_, Some(offsets)) => Body::Ok(Done::Stepped(offsets)),
+            (_, None) => Body::Fail("not held".to_owned()),
+        };
+        self.log(number, commit.op, is);
+    }
+
+    /// Commits and appends, if the process holds the partition as it did when it asked.
+    fn keep(&mut self, index: usize, commit: &Committing) -> Option<Vec<i64>> {
+        let claim = self.processes[index].claims.get(&commit.partition)?;
+        if !(claim.is_held && claim.is_told && claim.epoch == commit.epoch) {
+            return None;
         }
-        holds
+        self.committed.insert(commit.partition, commit.offset);
+        let outputs = commit.outputs.iter();
+        Some(
+            outputs
+                .map(|output| self.store.append(&output.at, &[output.uid], true))
+                .collect(),
+        )
+    }
+
+    fn committed_offsets(&self) -> Vec<(At, i64)> {
+        let committed = self.committed.iter();
+        committed
+            .map(|(partition, offset)| (at(*partition), *offset))
+            .collect()
     }
 
     fn view(&mut self) {
@@ -358,11 +446,7 @@ impl Reference {
         let view = View {
             group_epoch: self.epoch,
             members: members.collect(),
-            committed: self
-                .committed
-                .iter()
-                .map(|(partition, offset)| (at(*partition), *offset))
-                .collect(),
+            committed: self.committed_offsets(),
         };
         self.log(u32::MAX, op, Body::Ok(Done::Described(view)));
     }
@@ -372,12 +456,16 @@ impl Reference {
         if !self.processes[index].is_member {
             return;
         }
-        if let Some((_, partition, offset, epoch)) = self.processes[index].committing
+        if let Some(commit) = self.processes[index].committing.clone()
             && self.random.bool()
         {
             // It is kept, and its answer is not heard.
-            self.keep(index, (partition, offset, epoch));
+            self.keep(index, &commit);
             self.processes[index].committing = None;
+            if !is_killed {
+                let number = self.processes[index].number;
+                self.log(number, commit.op, Body::Info("timeout".to_owned()));
+            }
         }
         self.processes[index].is_member = false;
         self.rebalance();
@@ -408,6 +496,7 @@ impl Reference {
             group: GROUP.to_owned(),
             instance: old.instance.clone(),
             auto_commit: old.commits_itself,
+            reset: Reset::Earliest,
         };
         let op = self.invoke(self.count, join);
         self.log(self.count, op, Body::Ok(Done::Done));
@@ -425,8 +514,12 @@ impl Reference {
 
     /// Everything is read and committed.
     fn drain(&mut self) {
+        for index in 0..self.processes.len() {
+            if let Some(commit) = self.processes[index].committing.take() {
+                self.end_commit(index, commit);
+            }
+        }
         for index in self.members() {
-            self.processes[index].committing = None;
             self.tell(index);
             let held: Vec<u32> = self.processes[index]
                 .claims
@@ -436,24 +529,24 @@ impl Reference {
                 .collect();
             for partition in held {
                 while self.poll_one(index, partition) {}
-                let end = self.logs.get(&partition).map_or(0, |log| len_of(log));
-                let process = &self.processes[index];
-                let commit = Op::Commit {
+                let process = self.processes[index].clone();
+                let commit = Committing {
+                    op: 0,
+                    partition,
+                    offset: self.end(partition),
+                    epoch: process.claims[&partition].epoch,
+                    outputs: Vec::new(),
+                };
+                let op = Op::Commit {
                     group: GROUP.to_owned(),
                     member: process.member(),
-                    offsets: vec![(at(partition), end)],
+                    offsets: vec![(at(partition), commit.offset)],
                 };
-                let (number, epoch) = (process.number, process.claims[&partition].epoch);
-                let op = self.invoke(number, commit);
-                assert!(self.keep(index, (partition, end, epoch)), "everything is held");
-                self.log(number, op, Body::Ok(Done::Done));
+                let op = self.invoke(process.number, op);
+                assert!(self.keep(index, &commit).is_some(), "everything is held");
+                self.log(process.number, op, Body::Ok(Done::Done));
             }
         }
         self.view();
     }
-}
-
-/// The offset behind the last record.
-fn len_of(log: &[Uid]) -> i64 {
-    i64::try_from(log.len()).unwrap()
 }

@@ -15,7 +15,7 @@ use futures_core::Stream as _;
 use naru::client::{
     AutoCommit, Client, CommitError, Error, GroupConsumer, GroupHandle, GroupRecord, Reset, TopicPartition,
 };
-use naru::history::{At, Body, Done, Note, Op};
+use naru::history::{self, At, Body, Done, Note, Op};
 use naru::model::ErrorCode;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -84,6 +84,7 @@ impl Member {
                 group: self.orders.group.clone(),
                 instance: self.orders.instance.clone(),
                 auto_commit: self.orders.commits_itself,
+                reset: history::Reset::Earliest,
             });
             match self.consumer(client).await {
                 Ok(consumer) => {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use std::{env, fs};
 
 use naru::client::{Client, CreateTopicOptions, ProducerRecord};
-use naru::history::{Body, Done, Event, Held, Op, Report, Uid, View, check, read, write};
+use naru::history::{Body, Done, Event, Held, Op, Report, Stored, Uid, View, check, read, write};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -284,7 +284,10 @@ async fn produce(
         let partition = u32::try_from(sent).unwrap() % PARTITIONS;
         let op = book.invoke(Op::Produce {
             at: at(TOPIC, partition),
-            uid,
+            uids: vec![uid],
+            // Each record is awaited by itself, and the client keeps their order.
+            session: Some(u64::from(number)),
+            sequence: None,
         });
         let record = ProducerRecord::to(TOPIC).partition(partition).value(value(uid));
         let ticket = producer.enqueue(record).await.unwrap();
@@ -308,7 +311,7 @@ fn end(
 ) {
     // The producer sends again until it is answered.
     let offset = stored.unwrap().offset.unwrap();
-    book.end(op, Body::Ok(Done::Produced(offset.get())));
+    book.end(op, Body::Ok(Done::Produced(Stored::fsync(offset.get()))));
     count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
 }
 
