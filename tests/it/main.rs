@@ -15,8 +15,11 @@ mod chaos;
 #[cfg(test)]
 mod check_history;
 #[cfg(test)]
+<<<<<<< HEAD
 mod churn;
 #[cfg(test)]
+=======
+>>>>>>> history
 mod cli;
 #[cfg(test)]
 mod compression;
