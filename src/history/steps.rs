@@ -126,12 +126,8 @@ pub(super) fn step_doubled(index: &Index<'_>, findings: &mut Vec<Finding>) {
     }
 }
 
-<<<<<<< HEAD
-fn is_set_back(index: &Index<'_>, target: (&str, &At), offset: i64, since: Moment) -> bool {
-=======
 /// Whether somebody may have committed what is before a record since then.
 pub(super) fn is_set_back(index: &Index<'_>, target: (&str, &At), offset: i64, since: Moment) -> bool {
->>>>>>> history
     let commits = index.readings.get(&target).map(|reading| &reading.commits);
     let mut commits = commits.into_iter().flatten();
     commits.any(|commit| {

@@ -15,11 +15,8 @@ mod chaos;
 #[cfg(test)]
 mod check_history;
 #[cfg(test)]
-<<<<<<< HEAD
 mod churn;
 #[cfg(test)]
-=======
->>>>>>> history
 mod cli;
 #[cfg(test)]
 mod compression;

@@ -8,10 +8,7 @@
 use super::damage::{STRANGER, append, insert, may_be_committed};
 use super::reference::GROUP;
 use crate::history::index::{Index, Moment};
-<<<<<<< HEAD
-=======
 use crate::history::steps::is_set_back;
->>>>>>> history
 use crate::history::written::Known;
 use crate::history::{
     At, Body, Done, Event, FaultKind, Found, Level, Note, Op, Output, Phase, Start, Stored, Uid,
@@ -536,13 +533,8 @@ pub(super) fn forget_the_outputs(events: &mut Vec<Event>) -> bool {
             true => seen.offset > offset,
             false => seen.offset < offset,
         });
-<<<<<<< HEAD
-        let may_be_kept = itself && events.iter().any(by_itself);
-        !(is_higher || is_seen || may_be_kept) && invoked < end
-=======
         let is_committed = is_higher || (itself && events.iter().any(by_itself));
         invoked < end && !is_committed && !is_seen
->>>>>>> history
     };
     if !is_clear {
         return false;
@@ -562,17 +554,12 @@ pub(super) fn forget_the_outputs(events: &mut Vec<Event>) -> bool {
 }
 
 pub(super) fn step_again(events: &mut Vec<Event>) -> bool {
-<<<<<<< HEAD
-    let found = record(events, |_, known| {
-        known.sent.is_some_and(|sent| sent.step.is_some())
-=======
     let found = record(events, |index, known| {
         let step = known.sent.and_then(|sent| index.steps.get(sent.step?));
         step.is_some_and(|step| {
             let mut made_of = step.outputs.iter().filter_map(|output| output.of.as_ref());
             made_of.all(|(at, offset)| !is_set_back(index, (GROUP, at), *offset, step.invoked))
         })
->>>>>>> history
     });
     let Some((uid, at, _)) = found else {
         return false;
