@@ -67,7 +67,7 @@ async fn a_member_writes_down_what_it_reads_and_commits() {
         return member::run(serde_json::from_str(&orders).unwrap()).await;
     }
     let mut stage = Stage::set(PATIENT).await;
-    stage.processes.start(0);
+    stage.processes.start_alone();
     until("a commit of everything", || stage.produced() > 50).await;
     let (report, _) = stage.finish().await;
     let figures = report.figures;

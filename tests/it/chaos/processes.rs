@@ -112,8 +112,14 @@ impl Processes {
         }
     }
 
+    /// Starts one process, and never another one: empty places would be taken as soon as somebody looks.
+    pub(crate) fn start_alone(&mut self) {
+        self.places.truncate(1);
+        self.start(0);
+    }
+
     /// Starts a process in an empty place.
-    pub(crate) fn start(&mut self, place: usize) {
+    fn start(&mut self, place: usize) {
         self.counts.started += 1;
         let number = self.counts.started;
         let (instance, commits_itself) = PLACES[place];
