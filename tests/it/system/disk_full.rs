@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use naru::client::{Client, CreateTopicOptions, OffsetToCommit, ProducerRecord, TrimTo};
 use naru::model::{ErrorCode, Offset};
@@ -97,7 +97,7 @@ async fn full_ext4_refuses_produce_keeps_the_rest_going_and_is_left_by_itself() 
 }
 
 async fn full(kind: &str, home: tempfile::TempDir, mount: &Mount) {
-    let begun = Instant::now();
+    let begun = crate::peer::now();
     let filler = mount.0.join("filler");
     let mut broker = setup().start_on(home, mount.0.join("data"));
     broker.log.wait_for("reserve_held");

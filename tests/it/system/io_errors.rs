@@ -2,7 +2,7 @@
 //! and finds what was acknowledged when it is started again.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use naru::client::{Client, Error};
 use rustix::process::Signal;
@@ -92,7 +92,7 @@ async fn an_error_of_any_file_ends_the_broker_with_74_and_loses_nothing_acknowle
     if !strace::is_there("errors of the disk at chosen system calls") {
         return;
     }
-    let begun = Instant::now();
+    let begun = crate::peer::now();
     let calls = TARGETS
         .iter()
         .flat_map(|(target, calls)| calls.iter().map(|call| (*target, *call)));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use naru::client::Client;
 use rustix::process::Signal;
@@ -124,7 +124,7 @@ async fn a_broker_killed_at_any_system_call_loses_and_invents_nothing() {
     if !strace::is_there("kills at chosen system calls") {
         return;
     }
-    let begun = Instant::now();
+    let begun = crate::peer::now();
     let template = Arc::new(Template::make().await);
     let sweeps = SWEEPS.map(|sweep| {
         let template = Arc::clone(&template);

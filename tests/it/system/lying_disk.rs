@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::time::Instant;
 
 use naru::client::{Client, CreateTopicOptions, OffsetSpec, Producer, ProducerRecord, Start};
 use naru::model::Offset;
@@ -40,7 +39,7 @@ async fn what_a_lying_disk_did_not_write_is_told_unless_it_is_the_last_group() {
     if !strace::is_there("a disk that lies") {
         return;
     }
-    let begun = Instant::now();
+    let begun = crate::peer::now();
     let lies = [1, 2, 5, 9, 14, 20].map(Lie::Group).into_iter();
     let lies = lies.chain([1, 2].map(Lie::Segment));
     let found = at_once(3, lies.map(lie)).await;

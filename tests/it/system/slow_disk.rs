@@ -1,6 +1,6 @@
 //! A sync that takes 12 seconds: nothing is acknowledged before, everybody can see it, and memory stays bounded.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use naru::client::{Client, CreateTopicOptions, ProducerRecord};
 use tokio::task::JoinSet;
@@ -42,7 +42,7 @@ async fn a_stalled_disk_is_seen_and_nothing_is_acknowledged_early_or_kept_withou
         paths: super::io_errors::files(&broker.data.join("journal")),
     };
     let tracer = Tracer::attach(broker.pid(), &strike);
-    let begun = Instant::now();
+    let begun = crate::peer::now();
     let (before, _) = broker.rss_kib();
     let mut producers = JoinSet::new();
     for _ in 0..PRODUCERS {
@@ -75,7 +75,7 @@ async fn a_stalled_disk_is_seen_and_nothing_is_acknowledged_early_or_kept_withou
 }
 
 /// Sends all that it has to, and then some, as fast as it is taken; when the first acknowledgement came.
-async fn flood(client: Client, begun: Instant) -> Duration {
+async fn flood(client: Client, begun: tokio::time::Instant) -> Duration {
     let producer = client.producer().buffer_bytes(32 << 20).build().await.unwrap();
     let mut first = None;
     let mut tickets = Vec::new();
