@@ -175,9 +175,11 @@ impl Moment<'_> {
             let mut state = image.state();
             // A file without a name is gone with the process.
             if let Ok(id) = state.find_file(path) {
-                let mode = state.written(id).unwrap_or(Mode::Buffered);
+                let before = state.written(id);
                 // Without space for it the write would not have begun.
-                let _ = state.write(id, path, mode, &data[..done], at);
+                let _ = state.write(id, path, before.unwrap_or(Mode::Buffered), &data[..done], at);
+                // Of a first write it is not known here whether it was a direct one; the next process may do either.
+                state.note_written(id, before);
             }
         }
         image

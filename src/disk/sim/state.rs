@@ -330,6 +330,13 @@ impl State {
         self.written.get(&id).copied()
     }
 
+    pub(super) fn note_written(&mut self, id: FileId, mode: Option<Mode>) {
+        match mode {
+            Some(mode) => self.written.insert(id, mode),
+            None => self.written.remove(&id),
+        };
+    }
+
     pub(super) fn inode(&mut self, id: FileId) -> &mut Inode {
         self.inodes
             .get_mut(&id)

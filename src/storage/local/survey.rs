@@ -155,8 +155,12 @@ impl Survey {
                 groups_lost(files, &all, (*first).max(newest.lsn.next()), *last)
             }));
         if planted::is(Bug::OlderCheckpointAccepted) {
-            let older =
-                |p: &Problem| matches!(p, Problem::CheckpointGone { .. } | Problem::FileMissing { .. });
+            let older = |p: &Problem| {
+                matches!(
+                    p,
+                    Problem::CheckpointGone { .. } | Problem::FileMissing { .. } | Problem::GroupsLost { .. }
+                )
+            };
             problems.retain(|p| !older(p));
         }
         let end = groups.last().map_or(base, |g| g.lsn).max(proven);

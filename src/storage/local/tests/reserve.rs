@@ -104,7 +104,7 @@ fn recovery_on_a_full_disk_uses_the_reserve_and_the_start_behind_it_sets_none_as
     );
     let again = Rig::open(&disk, &settings()).unwrap();
     assert_eq!(again.read_all(key(1, 0)), expected);
-    assert_eq!(reserve_file(&disk), None);
+    assert_eq!(reserve_file(&disk), None, "{} free", disk.free_bytes().unwrap());
     again.store.permit(1, Class::Produce).unwrap_err();
 }
 

@@ -594,21 +594,3 @@ fn unreadable_last_block_of_a_segment_costs_its_own_partition_alone() {
     let third = Rig::open(&disk.after_kill(), &small()).unwrap();
     assert_eq!(third.read(key(1, 0), offset(6), 5_000).unwrap().0, more);
 }
-
-#[test]
-fn copy_that_begins_a_segment_stands_in_for_a_group_whose_table_is_damaged() {
-    let mut rig = Rig::new(&small());
-    // Four of them fill a segment: the fifth and the ninth begin one.
-    let stored: Vec<_> = (0..11).map(|i| rig.produce(key(1, 0), 1, 4_000, i)).collect();
-    rig.inline.apply().unwrap();
-    rig.inline.seal();
-    for damaged in [0, 4, 8] {
-        let disk = rig.disk.after_kill();
-        let path = journal_of(&disk, &stored[damaged]);
-        let group = position_in(&disk, &path, &stored[damaged]) / 4096 * 4096;
-        disk.flip_bit(&path, group + 9, 3).unwrap();
-        let again = Rig::open(&disk, &small()).unwrap();
-        assert_eq!(again.read_all(key(1, 0)), stored.concat(), "batch {damaged}");
-        assert_eq!(again.store.open(key(1, 0), CONFIG).stats().quarantined, []);
-    }
-}
