@@ -30,7 +30,7 @@ pub(super) enum Problem {
     /// A file is shorter than its header says.
     #[error("{} has {bytes} bytes, less than its header says: groups may be missing at its end", paths::journal(*number))]
     FileCut { number: u64, bytes: u64 },
-    /// The first file is shorter than any can be.
+    /// A file that was made once is shorter than any can be.
     #[error("{} has {bytes} bytes, less than any journal file: it was cut", paths::journal(*number))]
     FileStump { number: u64, bytes: u64 },
     /// There are files, and none has a header.
@@ -206,8 +206,10 @@ fn header_problems(files: &[ScannedFile], newest: &Checkpoint) -> Vec<Problem> {
         if file.header.is_some_and(|h| bytes < h.file_bytes) {
             problems.push(Problem::FileCut { number, bytes });
         }
-        // The first file had its full length before the directory was one; later ones may have been cut off while being made.
-        if number == 0 && bytes < GROUPS_START {
+        // Files are made one after the other, and the first one before the directory is one: only the last may have been cut off
+        // while it was made. One with a header, that is: what follows from names of others is durable with it.
+        let was_made = number == 0 || files.iter().any(|f| f.number > number && f.header.is_some());
+        if was_made && bytes < GROUPS_START {
             problems.push(Problem::FileStump { number, bytes });
         }
     }

@@ -559,6 +559,39 @@ fn first_journal_file_that_is_gone_refuses_to_start_although_unused_ones_are_the
 }
 
 #[test]
+fn journal_file_that_was_cut_to_nothing_is_not_taken_for_half_made() {
+    let mut rig = Rig::new(&small());
+    for number in 1..3 {
+        while rig
+            .disk
+            .read_file(&crate::storage::local::paths::journal(number))
+            .is_err()
+        {
+            rig.inline.make_journal_file().unwrap();
+        }
+    }
+    let mut stored: Vec<Bytes> = Vec::new();
+    // Until the newest groups stand in a file that is not the last one that was made.
+    while !(stored.len() > 60 && journal_of(&rig.disk, stored.last().unwrap()).ends_with("1.journal")) {
+        stored.push(rig.produce(key(1, 0), 2, 100, u8::try_from(stored.len()).unwrap()));
+    }
+    let disk = rig.disk.after_kill();
+    let path = journal_of(&disk, stored.last().unwrap());
+    for bytes in [0, 512] {
+        let image = disk.after_kill();
+        let kept = image.read_file(&path).unwrap()[..bytes].to_vec();
+        image.write_file(&path, &kept).unwrap();
+        let before = (image.ops(), image.files());
+        let error = Rig::open(&image, &small()).err().expect("a start");
+        assert!(
+            std::matches!(&error, OpenError::Refused(why) if why.contains(&path)),
+            "{error}"
+        );
+        assert_eq!((image.ops(), image.files()), before);
+    }
+}
+
+#[test]
 fn two_damaged_checkpoints_refuse_a_start() {
     let (rig, _) = journal_only(3);
     let disk = rig.disk.after_kill();
