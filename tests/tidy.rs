@@ -200,6 +200,7 @@ const PACKAGES: &[(&str, &[&str])] = &[
     (
         "std::fs",
         &[
+            "disk/lossy.rs",
             "disk/real.rs",
             "server/lock.rs",
             "server/port_file.rs",
@@ -208,8 +209,14 @@ const PACKAGES: &[(&str, &[&str])] = &[
             "cli/",
         ],
     ),
-    ("std::os::unix::fs", &["disk/real.rs", "server/lock.rs"]),
-    ("rustix::fs", &["disk/real.rs", "server/metrics.rs"]),
+    (
+        "std::os::unix::fs",
+        &["disk/lossy.rs", "disk/real.rs", "server/lock.rs"],
+    ),
+    (
+        "rustix::fs",
+        &["disk/lossy.rs", "disk/real.rs", "server/metrics.rs"],
+    ),
     ("rustix::io", &["disk/"]),
     // Ids and chance come from `rt::IdSource` where a simulation must draw the same again.
     ("fastrand", &["cli/", "client/", "history/"]),

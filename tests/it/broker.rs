@@ -199,6 +199,12 @@ impl Broker {
         (self.child, self.log) = spawn(&self.setup, self.dir.path(), &self.data);
     }
 
+    /// Starts a process that has ended again; false if it refuses to start.
+    pub(crate) fn restart_if_it_will(&mut self) -> bool {
+        self.spawn_again();
+        self.is_ready()
+    }
+
     /// Waits until it is ready, and then knows its addresses; false if it ended before.
     pub(crate) fn is_ready(&mut self) -> bool {
         let ready = self.log.find(|line| line["event"] == "ready").is_some();

@@ -24,12 +24,12 @@ pub(super) enum Settled {
 mod behind {
     use std::io;
 
-    use super::super::content::SECTOR;
-    use super::super::state::State;
-    use super::super::tree::{DirId, FileId, NameOp};
-    use super::super::{SimDisk, lock};
     use super::Settled;
     use crate::disk::paths;
+    use crate::disk::sim::content::SECTOR;
+    use crate::disk::sim::state::State;
+    use crate::disk::sim::tree::{DirId, FileId, NameOp};
+    use crate::disk::sim::{SimDisk, lock};
 
     /// What takes over from the simulated disk whatever is durable there.
     pub(in crate::disk) trait Medium {

@@ -153,7 +153,7 @@ async fn produce(client: &Client, mebibytes: usize) {
 async fn refused(client: &Client) {
     let producer = client
         .producer()
-        .delivery_timeout(Duration::from_millis(500))
+        .delivery_timeout(Duration::from_secs(3))
         .build()
         .await
         .unwrap();

@@ -102,9 +102,11 @@ fn recovery_on_a_full_disk_uses_the_reserve_and_the_start_behind_it_sets_none_as
         std::matches!(&full, OpenError::Io(e) if e.kind() == io::ErrorKind::StorageFull),
         "{full}"
     );
+    // Others are quick: not so much is left that recovery could set a reserve aside again.
+    disk.set_free_bytes(RESERVE / 2);
     let again = Rig::open(&disk, &settings()).unwrap();
     assert_eq!(again.read_all(key(1, 0)), expected);
-    assert_eq!(reserve_file(&disk), None, "{} free", disk.free_bytes().unwrap());
+    assert_eq!(reserve_file(&disk), None);
     again.store.permit(1, Class::Produce).unwrap_err();
 }
 
