@@ -67,8 +67,6 @@ bugs! {
     /// A journal file is used again below the newest checkpoint instead of the one before. One rotten checkpoint costs
     /// nothing but time.
     RecycledTooEarly = "recycled-too-early",
-    /// The generation of its file is not in a group's checksum. Groups of an earlier pass are evidence of nothing.
-    EarlierPassAccepted = "earlier-pass-accepted",
     /// A start goes on from a checkpoint older than the journal allows for. What is missing is never passed over in silence.
     OlderCheckpointAccepted = "older-checkpoint-accepted",
     /// Files of segments go before the record that does without them is durable. What a checkpoint names is there.

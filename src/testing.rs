@@ -3,16 +3,22 @@
 use std::env;
 use std::time::{Duration, Instant};
 
+/// Where the short form begins.
+const FIRST_SEED: u64 = 1;
+
 /// Seeds of a test that draws at random: so many rounds, each with a seed of its own.
 ///
-/// `NARU_TEST_SEED=n` begins with this seed; without it every run begins with another. `NARU_TEST_SECONDS=n` makes the test
-/// go on until so many seconds have passed, whatever its number of rounds.
+/// `NARU_TEST_SEED=n` begins with this seed. `NARU_TEST_SECONDS=n` makes the test go on until so many seconds have passed,
+/// whatever its number of rounds, and begin with another seed every time. Without either the seeds are always the same: what
+/// comes in is judged by what it changes, and new ground is for the long run.
 #[expect(
     clippy::disallowed_methods,
     reason = "a run draws its own seed and says which"
 )]
 pub(crate) fn rounds(default_rounds: u64) -> Rounds {
-    let seed = number("NARU_TEST_SEED").unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0);
+    let is_long = number("NARU_TEST_SECONDS").is_some();
+    let drawn = || is_long.then(|| uuid::Uuid::new_v4().as_u64_pair().0);
+    let seed = number("NARU_TEST_SEED").or_else(drawn).unwrap_or(FIRST_SEED);
     eprintln!("NARU_TEST_SEED={seed} draws the same again");
     Rounds {
         next: seed,

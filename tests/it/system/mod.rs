@@ -7,7 +7,6 @@ mod disk_full;
 mod io_errors;
 mod kill_points;
 mod lying_disk;
-mod slow_disk;
 mod story;
 mod strace;
 

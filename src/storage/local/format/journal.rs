@@ -7,7 +7,6 @@ use bytes::{Buf, BufMut};
 
 use super::{DirectoryId, FormatError, take};
 use crate::model::{Lsn, Offset, PartitionId, PartitionKey, Timestamp, TopicId};
-use crate::planted::{self, Bug};
 use crate::record::{crc32c, crc32c_append};
 
 /// Journal files are written in blocks of this size.
@@ -110,9 +109,7 @@ impl Place {
         let mut bytes = [0; 32];
         let mut buf = bytes.as_mut_slice();
         buf.put_slice(&self.directory);
-        if !planted::is(Bug::EarlierPassAccepted) {
-            buf.put_u64_le(self.generation);
-        }
+        buf.put_u64_le(self.generation);
         buf.put_u64_le(self.position);
         crc32c(&bytes)
     }

@@ -33,7 +33,6 @@ found! {
     checkpoint_ahead_of_the_segments_is_found: CheckpointAhead by crash::CRASHES;
     segment_trusted_above_the_checkpoint_is_found: SegmentTrusted by crash::CRASHES;
     journal_file_used_again_too_early_is_found: RecycledTooEarly by crash::CRASHES;
-    group_of_an_earlier_pass_accepted_is_found: EarlierPassAccepted by crash::CRASHES;
     segment_unlinked_before_the_checkpoint_is_found: UnlinkedBeforeCheckpoint by crash::CRASHES;
     index_trusted_after_an_unclean_stop_is_found: IndexTrusted by crash::CRASHES;
     segment_closed_with_unsynced_writes_is_found: ClosedUnsynced by crash::CRASHES;
