@@ -50,6 +50,8 @@ mod memory;
 #[cfg(test)]
 mod metrics;
 #[cfg(test)]
+mod notebook;
+#[cfg(test)]
 mod operations;
 #[cfg(test)]
 mod peer;
