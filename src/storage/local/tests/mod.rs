@@ -2,6 +2,7 @@
 
 mod behaviour;
 mod inspect;
+mod past;
 mod planted;
 mod power;
 mod reserve;
