@@ -301,7 +301,7 @@ const _: () = {
 };
 
 fn end(plan: &'static Plan, tally: Tally) {
-    println!(
+    eprintln!(
         "figures crash-images-{}: operations={} recoveries={} twice={}{}",
         plan.name,
         tally.operations,
@@ -328,7 +328,7 @@ fn end(plan: &'static Plan, tally: Tally) {
         for (kind, images) in ended.values().flat_map(|tally| &tally.kinds) {
             *kinds.entry(*kind).or_default() += images;
         }
-        println!(
+        eprintln!(
             "figures crash-images: plans={} recoveries={recoveries}{}",
             PLANS.len(),
             by_kind(&kinds)
