@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::disk::sim::{CutProfile, Moment, Op, Rng, SimDisk, SimOptions};
 
 /// Recoveries that the short forms of all plans come to, at least.
-pub(crate) const IMAGES_MIN: u64 = 15_000;
+pub(crate) const IMAGES_MIN: u64 = 18_000;
 
 /// What the work was for that is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,6 +21,10 @@ pub(crate) enum Kind {
     Append,
     /// Records to several partitions, or records and a commit, that are there together or not at all.
     Step,
+    /// Groups commit offsets.
+    Commit,
+    /// Members come and go, and partitions move between them.
+    Rebalance,
     /// A segment begins.
     Roll,
     /// A checkpoint record is written.
@@ -289,6 +293,10 @@ const PLANS: &[&Plan] = &[
     &ENGINE_POSIX,
     &ENGINE_LOST,
     &ENGINE_LARGE,
+    &TOPICS_KILLS,
+    &TOPICS_POWER,
+    &MEMBERS_KILLS,
+    &MEMBERS_POWER,
 ];
 
 const _: () = {
@@ -403,6 +411,67 @@ pub(crate) const ENGINE_LARGE: Plan = Plan {
     kinds: &[Kind::Append, Kind::Step, Kind::Roll, Kind::Checkpoint],
     ..ENGINE
 };
+
+/// A broker whose topics change and whose groups commit, killed.
+pub(crate) const TOPICS_KILLS: Plan = Plan {
+    name: "topics-kills",
+    cuts: &[(Cut::Kill, 1), (Cut::KillMidway, 1)],
+    recoveries_min: 600,
+    ..BROKER
+};
+
+/// The same, and the power fails.
+pub(crate) const TOPICS_POWER: Plan = Plan {
+    name: "topics-power",
+    cuts: POWER,
+    recoveries_min: 1_300,
+    ..BROKER
+};
+
+/// A broker whose groups have members and step, killed.
+pub(crate) const MEMBERS_KILLS: Plan = Plan {
+    name: "members-kills",
+    cuts: &[(Cut::Kill, 1), (Cut::KillMidway, 1)],
+    recoveries_min: 1_300,
+    kinds: MEMBER_KINDS,
+    ..BROKER
+};
+
+/// The same, and the power fails.
+pub(crate) const MEMBERS_POWER: Plan = Plan {
+    name: "members-power",
+    cuts: POWER,
+    recoveries_min: 2_600,
+    kinds: MEMBER_KINDS,
+    ..BROKER
+};
+
+const POWER: &[(Cut, u64)] = &[
+    (Cut::Power(CutProfile::Ext4), 1),
+    (Cut::Power(CutProfile::Posix), 1),
+    (Cut::Power(CutProfile::DropAll), 1),
+];
+
+const BROKER: Plan = Plan {
+    kinds: &[
+        Kind::Append,
+        Kind::Commit,
+        Kind::Create,
+        Kind::Delete,
+        Kind::Checkpoint,
+        Kind::Roll,
+    ],
+    lives: 1,
+    ..ENGINE
+};
+
+const MEMBER_KINDS: &[Kind] = &[
+    Kind::Step,
+    Kind::Commit,
+    Kind::Rebalance,
+    Kind::Checkpoint,
+    Kind::Recycling,
+];
 
 const ENGINE: Plan = Plan {
     name: "",

@@ -88,6 +88,7 @@ impl Life {
             Kind::Delete => client.delete(key(20 + round / 2, 0).topic),
             Kind::Trim => client.trim(rng),
             Kind::Roll | Kind::Checkpoint | Kind::Recycling => unreachable!("these come by themselves"),
+            Kind::Commit | Kind::Rebalance => unreachable!("the engine knows no groups"),
         }
     }
 
