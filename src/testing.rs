@@ -1,4 +1,6 @@
-//! What unit tests share: seeds of tests that draw at random.
+//! What unit tests share: seeds of tests that draw at random, and crashes at every moment of a run.
+
+pub(crate) mod crash;
 
 use std::env;
 use std::time::{Duration, Instant};

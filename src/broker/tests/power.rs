@@ -11,6 +11,7 @@ use crate::api::{AlterTopic, CommitOffsets, DeleteTopic, OffsetToCommit};
 use crate::disk::sim::{CutProfile, SimDisk, SimOptions};
 use crate::storage::PartitionLog;
 use crate::storage::local::{Inline, LocalStore, Round, Settings as EngineSettings};
+use crate::testing::crash::{self, Doing, Judge, Kind, Plan, Subject, explore};
 
 const GROUPS: [&str; 2] = ["g", "h"];
 
@@ -59,7 +60,7 @@ fn engine() -> EngineSettings {
 
 impl Life {
     fn begin(disk: &SimDisk, ids: &Arc<CountedIds>) -> Self {
-        Self::begin_at(disk, ids, &Arc::new(ManualClock::at(START)), &engine(), "")
+        Self::begin_at(disk, ids, &Arc::new(ManualClock::at(START)), &engine())
     }
 
     fn begin_at(
@@ -67,14 +68,12 @@ impl Life {
         ids: &Arc<CountedIds>,
         clock: &Arc<ManualClock>,
         engine: &EngineSettings,
-        what: &str,
     ) -> Self {
         let settings = Settings::default();
         let clock = Arc::clone(clock) as Arc<dyn Clock>;
         let mut recovered = Recovered::new(&settings);
         let disk = Arc::new(disk.clone());
-        let store = LocalStore::open(disk, engine, Arc::clone(&clock), &**ids, &mut recovered);
-        let store = store.unwrap_or_else(|error| panic!("{what}: {error}"));
+        let store = LocalStore::open(disk, engine, Arc::clone(&clock), &**ids, &mut recovered).unwrap();
         assert_eq!(store.report().lost_groups, 0);
         // The engine asks for snapshots, and the broker that gives them needs the engine.
         let later = Arc::new(Later::default());
@@ -216,72 +215,99 @@ fn act(life: &mut Life, n: u32) {
     }
 }
 
-/// Recovers an image and compares: one of the states since the last acknowledged one.
-fn check(image: &SimDisk, ids: &Arc<CountedIds>, history: &History, what: &str) {
-    let mut life = Life::begin(image, ids);
-    let found = life.see();
-    let possible = &history.states[history.acknowledged..];
-    assert!(
-        possible.contains(&found),
-        "{what}: {found:?} is none of {possible:?}"
-    );
-    // And it goes on from there.
-    if let Some(t) = found.topics.get("t") {
-        let partitions = u32::try_from(t.ends.len()).unwrap();
-        life.ask(commit("g", &["t"], 0));
-        life.ask(batch_to(partitions - 1));
-        life.ask(grown(partitions + 1));
-        life.ask(batch_to(partitions));
-        life.make_durable();
-        let ends = &life.see().topics["t"].ends;
-        assert_eq!(ends.len(), t.ends.len() + 1, "{what}");
-        assert_eq!(ends[t.ends.len() - 1], t.ends[t.ends.len() - 1] + 1, "{what}");
-        assert_eq!(ends[t.ends.len()], 1, "{what}");
+/// What the record of an act is for.
+fn kind_of(n: u32) -> Kind {
+    match n % 12 {
+        0 if n > 0 => Kind::Delete,
+        0 | 1 | 2 => Kind::Create,
+        6 => Kind::Append,
+        _ => Kind::Commit,
     }
 }
 
-fn cut_before_every_operation(profile: CutProfile) {
-    let disk = SimDisk::new(SimOptions::default());
-    let ids = Arc::new(CountedIds::default());
-    let history = Arc::new(Mutex::new(History {
-        states: vec![empty()],
-        acknowledged: 0,
-    }));
-    let mut life = Life::begin(&disk, &ids);
-    let recoveries = Arc::new(AtomicU64::new(0));
-    let (seen, count) = (Arc::clone(&history), Arc::clone(&recoveries));
-    disk.on_op(move |moment| {
-        let history = seen.lock().unwrap().clone();
-        let what = format!(
-            "{profile:?} before operation {} ({:?})",
-            moment.index(),
-            moment.op()
-        );
-        let image = moment.after_power_cut(moment.index(), profile);
-        check(&image, &Arc::default(), &history, &what);
-        count.fetch_add(1, Ordering::Relaxed);
-    });
-    for n in 0..60 {
-        act(&mut life, n);
-        {
-            // Locked only while nothing is written: who looks from the disk takes it, too.
-            let now = life.see();
-            history.lock().unwrap().states.push(now);
-        }
-        if n % 4 != 3 {
-            life.make_durable();
-            let mut history = history.lock().unwrap();
-            history.acknowledged = history.states.len() - 1;
-        }
-        if n % 3 == 0 {
-            life.inline.applier_round(true).unwrap();
-        }
-        if n % 7 == 0 {
-            life.inline.checkpoint().unwrap();
+/// A broker whose topics change and whose groups commit.
+struct Topics {
+    life: Life,
+    history: Arc<Mutex<History>>,
+}
+
+impl Topics {
+    fn begin(disk: &SimDisk) -> Self {
+        let history = History {
+            states: vec![empty()],
+            acknowledged: 0,
+        };
+        Self {
+            life: Life::begin(disk, &Arc::default()),
+            history: Arc::new(Mutex::new(history)),
         }
     }
-    let recoveries = recoveries.load(Ordering::Relaxed);
-    assert!(recoveries >= 100, "only {recoveries} recoveries");
+}
+
+impl Subject for Topics {
+    type Judge = Arc<Mutex<History>>;
+
+    fn judge(&self) -> Self::Judge {
+        Arc::clone(&self.history)
+    }
+
+    fn run(&mut self, doing: &Doing) {
+        let life = &mut self.life;
+        for n in 0..60 {
+            doing.set(kind_of(n));
+            act(life, n);
+            {
+                // Locked only while nothing is written: who looks from the disk takes it, too.
+                let now = life.see();
+                self.history.lock().unwrap().states.push(now);
+            }
+            if n % 4 != 3 {
+                life.make_durable();
+                let mut history = self.history.lock().unwrap();
+                history.acknowledged = history.states.len() - 1;
+            }
+            if n % 3 == 0 {
+                life.inline.applier_round(true).unwrap();
+            }
+            if n % 7 == 0 {
+                life.inline.checkpoint().unwrap();
+            }
+        }
+    }
+}
+
+impl Judge for Arc<Mutex<History>> {
+    type Found = Seen;
+
+    /// One of the states since the last acknowledged one; and it goes on from there.
+    fn check(&self, image: &SimDisk) -> Seen {
+        let mut life = Life::begin(image, &Arc::default());
+        let found = life.see();
+        let history = self.lock().unwrap();
+        let possible = &history.states[history.acknowledged..];
+        assert!(possible.contains(&found), "{found:?} is none of {possible:?}");
+        if let Some(t) = found.topics.get("t") {
+            let partitions = u32::try_from(t.ends.len()).unwrap();
+            life.ask(commit("g", &["t"], 0));
+            life.ask(batch_to(partitions - 1));
+            life.ask(grown(partitions + 1));
+            life.ask(batch_to(partitions));
+            life.make_durable();
+            let ends = &life.see().topics["t"].ends;
+            assert_eq!(ends.len(), t.ends.len() + 1);
+            assert_eq!(ends[t.ends.len() - 1], t.ends[t.ends.len() - 1] + 1);
+            assert_eq!(ends[t.ends.len()], 1);
+        }
+        found
+    }
+
+    fn recover(&self, image: &SimDisk) {
+        Life::begin(image, &Arc::default());
+    }
+}
+
+fn cut(plan: &'static Plan) {
+    explore(plan, |disk, _| Topics::begin(disk));
 }
 
 fn empty() -> Seen {
@@ -292,21 +318,11 @@ fn empty() -> Seen {
 }
 
 #[test]
-fn commits_are_whole_after_a_power_cut_on_a_journalling_file_system() {
-    cut_before_every_operation(CutProfile::Ext4);
+fn commits_are_whole_after_any_power_cut() {
+    cut(&crash::TOPICS_POWER);
 }
 
 #[test]
-fn commits_are_whole_after_a_power_cut_with_names_lost_in_any_order() {
-    cut_before_every_operation(CutProfile::Posix);
-}
-
-#[test]
-fn commits_are_whole_after_a_power_cut_with_nothing_unsynced_left() {
-    cut_before_every_operation(CutProfile::DropAll);
-}
-
-#[test]
-fn commits_are_whole_after_a_kill() {
-    cut_before_every_operation(CutProfile::KeepAll);
+fn commits_are_whole_after_any_kill() {
+    cut(&crash::TOPICS_KILLS);
 }

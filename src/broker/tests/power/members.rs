@@ -64,19 +64,15 @@ impl Life {
             groups: groups.map(|(id, group)| (id.clone(), group.clone())).collect(),
         }
     }
-
-    fn durable(&self) -> Lsn {
-        self.broker.store.durable().borrow().lsn
-    }
 }
 
 /// Every frame is a group of the journal of its own: a cut may come between any two that are not one.
-fn begin(disk: &SimDisk, clock: &Arc<ManualClock>, what: &str) -> Life {
+fn begin(disk: &SimDisk, clock: &Arc<ManualClock>) -> Life {
     let engine = EngineSettings {
         group_bytes_max: 1,
         ..engine()
     };
-    Life::begin_at(disk, &Arc::default(), clock, &engine, what)
+    Life::begin_at(disk, &Arc::default(), clock, &engine)
 }
 
 /// A member as its client knows it.
@@ -160,7 +156,7 @@ struct Run {
 
 impl Run {
     fn new(disk: &SimDisk, clock: &Arc<ManualClock>, past: &Arc<Mutex<Past>>) -> Self {
-        let mut life = begin(disk, clock, "");
+        let mut life = begin(disk, clock);
         past.lock().unwrap().states.push(After {
             all: Arc::new(life.see_all()),
             lsn: Lsn::ZERO,
@@ -373,8 +369,13 @@ impl Run {
         assert_eq!(membership.members.len(), self.members.len());
     }
 
-    fn run(&mut self, acts: u32) {
+    fn run_acts(&mut self, acts: u32, doing: &Doing) {
         for n in 0..acts {
+            doing.set(match n % 16 {
+                4 | 6 | 8 | 10 => Kind::Step,
+                5 | 7 => Kind::Commit,
+                _ => Kind::Rebalance,
+            });
             self.act(n);
             if n % 4 != 3 {
                 self.life.make_durable();
@@ -411,7 +412,7 @@ fn check_epochs(before: &All, after: &All) {
 }
 
 /// EP12.
-fn check_owners(all: &All, what: &str) {
+fn check_owners(all: &All) {
     for (id, group) in &all.groups {
         let members = group.membership.iter().flat_map(|m| m.members.values());
         let mut keys: Vec<_> = members
@@ -420,32 +421,32 @@ fn check_owners(all: &All, what: &str) {
         let held = keys.len();
         keys.sort_unstable();
         keys.dedup();
-        assert_eq!(held, keys.len(), "{what}: {id} has a partition with two owners");
+        assert_eq!(held, keys.len(), "{id} has a partition with two owners");
     }
 }
 
 /// Recovers an image and compares: it is one of the states since the last acknowledged one. Then goes on from there.
-fn check(image: &SimDisk, past: &Past, durable: Lsn, clock: &Arc<ManualClock>, what: &str) -> Arc<All> {
-    let mut life = begin(image, clock, what);
+fn check(image: &SimDisk, past: &Past, durable: Lsn, clock: &Arc<ManualClock>) -> All {
+    let mut life = begin(image, clock);
     let found = life.see_all();
     let acknowledged = past.acknowledged(durable);
     let since = &past.states[acknowledged..];
     let at = since.iter().position(|after| *after.all == found);
     let at = at.unwrap_or_else(|| {
         let (before, last) = (&since[0].all, &since[since.len() - 1].all);
-        panic!("{what}: {found:#?} is no state between {before:#?} and {last:#?}")
+        panic!("{found:#?} is no state between {before:#?} and {last:#?}")
     });
     check_epochs(&since[0].all, &found);
-    check_owners(&found, what);
-    check_members(&mut life, &found, what);
+    check_owners(&found);
+    check_members(&mut life, &found);
     for step in past.steps.iter().rev().take(2) {
-        check_step(&mut life, step, step.since <= acknowledged + at, what);
+        check_step(&mut life, step, step.since <= acknowledged + at);
     }
-    Arc::new(found)
+    found
 }
 
 /// Each member goes on in the epoch that it had, and one that is behind is fenced.
-fn check_members(life: &mut Life, found: &All, what: &str) {
+fn check_members(life: &mut Life, found: &All) {
     let membership = found.groups.get("g").and_then(|group| group.membership.as_ref());
     let Some(membership) = membership else {
         return;
@@ -466,129 +467,109 @@ fn check_members(life: &mut Life, found: &All, what: &str) {
             .1
         };
         let reply = commits(epoch);
-        assert!(reply.is_ok(), "{what}: {name} in epoch {epoch}: {reply:?}");
+        assert!(reply.is_ok(), "{name} in epoch {epoch}: {reply:?}");
         let code = code(commits(epoch.wrapping_sub(1)));
         let fenced = [ErrorCode::StaleMemberEpoch, ErrorCode::FencedMemberEpoch];
-        assert!(fenced.contains(&code), "{what}: {name} behind {epoch}: {code:?}");
+        assert!(fenced.contains(&code), "{name} behind {epoch}: {code:?}");
     }
 }
 
 /// A step that is sent again is answered as the first time if it is there, and appends nothing; if it is not, it is taken, once.
-fn check_step(life: &mut Life, step: &TakenStep, is_there: bool, what: &str) {
+fn check_step(life: &mut Life, step: &TakenStep, is_there: bool) {
     if !is_there {
         return;
     }
     let ends = |life: &Life| life.see_topics()["out"].ends.clone();
     let before = ends(life);
     let Response::Step(again) = life.ask(Request::Step(step.asked.clone())) else {
-        panic!("{what}: a step");
+        panic!("a step");
     };
     let answer = (again.committed, again.acks, &again.appends);
     let first = &step.answer;
-    assert_eq!(answer, (first.committed, first.acks, &first.appends), "{what}");
-    assert!(again.duplicate, "{what}: taken a second time");
-    assert_eq!(ends(life), before, "{what}");
+    assert_eq!(answer, (first.committed, first.acks, &first.appends));
+    assert!(again.duplicate, "taken a second time");
+    assert_eq!(ends(life), before);
 }
 
-fn cut_before_every_operation(profile: CutProfile) {
-    let disk = SimDisk::new(SimOptions::default());
-    let clock = Arc::new(ManualClock::at(START));
-    let past = Arc::<Mutex<Past>>::default();
-    let mut run = Run::new(&disk, &clock, &past);
-    let recoveries = Arc::new(AtomicU64::new(0));
-    let (seen, count, time) = (Arc::clone(&past), Arc::clone(&recoveries), Arc::clone(&clock));
-    let journal_bytes = Arc::new(AtomicU64::new(0));
-    let written = Arc::clone(&journal_bytes);
-    let durable = run.life.broker.store.durable();
-    disk.on_op(move |moment| {
-        if let crate::disk::sim::Op::Write { path, data, .. } = moment.op()
-            && path.contains("journal")
-        {
-            written.fetch_add(data.len() as u64, Ordering::Relaxed);
+impl Subject for Run {
+    type Judge = Witness;
+
+    fn judge(&self) -> Witness {
+        Witness {
+            past: Arc::clone(&self.past),
+            durable: self.life.broker.store.durable(),
+            clock: Arc::clone(&self.clock),
         }
-        let past = seen.lock().unwrap().clone();
-        let durable = durable.borrow().lsn;
-        let what = format!(
-            "{profile:?} before operation {} ({:?})",
-            moment.index(),
-            moment.op()
-        );
-        let image = moment.after_power_cut(moment.index(), profile);
-        let again = image.after_kill();
-        let found = check(&image, &past, durable, &time, &what);
-        if moment.index() % 8 == 0 {
-            // What was just recovered is recovered as the same, whatever fails meanwhile.
-            drop(begin(&again, &time, &what));
-            let again = again.after_power_cut(moment.index(), profile);
-            let twice = check(&again, &past, durable, &time, &format!("{what}, again"));
-            assert!(twice == found, "{what}: another state when recovered again");
-        }
-        count.fetch_add(1, Ordering::Relaxed);
-    });
-    run.run(112);
-    let recoveries = recoveries.load(Ordering::Relaxed);
-    assert!(recoveries >= 100, "only {recoveries} recoveries");
-    let (ring, written) = (3 * (64 << 10), journal_bytes.load(Ordering::Relaxed));
-    assert!(
-        written > 2 * ring,
-        "{written} bytes: the journal has not gone round"
-    );
-    let past = past.lock().unwrap();
-    println!(
-        "{profile:?}: {} operations, {recoveries} recoveries, {} requests, {} steps, {written} bytes",
-        disk.ops(),
-        past.states.len(),
-        past.steps.len()
-    );
+    }
+
+    fn run(&mut self, doing: &Doing) {
+        self.run_acts(112, doing);
+    }
+}
+
+struct Witness {
+    past: Arc<Mutex<Past>>,
+    durable: tokio::sync::watch::Receiver<crate::model::DurableState>,
+    clock: Arc<ManualClock>,
+}
+
+impl Judge for Witness {
+    type Found = All;
+
+    fn check(&self, image: &SimDisk) -> All {
+        let durable = self.durable.borrow().lsn;
+        check(image, &self.past.lock().unwrap(), durable, &self.clock)
+    }
+
+    fn recover(&self, image: &SimDisk) {
+        begin(image, &self.clock);
+    }
+}
+
+fn run_on(disk: &SimDisk) -> Run {
+    Run::new(disk, &Arc::new(ManualClock::at(START)), &Arc::default())
+}
+
+fn cut(plan: &'static Plan) {
+    explore(plan, |disk, _| run_on(disk));
 }
 
 #[test]
-fn members_and_steps_are_whole_after_a_power_cut_on_a_journalling_file_system() {
-    cut_before_every_operation(CutProfile::Ext4);
+fn members_and_steps_are_whole_after_any_power_cut() {
+    cut(&crash::MEMBERS_POWER);
 }
 
 #[test]
-fn members_and_steps_are_whole_after_a_power_cut_with_names_lost_in_any_order() {
-    cut_before_every_operation(CutProfile::Posix);
-}
-
-#[test]
-fn members_and_steps_are_whole_after_a_power_cut_with_nothing_unsynced_left() {
-    cut_before_every_operation(CutProfile::DropAll);
-}
-
-#[test]
-fn members_and_steps_are_whole_after_a_kill() {
-    cut_before_every_operation(CutProfile::KeepAll);
+fn members_and_steps_are_whole_after_any_kill() {
+    cut(&crash::MEMBERS_KILLS);
 }
 
 #[test]
 fn members_and_steps_are_whole_after_a_power_cut_during_recovery() {
     let disk = SimDisk::new(SimOptions::default());
-    let clock = Arc::new(ManualClock::at(START));
-    let past = Arc::<Mutex<Past>>::default();
-    let mut run = Run::new(&disk, &clock, &past);
-    run.run(60);
-    let durable = run.life.durable();
-    let past = Arc::new(past.lock().unwrap().clone());
+    let mut run = run_on(&disk);
+    run.run_acts(60, &Doing::default());
     let image = disk.after_power_cut(7, CutProfile::Ext4);
-    let expected = check(&image.after_kill(), &past, durable, &clock, "reference");
+    let expected = run.judge().check(&image.after_kill());
     let count = Arc::new(AtomicU64::new(0));
-    let (counted, time) = (Arc::clone(&count), Arc::clone(&clock));
+    let (counted, judge) = (Arc::clone(&count), run.judge());
     image.on_op(move |moment| {
-        let what = format!("recovery before operation {} ({:?})", moment.index(), moment.op());
         for profile in [
             CutProfile::Ext4,
             CutProfile::Posix,
             CutProfile::DropAll,
             CutProfile::KeepAll,
         ] {
-            let cut = moment.after_power_cut(moment.index(), profile);
-            let found = check(&cut, &past, durable, &time, &format!("{profile:?}, {what}"));
-            assert!(found == expected, "{profile:?}, {what}");
+            let found = judge.check(&moment.after_power_cut(moment.index(), profile));
+            assert!(
+                found == expected,
+                "{profile:?}: recovery before operation {} ({:?})",
+                moment.index(),
+                moment.op()
+            );
         }
         counted.fetch_add(1, Ordering::Relaxed);
     });
-    drop(begin(&image, &clock, "recovery"));
+    run.judge().recover(&image);
     assert!(count.load(Ordering::Relaxed) > 10);
 }

@@ -3,7 +3,6 @@
 
 mod crash;
 mod faults;
-mod past;
 mod rot;
 
 use super::*;

@@ -37,6 +37,8 @@ pub(super) struct Client {
     config: LogConfig,
     /// Whether it also writes to one of the broker's own partitions, whose damage refuses a start.
     internal: bool,
+    /// Bytes that a value may have.
+    value_bytes: std::ops::Range<usize>,
     pub(super) past: Arc<Mutex<Past>>,
 }
 
@@ -48,6 +50,7 @@ impl Client {
             clock: Arc::clone(&rig.clock),
             config: rig.config,
             internal: true,
+            value_bytes: 10..900,
             past: Arc::new(Mutex::new(past)),
         }
     }
@@ -57,6 +60,10 @@ impl Client {
             internal: false,
             ..self
         }
+    }
+
+    pub(super) fn with_values_of(self, value_bytes: std::ops::Range<usize>) -> Self {
+        Self { value_bytes, ..self }
     }
 
     pub(super) fn durable(&self) -> Lsn {
@@ -76,8 +83,11 @@ impl Client {
     pub(super) fn ask(&self, rng: &mut fastrand::Rng) -> bool {
         match rng.u32(0..24) {
             0 => self.trim(rng),
-            1 => self.delete(rng),
-            _ => self.append(rng),
+            1 => self.delete(key(10 + rng.u8(0..3), 0).topic),
+            _ => {
+                let keys = self.keys(rng);
+                self.append(rng, &keys)
+            }
         }
     }
 
@@ -100,18 +110,19 @@ impl Client {
         chosen
     }
 
-    fn append(&self, rng: &mut fastrand::Rng) -> bool {
+    /// One step over these partitions.
+    pub(super) fn append(&self, rng: &mut fastrand::Rng, keys: &[PartitionKey]) -> bool {
         let mut step = Step {
             appends: smallvec::SmallVec::new(),
             trims: smallvec::SmallVec::new(),
             deletions: smallvec::SmallVec::new(),
         };
-        for key in self.keys(rng) {
-            let log = self.log(key);
+        for key in keys {
+            let log = self.log(*key);
             let base = log.bounds(Lsn::ZERO).log_end;
             let mut builder = BatchBuilder::new();
             for _ in 0..rng.usize(1..4) {
-                let value = vec![rng.u8(..); rng.usize(10..900)];
+                let value = vec![rng.u8(..); rng.usize(self.value_bytes.clone())];
                 builder.push(self.clock.wall(), None, Some(&value), &[]);
             }
             let mut batch = builder.seal(None);
@@ -161,7 +172,7 @@ impl Client {
     }
 
     /// To the end of a batch that can be read.
-    fn trim(&self, rng: &mut fastrand::Rng) -> bool {
+    pub(super) fn trim(&self, rng: &mut fastrand::Rng) -> bool {
         let key = key(1, rng.u32(0..2));
         let log = self.log(key);
         let watermark = log.bounds(self.durable()).high_watermark;
@@ -187,8 +198,8 @@ impl Client {
         true
     }
 
-    fn delete(&self, rng: &mut fastrand::Rng) -> bool {
-        let topic = key(10 + rng.u8(0..3), 0).topic;
+    /// Nothing to do if it is not there.
+    pub(super) fn delete(&self, topic: TopicId) -> bool {
         let known = {
             let past = self.past.lock().unwrap();
             past.logs.keys().any(|key| key.topic == topic) && !past.deletions.contains_key(&topic)
