@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use fastrand::Rng;
+use naru::history::FaultKind;
 
 use crate::broker::{Broker, Setup};
 use crate::churn::Churn;
@@ -51,8 +52,12 @@ pub(crate) async fn under_load(name: &str, lossy: Lossy) {
             Setup::small_journal()
         };
         let lossy = lossy(&mut random);
+        let fault = match lossy {
+            Some(_) => FaultKind::PowerCut,
+            None => FaultKind::Kill,
+        };
         let mut broker = Setup { lossy, ..setup }.start();
-        one_round(&mut broker, large, &mut random, &mut figures).await;
+        one_round(&mut broker, (large, fault), &mut random, &mut figures).await;
     }
     let Figures {
         kills,
@@ -68,7 +73,12 @@ pub(crate) async fn under_load(name: &str, lossy: Lossy) {
     );
 }
 
-async fn one_round(broker: &mut Broker, large: bool, random: &mut Rng, figures: &mut Figures) {
+async fn one_round(
+    broker: &mut Broker,
+    (large, fault): (bool, FaultKind),
+    random: &mut Rng,
+    figures: &mut Figures,
+) {
     let load = if large {
         Load::start_with_large_batches(broker).await
     } else {
@@ -79,6 +89,7 @@ async fn one_round(broker: &mut Broker, large: bool, random: &mut Rng, figures: 
         // Right after the start, in the middle of the first ring, and after several: all are hit; always just after an answer.
         let most = 1 << random.u32(1..=9);
         load.more(random.u64(1..=most)).await;
+        load.fault(fault);
         broker.kill();
         if random.u32(0..3) == 0 {
             let after = Duration::from_millis(random.u64(0..DIES_WITHIN_MS));
@@ -87,6 +98,7 @@ async fn one_round(broker: &mut Broker, large: bool, random: &mut Rng, figures: 
             figures.kills += 1;
         }
         broker.restart();
+        load.over(fault);
         figures.kills += 1;
         let recovered = broker.log.wait_for("recovered");
         assert_ne!(recovered["clean"], true, "no stop was clean");
@@ -99,6 +111,6 @@ async fn one_round(broker: &mut Broker, large: bool, random: &mut Rng, figures: 
     while load.count() < 2_000 {
         load.more(1).await;
     }
-    figures.records += load.finish(broker).await;
+    figures.records += load.finish(broker).await.produced;
     figures.topics += churn.finish(broker).await;
 }

@@ -49,6 +49,8 @@ mod memory;
 #[cfg(test)]
 mod metrics;
 #[cfg(test)]
+mod notebook;
+#[cfg(test)]
 mod operations;
 #[cfg(test)]
 mod peer;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use naru::client::{CreateTopicOptions, ProducerRecord};
+use naru::history::FaultKind;
 use rustix::process::Signal;
 
 use crate::broker::{Broker, Setup};
@@ -24,12 +25,14 @@ async fn signals_drain_under_load_and_the_next_start_replays_nothing() {
         load.more(fastrand::u64(1..200)).await;
         let signal = [Signal::TERM, Signal::INT][stop % 2];
         let signalled = crate::peer::now();
+        load.fault(FaultKind::Restart);
         broker.signal(signal);
         let status = broker.ended().await;
         assert_eq!(status.code(), Some(0), "{signal:?}");
         slowest = slowest.max(signalled.elapsed());
         assert!(slowest < DRAINED_WITHIN, "{signal:?}: after {slowest:?}");
         broker.restart();
+        load.over(FaultKind::Restart);
         let recovered = broker.log.wait_for("recovered");
         assert_eq!(
             (&recovered["clean"], &recovered["groups"]),
@@ -37,7 +40,7 @@ async fn signals_drain_under_load_and_the_next_start_replays_nothing() {
             "{recovered}"
         );
     }
-    let records = load.finish(&mut broker).await;
+    let records = load.finish(&mut broker).await.produced;
     let slowest = slowest.as_millis();
     eprintln!("figures shutdown: stops={STOPS} records={records} slowest_stop_ms={slowest}");
 }
@@ -48,13 +51,15 @@ async fn a_broker_that_stands_still_for_seconds_loses_doubles_and_moves_nothing(
     let load = Load::start(&broker).await;
     for still_ms in STILL_MS {
         load.more(fastrand::u64(1..500)).await;
+        load.fault(FaultKind::Pause);
         broker.signal(Signal::STOP);
         // How long it stands still is all that is tried here.
         tokio::time::sleep(Duration::from_millis(still_ms)).await;
         broker.signal(Signal::CONT);
+        load.over(FaultKind::Pause);
     }
     load.more(500).await;
-    let records = load.finish(&mut broker).await;
+    let records = load.finish(&mut broker).await.produced;
     eprintln!("figures standstill: stops={} records={records}", STILL_MS.len());
 }
 

@@ -20,8 +20,8 @@ use naru::model::ErrorCode;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use super::notebook::{Notebook, at, uid};
 use crate::load::stubborn_client;
+use crate::notebook::{Notebook, at, uid};
 
 /// Records that a member which commits by hand reads before it commits.
 const COMMIT_AFTER: u32 = 25;

@@ -4,7 +4,6 @@
 //! The moments are the test's own to choose, so here time passes by; everything else waits for events.
 
 mod member;
-mod notebook;
 mod processes;
 
 use std::path::{Path, PathBuf};
@@ -13,14 +12,15 @@ use std::time::Duration;
 use std::{env, fs};
 
 use naru::client::{Client, CreateTopicOptions, ProducerRecord};
-use naru::history::{Body, Done, Event, Held, Op, Report, Stored, Uid, View, check, read, write};
+use naru::history::{Body, Done, Held, Op, Report, Stored, Uid, View, check, write};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use self::notebook::{Notebook, at, value};
 use self::processes::{Counts, MEMBER, Processes};
 use crate::broker::{Broker, Setup};
+use crate::kill::Lossy;
 use crate::load::stubborn_client;
+use crate::notebook::{Histories, Notebook, at, value};
 use crate::peer::until;
 
 const TOPIC: &str = "orders";
@@ -66,7 +66,7 @@ async fn a_member_writes_down_what_it_reads_and_commits() {
     if let Ok(orders) = env::var(MEMBER) {
         return member::run(serde_json::from_str(&orders).unwrap()).await;
     }
-    let mut stage = Stage::set(PATIENT).await;
+    let mut stage = Stage::set(Setup::small_journal(), PATIENT).await;
     stage.processes.start_alone();
     until("a commit of everything", || stage.produced() > 50).await;
     let (report, _) = stage.finish().await;
@@ -80,20 +80,33 @@ async fn a_member_writes_down_what_it_reads_and_commits() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_promise_is_broken_while_members_and_the_broker_are_killed_and_stopped() {
+    while_all_are_disturbed("chaos", |_| None).await;
+}
+
+pub(crate) async fn while_all_are_disturbed(name: &str, lossy: Lossy) {
     let seed = env::var("NARU_TEST_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
     eprintln!("NARU_TEST_SEED={seed} does the same things in the same order again");
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut stage = Stage::set(SETTINGS).await;
+    let broker = Setup {
+        lossy: lossy(&mut random),
+        ..Setup::small_journal()
+    };
+    let mut stage = Stage::set(broker, SETTINGS).await;
     let kills = stage.chaos(&mut random, Duration::from_secs(seconds())).await;
     let (report, counts) = stage.finish().await;
+    let figures = report.figures;
     eprintln!(
-        "{} s, seed {seed}: {counts:?}, {kills} kills of the broker, {:?}",
-        seconds(),
-        report.figures
+        "figures {name}: kills={kills} members_killed={} stopped={} produced={} polled={} redelivered={} commits={} claims={}",
+        counts.killed,
+        counts.stopped,
+        figures.produced,
+        figures.polled,
+        figures.redelivered,
+        figures.commits,
+        figures.claims
     );
     let kept = keep(&report, seed);
     assert!(report.is_clean(), "{}:\n{report}", kept.display());
-    let figures = report.figures;
     // A run without trouble would prove nothing.
     assert!(kills > 0 && counts.killed > 0 && counts.stopped > 0 && counts.left > 0);
     assert!(figures.redelivered > 0 && figures.commits > 50 && figures.claims > 30);
@@ -113,8 +126,7 @@ fn keep(report: &Report, seed: u64) -> PathBuf {
 struct Stage {
     broker: Broker,
     processes: Processes,
-    /// Where everybody writes.
-    dir: Dir,
+    histories: Histories,
     book: Arc<Notebook>,
     producers: JoinSet<()>,
     stop_producing: CancellationToken,
@@ -123,21 +135,9 @@ struct Stage {
     produced: Arc<std::sync::atomic::AtomicUsize>,
 }
 
-/// Kept if the test fails, to be looked at.
-struct Dir(tempfile::TempDir);
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("what the processes wrote down is in {}", self.0.path().display());
-            self.0.disable_cleanup(true);
-        }
-    }
-}
-
 impl Stage {
-    async fn set(settings: [(&str, &str); 3]) -> Self {
-        let broker = Setup::small_journal().start();
+    async fn set(broker: Setup, settings: [(&str, &str); 3]) -> Self {
+        let broker = broker.start();
         let client = broker.client().await;
         let options = CreateTopicOptions {
             partitions: PARTITIONS,
@@ -146,12 +146,12 @@ impl Stage {
         client.create_topic(TOPIC, options).await.unwrap();
         let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
         client.create_group(GROUP, settings.to_vec()).await.unwrap();
-        let dir = Dir(tempfile::tempdir().unwrap());
-        let book = Arc::new(Notebook::create(&dir.0.path().join("own.ndjson"), OWN));
+        let histories = Histories::new();
+        let book = Arc::new(histories.book(OWN));
         let mut stage = Self {
-            processes: Processes::new(dir.0.path().to_owned(), broker.url(), (GROUP, TOPIC)),
+            processes: Processes::new(histories.path().to_owned(), broker.url(), (GROUP, TOPIC)),
             broker,
-            dir,
+            histories,
             book,
             producers: JoinSet::new(),
             stop_producing: CancellationToken::new(),
@@ -236,7 +236,7 @@ impl Stage {
         while let Some(done) = self.watching.join_next().await {
             done.unwrap();
         }
-        (check(histories(self.dir.0.path())), counts)
+        (check(self.histories.events()), counts)
     }
 }
 
@@ -251,18 +251,6 @@ async fn is_drained(client: &Client) -> bool {
             false
         }
     }
-}
-
-fn histories(dir: &Path) -> Vec<Event> {
-    let mut events = Vec::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|is| is == "ndjson") {
-            let text = fs::read_to_string(&path).unwrap();
-            events.extend(read(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display())));
-        }
-    }
-    events
 }
 
 /// Writes records until it is told to stop, one after the other.

@@ -1,12 +1,54 @@
 //! Where a process writes down its history: one line for each event, in the file before anything follows from it.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::Mutex;
 
-use naru::history::{At, Body, Event, Note, Op, Uid, write};
+use naru::history::{At, Body, Event, Note, Op, Uid, read, write};
 use rustix::time::{ClockId, clock_gettime};
+
+/// The files of all processes of a test; kept if it fails, to be looked at.
+pub(crate) struct Histories(tempfile::TempDir);
+
+impl Histories {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Of a process of this number, which is to be the only one.
+    pub(crate) fn book(&self, process: u32) -> Notebook {
+        Notebook::create(&self.path().join(format!("process-{process}.ndjson")), process)
+    }
+
+    /// What all have written so far.
+    pub(crate) fn events(&self) -> Vec<Event> {
+        let mut events = Vec::new();
+        for entry in fs::read_dir(self.path()).unwrap() {
+            let path = entry.unwrap().path();
+            // What a process says on its standard error lies beside.
+            if path.extension().is_none_or(|is| is != "ndjson") {
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap();
+            events.extend(read(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display())));
+        }
+        events
+    }
+}
+
+impl Drop for Histories {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("what the processes wrote down is in {}", self.path().display());
+            self.0.disable_cleanup(true);
+        }
+    }
+}
 
 /// One process, and its file. What happens inside of [`with`](Self::with) cannot be overtaken in the file by anything else of it.
 pub(crate) struct Notebook {
@@ -48,8 +90,12 @@ impl Notebook {
         self.with(|pen| pen.write(op, is));
     }
 
+    pub(crate) fn note(&self, note: Note) {
+        self.with(|pen| pen.note(note));
+    }
+
     pub(crate) fn nemesis(&self, what: impl Into<String>) {
-        self.with(|pen| pen.note(Note::Nemesis(what.into())));
+        self.note(Note::Nemesis(what.into()));
     }
 }
 
