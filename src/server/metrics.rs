@@ -20,7 +20,7 @@ use crate::model::Glob;
 use crate::model::{ErrorCode, MemoryHealth, Timestamp};
 use crate::net::{Counters, Hangup};
 use crate::rt::Clock;
-use crate::storage::local::{RecoveryReport, StatsNow};
+use crate::storage::local::{ReadErrors, RecoveryReport, StatsNow};
 use crate::telemetry::{Kind, LogCounts, Page};
 
 /// A page is kept for so long: scrapes that come faster get the same one.
@@ -71,8 +71,10 @@ pub(crate) struct LocalNow {
     pub(crate) admitted_bytes: u64,
     /// Journal files that are ready, and how many there shall be.
     pub(crate) journal_files: (u32, u32),
-    /// Damaged batches found by reading.
+    /// Damaged ranges found by reading.
     pub(crate) crc_errors: u64,
+    /// Reads of segments that failed.
+    pub(crate) read_errors: ReadErrors,
     /// Whether produce is refused for want of disk.
     pub(crate) storage_full: bool,
     /// Bytes of disk set aside for the broker's own work.
@@ -698,9 +700,16 @@ fn journal(page: &mut Page, local: &LocalNow) {
     page.one(
         Kind::Counter,
         "naru_crc_errors",
-        "Damaged batches found by reading.",
+        "Damaged ranges of offsets found by reading.",
         local.crc_errors,
     );
+    let errors = page.family(
+        Kind::Counter,
+        "naru_read_errors",
+        "Reads of segments that failed.",
+    );
+    errors.whole([("outcome", "healed".into())], local.read_errors.healed);
+    errors.whole([("outcome", "lost".into())], local.read_errors.lasting);
 }
 
 fn storage_state(local: &LocalNow) -> u64 {

@@ -202,7 +202,12 @@ impl Looker<'_> {
             return true;
         };
         let offset = at.offset.get().to_be_bytes();
-        let is_left = offset.iter().zip(&head).all(|(was, is)| is == was || *is == 0);
+        // Zeroed in part, or with one flip in it.
+        let differ = offset
+            .iter()
+            .zip(&head)
+            .filter(|(was, is)| is != was && **is != 0);
+        let is_left = differ.count() <= 1;
         is_left || self.by_length(at, stop).is_some()
     }
 
