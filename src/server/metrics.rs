@@ -697,6 +697,10 @@ fn journal(page: &mut Page, local: &LocalNow) {
     ] {
         page.one(Kind::Gauge, name, help, value);
     }
+    damage(page, local);
+}
+
+fn damage(page: &mut Page, local: &LocalNow) {
     page.one(
         Kind::Counter,
         "naru_crc_errors",

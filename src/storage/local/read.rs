@@ -200,10 +200,9 @@ impl ReadSide {
         segment: Offset,
         is_before: impl Fn(&IndexEntry) -> bool,
     ) -> (Option<IndexEntry>, Option<IndexEntry>) {
-        let file = match self.file(key, segment, true) {
-            Ok(file) => file,
-            // The index only makes reading faster: without it the segment is walked from its start.
-            Err(_) => return (None, None),
+        // The index only makes reading faster: without it the segment is walked from its start.
+        let Ok(file) = self.file(key, segment, true) else {
+            return (None, None);
         };
         let count = file.len().unwrap_or_default() / INDEX_ENTRY_BYTES as u64;
         let (mut low, mut high) = (0, count);
