@@ -57,6 +57,8 @@ pub(super) struct Found {
     pub(super) damaged: Vec<(Offset, Offset)>,
     /// The first whole batch that ends at or behind the offset that was looked for.
     pub(super) whole: Option<Whole>,
+    /// Of these ranges, those that nobody knew of; counted by whoever fences them off.
+    pub(super) news: u64,
     /// The last error of a read that failed twice.
     pub(super) unreadable: Option<io::Error>,
 }

@@ -61,11 +61,10 @@ impl LocalLog {
         {
             return Err(error);
         }
-        let mut is_new = false;
         for (first, last) in &found.damaged {
-            is_new |= self.fence(segment, *first, *last);
+            found.news += u64::from(self.fence(segment, *first, *last));
         }
-        if is_new && unreadable {
+        if found.news > 0 && unreadable {
             self.reads().note_lasting_error();
         }
         Ok(found)

@@ -35,6 +35,7 @@ mod redo;
 mod reserve;
 mod roll;
 mod scan;
+mod scrub;
 mod segment;
 mod settings;
 mod stats;
@@ -56,6 +57,7 @@ pub use journal::Round;
 pub use log::LocalLog;
 pub use paths::FileKind;
 pub use recovery::{OpenError, RecoveryReport};
+pub use scrub::ScrubNow;
 pub use settings::Settings;
 pub use stats::StatsNow;
 
@@ -92,6 +94,8 @@ pub struct Status {
     pub crc_errors: u64,
     /// Reads of segments that failed.
     pub read_errors: ReadErrors,
+    /// What the scrub has done.
+    pub scrub: ScrubNow,
 }
 
 /// Reads of segments that failed since the start.
@@ -195,6 +199,7 @@ impl LocalStore {
             failure: control.failure,
             crc_errors: self.engine.reads.crc_errors(),
             read_errors: self.engine.reads.read_errors(),
+            scrub: self.engine.scrubbed.now(),
         }
     }
 }

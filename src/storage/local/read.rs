@@ -369,7 +369,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Whether the batch that stands here has more than so many bytes; false if there is none.
-    fn is_larger_than(&mut self, bytes: u64, expected: Offset) -> io::Result<bool> {
+    pub(super) fn is_larger_than(&mut self, bytes: u64, expected: Offset) -> io::Result<bool> {
         Ok(std::matches!(self.head(expected)?, Head::Batch(header) if header.total_bytes() > bytes))
     }
 

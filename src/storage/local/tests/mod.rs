@@ -8,6 +8,7 @@ mod power;
 mod reserve;
 mod retire;
 mod rot;
+mod scrub;
 pub(crate) mod swarm;
 mod threaded;
 mod time;
