@@ -20,7 +20,7 @@ use crate::model::Glob;
 use crate::model::{ErrorCode, MemoryHealth, Timestamp};
 use crate::net::{Counters, Hangup};
 use crate::rt::Clock;
-use crate::storage::local::{RecoveryReport, StatsNow};
+use crate::storage::local::{ReadErrors, RecoveryReport, ScrubNow, StatsNow};
 use crate::telemetry::{Kind, LogCounts, Page};
 
 /// A page is kept for so long: scrapes that come faster get the same one.
@@ -71,8 +71,12 @@ pub(crate) struct LocalNow {
     pub(crate) admitted_bytes: u64,
     /// Journal files that are ready, and how many there shall be.
     pub(crate) journal_files: (u32, u32),
-    /// Damaged batches found by reading.
+    /// Damaged ranges found by reading.
     pub(crate) crc_errors: u64,
+    /// Reads of segments that failed.
+    pub(crate) read_errors: ReadErrors,
+    /// What the scrub has done.
+    pub(crate) scrub: ScrubNow,
     /// Whether produce is refused for want of disk.
     pub(crate) storage_full: bool,
     /// Bytes of disk set aside for the broker's own work.
@@ -695,12 +699,59 @@ fn journal(page: &mut Page, local: &LocalNow) {
     ] {
         page.one(Kind::Gauge, name, help, value);
     }
+    damage(page, local);
+}
+
+fn damage(page: &mut Page, local: &LocalNow) {
     page.one(
         Kind::Counter,
         "naru_crc_errors",
-        "Damaged batches found by reading.",
+        "Damaged ranges of offsets found by reading.",
         local.crc_errors,
     );
+    let errors = page.family(
+        Kind::Counter,
+        "naru_read_errors",
+        "Reads of segments that failed.",
+    );
+    errors.whole([("outcome", "healed".into())], local.read_errors.healed);
+    errors.whole([("outcome", "lost".into())], local.read_errors.lasting);
+    scrub(page, &local.scrub);
+}
+
+fn scrub(page: &mut Page, now: &ScrubNow) {
+    for (name, help, value) in [
+        (
+            "naru_scrub_bytes",
+            "Bytes of segments read by the scrub.",
+            now.bytes,
+        ),
+        (
+            "naru_scrub_damaged_ranges",
+            "Damaged ranges of offsets found by the scrub.",
+            now.damaged,
+        ),
+        (
+            "naru_scrub_index_errors",
+            "Entries of indexes that do not hold or do not fit their batches.",
+            now.index_errors,
+        ),
+        (
+            "naru_scrub_passes",
+            "Passes of the scrub over all segments that came to an end.",
+            now.passes,
+        ),
+    ] {
+        page.one(Kind::Counter, name, help, value);
+    }
+    let last = page.family(
+        Kind::Gauge,
+        "naru_scrub_last_pass_timestamp_seconds",
+        "When the scrub came to an end of all segments the last time, in seconds since 1970.",
+    );
+    if let Some(at) = now.last_pass {
+        last.real([], seconds_since_1970(at));
+    }
 }
 
 fn storage_state(local: &LocalNow) -> u64 {

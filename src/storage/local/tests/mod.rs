@@ -2,6 +2,7 @@
 
 mod behaviour;
 mod headers;
+mod fence;
 mod inspect;
 mod past;
 mod planted;
@@ -9,6 +10,7 @@ mod power;
 mod reserve;
 mod retire;
 mod rot;
+mod scrub;
 pub(crate) mod swarm;
 mod threaded;
 mod time;
