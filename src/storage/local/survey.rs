@@ -142,7 +142,7 @@ impl Survey {
         let mut groups = all.clone();
         groups.retain(|g| g.lsn > base);
         let proven = proven(files, newest);
-        let unfinished = drop_unfinished(files, &mut groups, proven)?;
+        let unfinished = drop_unfinished(files, &all, &mut groups, base.max(proven))?;
         let (mut lost, chain_breaks) = gaps(&groups, base, proven);
         let mut empty_lost = Vec::new();
         for (first, _) in lost.extract_if(.., |(first, last)| {
@@ -272,8 +272,12 @@ fn proven(files: &[ScannedFile], newest: &Checkpoint) -> Lsn {
 
 /// Where a group stands or should stand: the index of its file and the position in it.
 fn place_of(files: &[ScannedFile], groups: &[FoundGroup], lsn: Lsn) -> Option<(usize, u64)> {
-    let begins = |file: &ScannedFile| file.header.is_some_and(|h| h.first_lsn == lsn);
-    if let Some(index) = files.iter().position(begins) {
+    let begins = files.iter().enumerate().filter_map(|(index, file)| {
+        let header = file.header.filter(|header| header.first_lsn == lsn)?;
+        Some((header.generation, index))
+    });
+    // Of several, of lives that wrote nothing, the newest is the one that was written to.
+    if let Some((_, index)) = begins.max() {
         return Some((index, GROUPS_START));
     }
     let before = groups.iter().find(|g| g.lsn.next() == lsn)?;
@@ -323,21 +327,28 @@ fn needed_files(files: &[ScannedFile], base: Lsn) -> (Vec<usize>, Option<Problem
     (order[from..].iter().map(|(_, i)| *i).collect(), missing)
 }
 
-/// Takes the last group out if its payload is not whole and nothing proves that it was durable.
+/// Takes the last group out if its payload is not whole and nothing proves that it was durable. Otherwise what stands behind it
+/// may be the unfinished one. `all` are the groups of the files at hand, those below the checkpoint included.
 fn drop_unfinished(
     files: &[ScannedFile],
+    all: &[FoundGroup],
     groups: &mut Vec<FoundGroup>,
     proven: Lsn,
 ) -> io::Result<Option<(Lsn, Vec<u8>)>> {
-    let Some(last) = groups.last().copied() else {
+    if let Some(last) = groups.last().copied().filter(|last| last.lsn > proven) {
+        let bytes = scan::read_group(files, &last)?;
+        if !scan::payload_holds(&bytes, &last.header) {
+            groups.pop();
+            return Ok(Some((last.lsn, bytes)));
+        }
+    }
+    let end = groups.last().map_or(proven, |last| last.lsn.max(proven));
+    let Some((file, position)) = place_of(files, all, end.next()) else {
         return Ok(None);
     };
-    let bytes = scan::read_group(files, &last)?;
-    if last.lsn > proven && !scan::payload_holds(&bytes, &last.header) {
-        groups.pop();
-        return Ok(Some((last.lsn, bytes)));
-    }
-    Ok(scan::unfinished_behind(files, &last)?.map(|bytes| (last.lsn.next(), bytes)))
+    let previous = all.iter().find(|group| group.lsn == end).map(|group| group.hash);
+    let bytes = scan::unfinished_at(&files[file], position, end.next(), previous)?;
+    Ok(bytes.map(|bytes| (end.next(), bytes)))
 }
 
 /// Numbers that are missing below a group that is there, or that is proven: group n+1 was written only after n was durable.
