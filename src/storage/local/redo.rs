@@ -125,6 +125,7 @@ impl Redo {
         log: &LocalLog,
     ) -> Result<(), OpenError> {
         let key = partition.key;
+        let needed = is_needed(partition);
         for segment in &partition.segments {
             let found = match front_state(disk, key, segment)? {
                 FrontState::Whole => continue,
@@ -132,14 +133,15 @@ impl Redo {
                 FrontState::Missing => 0,
             };
             let path = paths::segment(key, segment.base);
-            if key.topic.is_internal() {
+            if needed {
                 return Err(refused(format!(
-                    "{path} has {found} bytes, {} were durable",
+                    "{path} has {found} bytes, {} were durable, and the broker needs them: put a whole copy of the file in its \
+                     place",
                     segment.bytes
                 )));
             }
             tracing::error!(event = "segment_short", file = %path, found, expected = segment.bytes, "a segment is missing bytes");
-            if found == 0 {
+            if found == 0 && !key.topic.is_internal() {
                 let last = Offset::new(segment.end.get() - 1).unwrap_or(segment.base);
                 log.quarantine(segment.base, last);
             }
@@ -148,8 +150,15 @@ impl Redo {
         if self.broken.contains(&key) || partial_block_holds(disk, partition)? {
             return Ok(());
         }
-        if key.topic.is_internal() {
-            return Err(refused(format!("the last block of {key} is damaged")));
+        if needed {
+            let path = partition
+                .segments
+                .last()
+                .map(|last| paths::segment(key, last.base));
+            return Err(refused(format!(
+                "the last block of {} is damaged, and the broker needs it: put a whole copy of the file in its place",
+                path.unwrap_or_default()
+            )));
         }
         // The batches that it belongs to fail their own checksum when they are read, or cannot be read at all: the segment
         // could not even be opened to write behind them.
@@ -450,6 +459,16 @@ impl std::fmt::Debug for Redo {
             .field("partitions", &self.logs.len())
             .finish_non_exhaustive()
     }
+}
+
+/// Whether a start needs the segments that a checkpoint names of a partition: those of one of the broker's own, unless its
+/// snapshot covers all that they hold. Then nobody reads them any more.
+pub(super) fn is_needed(partition: &PartitionCheckpoint) -> bool {
+    let covered = partition
+        .snapshot
+        .as_ref()
+        .is_some_and(|(covers, _)| *covers >= partition.end);
+    partition.key.topic.is_internal() && !covered
 }
 
 /// Whether the bytes of a segment that were durable are there.

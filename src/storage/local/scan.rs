@@ -328,19 +328,24 @@ pub(super) fn payload_holds(bytes: &[u8], header: &GroupHeader) -> bool {
     })
 }
 
-/// What stands behind the last whole group and claims to be the next one, for `salvage/`.
-pub(super) fn unfinished_behind(files: &[ScannedFile], last: &FoundGroup) -> io::Result<Option<Vec<u8>>> {
-    let scanned = &files[last.file];
-    let position = last.end();
+/// What stands at the place of the group behind the last whole one, for `salvage/`, if it is what was being written there: of
+/// its marks at most one is damaged. Bytes of an earlier lap have one at most.
+pub(super) fn unfinished_at(
+    scanned: &ScannedFile,
+    position: u64,
+    lsn: Lsn,
+    previous: Option<u64>,
+) -> io::Result<Option<Vec<u8>>> {
     if position + BLOCK as u64 > scanned.bytes {
         return Ok(None);
     }
     let mut window = Window::new(&*scanned.file, scanned.bytes);
-    let Some(header) = peek_at(&mut window, position)?.filter(|h| h.lsn == last.lsn.next()) else {
+    let front = window.get(position, GROUP_HEADER_BYTES)?.first_chunk();
+    let Some(header) = front.filter(|h| GroupHeader::marks_of_next(h, lsn, previous) >= 2) else {
         return Ok(None);
     };
-    let len = header.total_bytes().min(scanned.bytes - position);
-    let len = usize::try_from(len).map_err(|_| io::ErrorKind::InvalidData)?;
+    let total = GroupHeader::fields(header).map_or(0, |header| header.total_bytes());
+    let len = usize::try_from(total.min(scanned.bytes - position)).map_err(|_| io::ErrorKind::InvalidData)?;
     Ok(Some(window.get(position, len)?.to_vec()))
 }
 

@@ -153,7 +153,7 @@ impl Survey {
         let mut groups = all.clone();
         groups.retain(|g| g.lsn > base);
         let proven = proven(files, newest);
-        let unfinished = drop_unfinished(files, &mut groups, proven, &mut unreadable)?;
+        let unfinished = drop_unfinished(files, &all, &mut groups, base.max(proven), &mut unreadable)?;
         let (mut lost, chain_breaks) = gaps(&groups, base, proven);
         let mut empty_lost = Vec::new();
         for (first, _) in lost.extract_if(.., |(first, last)| {
@@ -391,23 +391,30 @@ fn needed_files(files: &[ScannedFile], base: Lsn) -> (Vec<usize>, Option<Problem
     (order[from..].iter().map(|(_, i)| *i).collect(), missing)
 }
 
-/// Takes the last group out if its payload is not whole and nothing proves that it was durable.
+/// Takes the last group out if its payload is not whole and nothing proves that it was durable. Otherwise what stands behind it
+/// may be the unfinished one. `all` are the groups of the files at hand, those below the checkpoint included.
 fn drop_unfinished(
     files: &[ScannedFile],
+    all: &[FoundGroup],
     groups: &mut Vec<FoundGroup>,
     proven: Lsn,
     unreadable: &mut Vec<(usize, u64)>,
 ) -> io::Result<Option<(Lsn, Vec<u8>)>> {
-    let Some(last) = groups.last().copied() else {
+    if let Some(last) = groups.last().copied() {
+        let (bytes, kept_back) = scan::read_last_group(files, &last)?;
+        unreadable.extend(kept_back.map(|at| (last.file, at)));
+        if last.lsn > proven && !scan::payload_holds(&bytes, &last.header) {
+            groups.pop();
+            return Ok(Some((last.lsn, bytes)));
+        }
+    }
+    let end = groups.last().map_or(proven, |last| last.lsn.max(proven));
+    let Some((file, position)) = place_of(files, all, end.next()) else {
         return Ok(None);
     };
-    let (bytes, kept_back) = scan::read_last_group(files, &last)?;
-    unreadable.extend(kept_back.map(|at| (last.file, at)));
-    if last.lsn > proven && !scan::payload_holds(&bytes, &last.header) {
-        groups.pop();
-        return Ok(Some((last.lsn, bytes)));
-    }
-    Ok(scan::unfinished_behind(files, &last)?.map(|bytes| (last.lsn.next(), bytes)))
+    let previous = all.iter().find(|group| group.lsn == end).map(|group| group.hash);
+    let bytes = scan::unfinished_at(&files[file], position, end.next(), previous)?;
+    Ok(bytes.map(|bytes| (end.next(), bytes)))
 }
 
 /// Numbers that are missing below a group that is there, or that is proven: group n+1 was written only after n was durable.

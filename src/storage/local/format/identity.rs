@@ -10,8 +10,13 @@ pub const FORMAT_VERSION: u32 = 1;
 
 /// Text of `FORMAT`.
 pub fn encode(id: DirectoryId) -> String {
+    encode_as(FORMAT_VERSION, id)
+}
+
+/// The same of any version.
+pub(in crate::storage::local) fn encode_as(version: u32, id: DirectoryId) -> String {
     let body = format!(
-        "naru data directory, format {FORMAT_VERSION}\nid {}\n",
+        "naru data directory, format {version}\nid {}\n",
         Uuid::from_bytes(id)
     );
     let crc = crc32c(body.as_bytes());
@@ -21,7 +26,7 @@ pub fn encode(id: DirectoryId) -> String {
 /// Reads `FORMAT`.
 ///
 /// # Errors
-/// `Version` for a newer one, otherwise what does not fit.
+/// `Version` for a whole one that is newer, otherwise what does not fit.
 pub fn decode(text: &[u8]) -> Result<DirectoryId, FormatError> {
     let text = std::str::from_utf8(text).map_err(|_| FormatError::Magic("FORMAT file"))?;
     let (body, crc) = text
@@ -32,16 +37,17 @@ pub fn decode(text: &[u8]) -> Result<DirectoryId, FormatError> {
     let version = first
         .strip_prefix("naru data directory, format ")
         .ok_or(FormatError::Magic("FORMAT file"))?;
-    let version: u32 = version.parse().map_err(|_| FormatError::Field("version"))?;
-    if version > FORMAT_VERSION {
-        return Err(FormatError::Version(version));
-    }
     let stored = crc
         .strip_prefix("crc32c ")
         .map(str::trim_end)
         .and_then(|c| u32::from_str_radix(c, 16).ok());
     if stored != Some(crc32c(body.as_bytes())) {
         return Err(FormatError::Checksum);
+    }
+    // Not before: a flipped bit in the digit must not send anybody for a newer program.
+    let version: u32 = version.parse().map_err(|_| FormatError::Field("version"))?;
+    if version > FORMAT_VERSION {
+        return Err(FormatError::Version(version));
     }
     let id = lines
         .next()
@@ -74,7 +80,9 @@ mod tests {
 
     #[test]
     fn newer_format_is_named() {
-        let newer = encode([7; 16]).replace("format 1", "format 2");
-        assert_eq!(decode(newer.as_bytes()), Err(FormatError::Version(2)));
+        let damaged = encode([7; 16]).replace("format 1", "format 3");
+        assert_eq!(decode(damaged.as_bytes()), Err(FormatError::Checksum));
+        let newer = encode_as(3, [7; 16]);
+        assert_eq!(decode(newer.as_bytes()), Err(FormatError::Version(3)));
     }
 }

@@ -176,22 +176,37 @@ impl GroupHeader {
     /// that it has neither entries nor payload.
     pub fn marks_of_empty(header: &[u8; GROUP_HEADER_BYTES], lsn: Lsn) -> usize {
         let at = |from: usize, expected: &[u8]| header.get(from..).is_some_and(|h| h.starts_with(expected));
+        let marks = [Self::begins(header), at(8, &lsn.0.to_le_bytes()), at(28, &[0; 8])];
+        marks.into_iter().filter(|mark| *mark).count()
+    }
+
+    /// How many of three marks of a group that was to follow another a damaged header still has: its beginning, its number, and
+    /// the hash of the header before it.
+    pub fn marks_of_next(header: &[u8; GROUP_HEADER_BYTES], lsn: Lsn, previous: Option<u64>) -> usize {
+        let at = |from: usize, expected: &[u8]| header.get(from..).is_some_and(|h| h.starts_with(expected));
         let marks = [
-            at(0, &GROUP_MAGIC.to_le_bytes()) && at(4, &VERSION.to_le_bytes()),
+            Self::begins(header),
             at(8, &lsn.0.to_le_bytes()),
-            at(28, &[0; 8]),
+            previous.is_some_and(|hash| at(16, &hash.to_le_bytes())),
         ];
         marks.into_iter().filter(|mark| *mark).count()
+    }
+
+    fn begins(header: &[u8; GROUP_HEADER_BYTES]) -> bool {
+        let (magic, version) = (GROUP_MAGIC.to_le_bytes(), VERSION.to_le_bytes());
+        header.starts_with(&magic) && header.get(4..).is_some_and(|h| h.starts_with(&version))
     }
 
     /// Reads the fields of a header without looking at its checksum; `None` if this is no group header at all.
     ///
     /// Needed to know how long the table is that the checksum covers.
     pub fn peek(header: &[u8; GROUP_HEADER_BYTES]) -> Option<Self> {
-        let mut buf = header.as_slice();
-        if buf.try_get_u32_le().ok()? != GROUP_MAGIC || buf.try_get_u32_le().ok()? != VERSION {
-            return None;
-        }
+        Self::begins(header).then(|| Self::fields(header)).flatten()
+    }
+
+    /// Reads the fields of what may be a header, damaged in any way.
+    pub fn fields(header: &[u8; GROUP_HEADER_BYTES]) -> Option<Self> {
+        let mut buf = header.get(8..)?;
         let lsn = Lsn(buf.try_get_u64_le().ok()?);
         let previous = buf.try_get_u64_le().ok()?;
         let incarnation = buf.try_get_u32_le().ok()?;

@@ -17,7 +17,7 @@ use crate::storage::local::format::checkpoint::{PartitionCheckpoint, SegmentChec
 use crate::storage::local::log::SegmentMeta;
 use crate::storage::local::paths;
 use crate::storage::local::read::{Step, Walk};
-use crate::storage::local::redo::{FrontState, front_state, partial_block_holds};
+use crate::storage::local::redo::{FrontState, front_state, is_needed, partial_block_holds};
 
 /// Large reads: nobody waits for a single batch.
 const PIECE_BYTES: usize = 1 << 20;
@@ -41,7 +41,7 @@ pub(super) fn check_partition(
     for segment in &partition.segments {
         report.checked.segments += 1;
         let state = front_state(disk, partition.key, segment)?;
-        broken |= report_front(partition.key, segment, &state, report);
+        broken |= report_front(partition, segment, &state, report);
         let path = paths::segment(partition.key, segment.base);
         let len = match state {
             FrontState::Whole => segment.bytes,
@@ -96,16 +96,17 @@ fn unreadable(key: PartitionKey, segment: &SegmentCheckpoint, path: &str, error:
 }
 
 fn report_front(
-    key: PartitionKey,
+    partition: &PartitionCheckpoint,
     segment: &SegmentCheckpoint,
     state: &FrontState,
     report: &mut Report,
 ) -> bool {
+    let key = partition.key;
     let path = paths::segment(key, segment.base);
-    let effect = if key.topic.is_internal() {
+    let effect = if is_needed(partition) {
         Effect::Refusal
     } else {
-        Effect::Loss
+        loss_of(key)
     };
     match state {
         FrontState::Whole => return false,
@@ -185,7 +186,7 @@ fn check_partial_block(
         .findings
         .iter()
         .any(|f| f.file == path && matches!(f.kind, Kind::SegmentBatch | Kind::BatchHeader));
-    if key.topic.is_internal() {
+    if is_needed(partition) {
         let what =
             "the last block differs from what the checkpoint says of it, and the broker needs this partition";
         report.add(

@@ -473,10 +473,8 @@ fn foreign_directory_is_refused_and_left_alone() {
 #[test]
 fn newer_format_is_refused() {
     let rig = Rig::new(&small());
-    let text = String::from_utf8(rig.disk.read_file("FORMAT").unwrap()).unwrap();
-    rig.disk
-        .write_file("FORMAT", text.replace("format 1", "format 2").as_bytes())
-        .unwrap();
+    let text = crate::storage::local::format::identity::encode_as(2, rig.store.directory_id());
+    rig.disk.write_file("FORMAT", text.as_bytes()).unwrap();
     let refused = Rig::open(&rig.disk, &small()).err().unwrap();
     assert!(refused.to_string().contains("newer"), "{refused}");
 }

@@ -167,7 +167,7 @@ fn what_is_no_data_directory_is_said_to_be_none() {
     assert!(std::matches!(look(&disk), Err(InspectError::NotADataDirectory)));
     disk.write_file("letter.txt", b"dear").unwrap();
     assert!(std::matches!(look(&disk), Err(InspectError::NotADataDirectory)));
-    let text = crate::storage::local::format::identity::encode([1; 16]).replace("format 1", "format 7");
+    let text = crate::storage::local::format::identity::encode_as(7, [1; 16]);
     disk.write_file("FORMAT", text.as_bytes()).unwrap();
     assert!(std::matches!(look(&disk), Err(InspectError::Newer(7))));
 }

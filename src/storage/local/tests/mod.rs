@@ -3,6 +3,7 @@
 mod behaviour;
 mod headers;
 mod fence;
+mod flips;
 mod inspect;
 mod past;
 mod planted;

@@ -200,6 +200,70 @@ fn unfinished_last_group_is_salvaged_and_forgotten() {
     assert_eq!(third.read_all(key(1, 0)), [first, other].concat());
 }
 
+/// Also in the bytes that make it a group, unless it is the first one of its file and nothing is read of the file before.
+#[test]
+fn unfinished_last_group_is_told_and_kept_wherever_its_header_is_damaged() {
+    for batches in [3, 14, 15, 16] {
+        let (first_life, stored) = unsealed(batches);
+        let path = journal_of(&first_life.disk, stored.last().unwrap());
+        let group = position_in(&first_life.disk, &path, stored.last().unwrap()) / 4096 * 4096;
+        let is_first = group == 8192;
+        let marks = [0, 4, 8].into_iter().filter(|_| !is_first);
+        for at in marks.chain([16, 24, 28, 100, 124, 140]) {
+            let disk = first_life.disk.after_kill();
+            disk.flip_bit(&path, group + at, 0).unwrap();
+            let damaged = disk.read_file(&path).unwrap();
+            let again = Rig::open(&disk, &small()).unwrap();
+            assert!(again.store.report().unfinished, "{batches} batches, byte {at}");
+            let kept = format!("salvage/unfinished-{}.group", first_life.durable());
+            let kept = disk.read_file(&kept).unwrap();
+            let from = usize::try_from(group).unwrap();
+            assert_eq!(kept[..4096], damaged[from..from + 4096], "byte {at}");
+            assert_eq!(again.read_all(key(1, 0)), stored[..batches - 1].concat());
+        }
+    }
+}
+
+/// One batch per group, the last one without a seal behind it.
+fn unsealed(batches: usize) -> (Rig, Vec<Bytes>) {
+    let mut rig = Rig::new(&small());
+    let stored = (0..batches).map(|i| rig.produce(key(1, 0), 2, 100, u8::try_from(i).unwrap()));
+    let stored = stored.collect();
+    (rig, stored)
+}
+
+/// Snapshots stand in for the records of the broker's own partitions: nothing reads those that a checkpoint's snapshot covers.
+#[test]
+fn segment_that_a_snapshot_covers_is_not_needed_for_a_start() {
+    let mut rig = Rig::new(&small());
+    rig.produce(PartitionKey::META, 1, 100, 1);
+    let stored = rig.produce(key(1, 0), 2, 100, 2);
+    rig.inline.stop().unwrap();
+    let above = rig.above.lock().unwrap().clone();
+    let path = "topics/00000000-0000-0000-0000-000000000001/0/00000000000000000000.log";
+    for damage in ["flip", "cut", "gone", "unreadable"] {
+        let disk = rig.disk.after_kill();
+        match damage {
+            "flip" => disk.flip_bit(path, 80, 3).unwrap(),
+            "cut" => disk.write_file(path, b"cut").unwrap(),
+            "gone" => Disk::unlink(&disk, path).unwrap(),
+            _ => disk.make_unreadable(path, 0, 1).unwrap(),
+        }
+        let mut again = Rig::open(&disk, &small()).unwrap_or_else(|e| panic!("{damage}: {e}"));
+        assert_eq!(*again.above.lock().unwrap(), above, "{damage}");
+        assert_eq!(again.read_all(key(1, 0)), stored, "{damage}");
+        // It goes on behind, and the next starts find that.
+        again.produce(PartitionKey::META, 1, 100, 3);
+        let above = again.above.lock().unwrap().clone();
+        again.inline.seal();
+        let third = Rig::open(&disk.after_kill(), &small()).unwrap_or_else(|e| panic!("{damage}: {e}"));
+        assert_eq!(*third.above.lock().unwrap(), above, "{damage}");
+        third.inline.stop().unwrap();
+        let fourth = Rig::open(&disk.after_kill(), &small()).unwrap_or_else(|e| panic!("{damage}: {e}"));
+        assert_eq!(*fourth.above.lock().unwrap(), above, "{damage}");
+    }
+}
+
 #[test]
 fn flipped_bit_in_a_segment_is_found_by_reading() {
     let mut rig = Rig::new(&small());
