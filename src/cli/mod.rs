@@ -41,6 +41,7 @@ mod record_time;
 mod serve;
 mod session;
 mod signals;
+mod skipped;
 mod topic;
 mod topic_config;
 mod topic_offsets;

@@ -60,6 +60,7 @@ mod power_cut;
 mod proxy;
 #[cfg(test)]
 mod rounds;
+mod scrub;
 #[cfg(test)]
 mod steps;
 #[cfg(test)]
