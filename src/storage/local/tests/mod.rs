@@ -2,6 +2,7 @@
 
 mod behaviour;
 mod fence;
+mod headers;
 mod inspect;
 mod planted;
 mod power;
