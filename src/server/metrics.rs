@@ -700,7 +700,7 @@ fn journal(page: &mut Page, local: &LocalNow) {
     ] {
         page.one(Kind::Gauge, name, help, value);
     }
-    damage::collect(page, local);
+    damage::show(page, local);
 }
 
 fn storage_state(local: &LocalNow) -> u64 {

@@ -5,7 +5,7 @@ use crate::storage::local::ScrubNow;
 use crate::telemetry::{Kind, Page};
 
 /// Damage found by reading, and the scrub.
-pub(super) fn collect(page: &mut Page, local: &LocalNow) {
+pub(super) fn show(page: &mut Page, local: &LocalNow) {
     page.one(
         Kind::Counter,
         "naru_crc_errors",
