@@ -2,6 +2,7 @@
 //!
 //! The one place that knows both the components and the names of metrics.
 
+mod damage;
 mod groups;
 mod memory;
 
@@ -699,59 +700,7 @@ fn journal(page: &mut Page, local: &LocalNow) {
     ] {
         page.one(Kind::Gauge, name, help, value);
     }
-    damage(page, local);
-}
-
-fn damage(page: &mut Page, local: &LocalNow) {
-    page.one(
-        Kind::Counter,
-        "naru_crc_errors",
-        "Damaged ranges of offsets found by reading.",
-        local.crc_errors,
-    );
-    let errors = page.family(
-        Kind::Counter,
-        "naru_read_errors",
-        "Reads of segments that failed.",
-    );
-    errors.whole([("outcome", "healed".into())], local.read_errors.healed);
-    errors.whole([("outcome", "lost".into())], local.read_errors.lasting);
-    scrub(page, &local.scrub);
-}
-
-fn scrub(page: &mut Page, now: &ScrubNow) {
-    for (name, help, value) in [
-        (
-            "naru_scrub_bytes",
-            "Bytes of segments read by the scrub.",
-            now.bytes,
-        ),
-        (
-            "naru_scrub_damaged_ranges",
-            "Damaged ranges of offsets found by the scrub.",
-            now.damaged,
-        ),
-        (
-            "naru_scrub_index_errors",
-            "Entries of indexes that do not hold or do not fit their batches.",
-            now.index_errors,
-        ),
-        (
-            "naru_scrub_passes",
-            "Passes of the scrub over all segments that came to an end.",
-            now.passes,
-        ),
-    ] {
-        page.one(Kind::Counter, name, help, value);
-    }
-    let last = page.family(
-        Kind::Gauge,
-        "naru_scrub_last_pass_timestamp_seconds",
-        "When the scrub came to an end of all segments the last time, in seconds since 1970.",
-    );
-    if let Some(at) = now.last_pass {
-        last.real([], seconds_since_1970(at));
-    }
+    damage::show(page, local);
 }
 
 fn storage_state(local: &LocalNow) -> u64 {

@@ -1,9 +1,9 @@
 //! The engine on the simulated disk, driven round by round.
 
 mod behaviour;
-mod headers;
 mod fence;
 mod flips;
+mod headers;
 mod inspect;
 mod past;
 mod planted;
