@@ -2,6 +2,7 @@
 
 mod behaviour;
 mod flips;
+mod headers;
 mod inspect;
 mod planted;
 mod power;
