@@ -582,7 +582,7 @@ const OF_SEGMENTS: &[Case] = &[
 const SHUT: Case = case(
     "segment, not to be read",
     Stopped,
-    |d| fs::set_permissions(d.segment(0), fs::Permissions::from_mode(0)).unwrap(),
+    |d| fs::set_permissions(d.segment(0), fs::Permissions::from_mode(0o000)).unwrap(),
     Refused(&["00000000000000000000.log"]),
 );
 
