@@ -57,7 +57,8 @@ impl DirectoryLock {
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .open(&path)?;
+            .open(&path)
+            .map_err(of_the_lock)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(Err(read_pid(&file))),
@@ -107,6 +108,11 @@ fn make(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Whoever is to mend it has to know which file it is.
+fn of_the_lock(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{NAME}: {error}"))
+}
+
 fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -123,6 +129,14 @@ fn read_pid(file: &File) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_that_is_no_file_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join(NAME)).unwrap();
+        let refused = DirectoryLock::take(dir.path()).unwrap_err();
+        assert!(refused.to_string().contains(": LOCK: "), "{refused}");
+    }
 
     #[test]
     fn a_second_lock_names_the_process_that_has_the_first() {

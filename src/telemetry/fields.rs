@@ -44,3 +44,6 @@ pub const ERROR_MESSAGE: &str = "error.message";
 
 /// Longest value of a field, in bytes: client-chosen text must not flood the log.
 pub const VALUE_BYTES_MAX: usize = 256;
+
+/// Longest text of an error, in bytes: why a broker does not start, and what to do about it, must not be cut.
+pub const MESSAGE_BYTES_MAX: usize = 4096;

@@ -103,7 +103,11 @@ impl Collected {
     }
 
     fn put_text(&mut self, field: &Field, text: &str) {
-        self.put(field, Value::from(cut(text)));
+        let max = match field.name() {
+            fields::ERROR_MESSAGE => fields::MESSAGE_BYTES_MAX,
+            _ => fields::VALUE_BYTES_MAX,
+        };
+        self.put(field, Value::from(cut(text, max)));
     }
 }
 
@@ -133,9 +137,9 @@ impl Visit for Collected {
     }
 }
 
-/// At most [`fields::VALUE_BYTES_MAX`] bytes of a text, cut between characters.
-fn cut(text: &str) -> &str {
-    &text[..text.floor_char_boundary(fields::VALUE_BYTES_MAX)]
+/// At most so many bytes of a text, cut between characters.
+fn cut(text: &str, bytes_max: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes_max)]
 }
 
 #[cfg(test)]
@@ -194,6 +198,13 @@ mod tests {
         let (_, line) = logged(|| tracing::error!(severity = "critical", "the engine failed"));
         assert_eq!(line["level"], "error");
         assert_eq!(line["severity"], "critical");
+    }
+
+    #[test]
+    fn why_a_broker_does_not_start_is_said_to_the_end() {
+        let why = format!("{}put a whole copy in its place", "a long path/".repeat(60));
+        let (_, line) = logged(|| tracing::error!(error.message = %why, "the broker has ended"));
+        assert_eq!(line["error.message"], why);
     }
 
     #[test]

@@ -61,6 +61,8 @@ mod power_cut;
 #[cfg(test)]
 mod proxy;
 #[cfg(test)]
+mod rot;
+#[cfg(test)]
 mod rounds;
 #[cfg(test)]
 mod scrub;

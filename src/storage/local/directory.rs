@@ -56,8 +56,9 @@ pub(super) fn read_front(file: &dyn DiskFile) -> io::Result<Vec<u8>> {
 
 /// Makes a new directory. `FORMAT` comes last: without it, what is there was never used, unless something tells otherwise.
 fn create(disk: &dyn Disk, settings: &Settings, id: DirectoryId) -> Result<DirectoryId, OpenError> {
-    const OURS: [&str; 8] = [
+    const OURS: [&str; 9] = [
         paths::LOCK,
+        paths::RESERVE,
         paths::JOURNAL,
         paths::TOPICS,
         paths::SALVAGE,
@@ -119,7 +120,11 @@ pub(super) fn trace_of_use(disk: &dyn Disk) -> io::Result<Option<String>> {
             return Ok(Some(path));
         }
     }
-    Ok(None)
+    // Set aside at the end of a start.
+    let reserve = list(disk, "")?
+        .into_iter()
+        .find(|entry| entry.name == paths::RESERVE);
+    Ok(reserve.map(|entry| entry.name))
 }
 
 fn list(disk: &dyn Disk, dir: &str) -> io::Result<Vec<Entry>> {

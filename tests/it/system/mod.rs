@@ -31,7 +31,7 @@ pub(crate) fn has(command: &str) -> bool {
 }
 
 /// Runs all of these, so many at once; what came of them, in no order.
-async fn at_once<F>(limit: usize, all: impl IntoIterator<Item = F>) -> Vec<F::Output>
+pub(crate) async fn at_once<F>(limit: usize, all: impl IntoIterator<Item = F>) -> Vec<F::Output>
 where
     F: Future<Output: Send> + Send + 'static,
 {

@@ -541,6 +541,34 @@ fn journal_file_that_is_shorter_than_its_header_refuses_to_start() {
     }
 }
 
+/// Every broker has a reserve unless it was told to do without: it is nobody else's file.
+#[test]
+fn directory_that_lost_its_format_and_has_a_reserve_says_what_format_should_read() {
+    let settings = Settings {
+        reserve_bytes: 4096,
+        ..small()
+    };
+    let rig = Rig::open(&new_disk(), &settings).unwrap();
+    let disk = rig.disk.after_kill();
+    let text = String::from_utf8(disk.read_file("FORMAT").unwrap()).unwrap();
+    Disk::unlink(&disk, "FORMAT").unwrap();
+    let before = (disk.ops(), disk.files());
+    assert!(before.1.iter().any(|(path, _)| path == "reserve"));
+    let error = Rig::open(&disk, &settings).err().expect("a start");
+    assert!(
+        error.to_string().contains(text.lines().nth(1).unwrap()),
+        "{error}"
+    );
+    // Nor is the reserve alone a directory that was never used.
+    let alone = new_disk();
+    alone.write_file("reserve", &[0; 4096]).unwrap();
+    assert!(std::matches!(
+        Rig::open(&alone, &settings).err().expect("a start"),
+        OpenError::FormatGone { .. }
+    ));
+    assert_eq!((disk.ops(), disk.files()), before);
+}
+
 /// A directory in use whose `FORMAT` is gone is never made anew, wherever its data stands.
 #[test]
 fn directory_that_lost_its_format_is_never_made_anew() {
