@@ -61,6 +61,7 @@ mod power_cut;
 mod proxy;
 #[cfg(test)]
 mod rounds;
+mod salvage;
 #[cfg(test)]
 mod steps;
 #[cfg(test)]

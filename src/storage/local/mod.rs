@@ -32,6 +32,7 @@ mod recovery;
 mod redo;
 mod reserve;
 mod roll;
+pub mod salvage;
 mod scan;
 mod segment;
 mod settings;

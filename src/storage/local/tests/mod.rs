@@ -7,6 +7,7 @@ mod power;
 mod reserve;
 mod retire;
 mod rot;
+mod salvage;
 pub(crate) mod swarm;
 mod threaded;
 mod time;
