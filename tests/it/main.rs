@@ -28,6 +28,7 @@ mod connections;
 mod consumers;
 #[cfg(test)]
 mod doctor;
+#[cfg(test)]
 mod examples;
 #[cfg(test)]
 mod group_commands;
@@ -61,6 +62,7 @@ mod power_cut;
 mod proxy;
 #[cfg(test)]
 mod rounds;
+#[cfg(test)]
 mod salvage;
 #[cfg(test)]
 mod steps;

@@ -68,8 +68,26 @@ fn salvage(data: &Path, args: &[&str], code: i32) -> (Value, String) {
     (value, stderr)
 }
 
-#[test]
-fn a_group_that_cannot_be_read_is_given_up_by_name_and_the_broker_starts() {
+fn what_the_broker_and_the_doctor_say(data: &Path) {
+    let why = refused_start(data);
+    assert!(
+        why.contains("naru doctor") && why.contains("naru log salvage"),
+        "{why}"
+    );
+    let doctor = naru()
+        .args(["doctor", "--format", "table"])
+        .arg(data)
+        .output()
+        .unwrap();
+    let (page, _) = ended(&doctor, 8);
+    assert!(
+        page.contains("error    start") && page.contains("naru log salvage"),
+        "{page}"
+    );
+}
+
+/// A broker that was killed, with a group in its journal that cannot be read: its file and its place.
+fn killed_and_damaged() -> (Broker, PathBuf, usize) {
     let mut broker = Broker::start();
     for topic in ["orders", "other"] {
         ended(&broker.run(&["topic", "create", topic]), 0);
@@ -83,22 +101,14 @@ fn a_group_that_cannot_be_read_is_given_up_by_name_and_the_broker_starts() {
     assert_eq!(salvage(&data, &[], 0).0["starts"], true);
     let (path, group) = group_of(&data, b"lost-1");
     flip(&path, group + 40);
+    (broker, path, group)
+}
 
-    let why = refused_start(&data);
-    assert!(
-        why.contains("naru doctor") && why.contains("naru log salvage"),
-        "{why}"
-    );
-    let doctor = naru()
-        .args(["doctor", "--format", "table"])
-        .arg(&data)
-        .output()
-        .unwrap();
-    let (page, _) = ended(&doctor, 8);
-    assert!(
-        page.contains("error    start") && page.contains("naru log salvage"),
-        "{page}"
-    );
+#[test]
+fn a_group_that_cannot_be_read_is_given_up_by_name_and_the_broker_starts() {
+    let (mut broker, path, group) = killed_and_damaged();
+    let data = broker.data.clone();
+    what_the_broker_and_the_doctor_say(&data);
     let (plan, _) = salvage(&data, &[], 8);
     let lsn = plan["obstacles"][0]["first_lsn"].as_u64().unwrap();
     let way = format!("group:{lsn}");
@@ -148,9 +158,14 @@ fn a_group_that_cannot_be_read_is_given_up_by_name_and_the_broker_starts() {
     assert_eq!(ended(&behind, 0).0, "2 new\n");
     let other = broker.run(&["consume", "other", "--exit-at-end", "-f", "%o %v\n"]);
     assert_eq!(ended(&other, 0).0, "0 behind\n");
+    what_was_given_up_is_named(&mut broker);
+}
+
+/// For as long as it is not trimmed.
+fn what_was_given_up_is_named(broker: &mut Broker) {
+    let data = broker.data.clone();
     broker.signal(Signal::TERM);
     broker.child.wait().unwrap();
-    // What was given up is named for as long as it is not trimmed.
     let verified = naru()
         .args(["log", "verify", "--format", "json"])
         .arg(&data)

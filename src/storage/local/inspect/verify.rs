@@ -325,6 +325,7 @@ fn report_survey(found: &Survey, files: &[ScannedFile], newest: &Checkpoint, bas
         let kind = match problem {
             Problem::CheckpointGone { .. } => Kind::Checkpoint,
             Problem::GroupsLost { .. } => Kind::JournalGroup,
+            Problem::Unreadable { .. } => Kind::Unreadable,
             Problem::FileCut { .. }
             | Problem::FileStump { .. }
             | Problem::NoneLegible
