@@ -172,7 +172,8 @@ fn what_was_given_up_is_named(broker: &mut Broker) {
         .output()
         .unwrap();
     let verified: Value = serde_json::from_str(&ended(&verified, 8).0).unwrap();
-    let findings = verified["findings"].as_array().unwrap();
+    let mut findings = verified["findings"].as_array().unwrap().clone();
+    findings.retain(|finding| finding["effect"] != "note");
     assert_eq!(
         (findings.len(), &findings[0]["kind"]),
         (1, &"quarantined".into()),
