@@ -17,6 +17,7 @@ const RUNTIME_GRACE: Duration = Duration::from_millis(100);
 /// What commands need of the broker that work on a data directory without one.
 const OFFLINE: Offline = Offline {
     state_of: server::state_of,
+    salvage: server::salvage,
 };
 
 fn main() -> ExitCode {

@@ -39,7 +39,7 @@ use reload::{Reloading, Targets};
 use signals::Signals;
 use status::{Phase, Status};
 
-pub use offline::state_of;
+pub use offline::{salvage, state_of};
 
 /// How long answers may take to leave once the engine has failed, and open pages at the end.
 const FLUSH_GRACE: Duration = Duration::from_secs(1);

@@ -4,11 +4,16 @@ use std::collections::BTreeMap;
 
 use super::Settings;
 use super::driver::Replayed;
+use crate::machine::{StateMachine as _, Stored as _};
+use crate::metadata::MetaRecord;
 use crate::model::{Offset, PartitionKey, Timestamp, TopicId};
 use crate::partition::{PartitionState, ProducerLimits, SnapshotError};
 use crate::record::{BatchError, BatchHeader};
 use crate::storage::{Replay, Snapshot};
 use crate::{group, metadata};
+
+/// So many producer ids are left out where it is not known which were handed out: more than any journal can have reserved.
+const PRODUCER_IDS_SKIPPED: i64 = 1 << 40;
 
 /// Stored state that cannot be understood. Nothing is guessed: the broker does not start.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +63,8 @@ pub struct Recovered {
     meta: Replayed<metadata::Machine>,
     groups: Replayed<group::Machine>,
     partitions: BTreeMap<PartitionKey, PartitionState>,
+    /// Records of the log are given up.
+    lossy: bool,
     /// The first thing that could not be understood; what comes after does not matter any more.
     failure: Option<RecoverError>,
 }
@@ -78,7 +85,30 @@ impl Recovered {
             meta: Replayed::new(PartitionKey::META, "__meta", settings.limits, settings),
             groups: Replayed::new(PartitionKey::GROUPS, "__groups", settings.groups, settings),
             partitions: BTreeMap::new(),
+            lossy: false,
             failure: None,
+        }
+    }
+
+    /// The same where records of the log are given up: whatever producer ids they reserved are not handed out again.
+    pub fn after_loss(settings: &Settings) -> Self {
+        Self {
+            lossy: true,
+            ..Self::new(settings)
+        }
+    }
+
+    /// The metadata, past all producer ids that may have been handed out.
+    fn meta_snapshot(&self) -> Snapshot {
+        if !self.lossy {
+            return self.meta.snapshot();
+        }
+        let mut machine = self.meta.machine.clone();
+        let end = machine.producer_ids_end().saturating_add(PRODUCER_IDS_SKIPPED);
+        machine.apply(&MetaRecord::ProducerIdsReserved { end });
+        Snapshot {
+            blob: machine.snapshot(),
+            ..self.meta.snapshot()
         }
     }
 
@@ -155,9 +185,16 @@ impl Replay for Recovered {
         self.partitions.retain(|key, _| key.topic != topic);
     }
 
+    fn partitions(&self) -> Vec<PartitionKey> {
+        let topics = self.meta.machine.user_topics();
+        topics
+            .flat_map(|topic| (0..topic.partitions).map(|partition| topic.key(partition)))
+            .collect()
+    }
+
     fn replayed_snapshot(&self, key: PartitionKey) -> Option<Snapshot> {
         match key {
-            PartitionKey::META => Some(self.meta.snapshot()),
+            PartitionKey::META => Some(self.meta_snapshot()),
             PartitionKey::GROUPS => Some(self.groups.snapshot()),
             key => {
                 let state = self.partitions.get(&key)?;

@@ -1,4 +1,4 @@
-//! `naru log`: looks into a data directory while no broker uses it. Changes nothing.
+//! `naru log`: what is done to a data directory while no broker uses it. Nothing but `salvage` changes anything.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read as _};
@@ -8,7 +8,7 @@ use clap::Subcommand;
 
 use super::failure::{Exit, Failure, Outcome};
 use super::offline::Offline;
-use super::{Context, log_dump, log_verify};
+use super::{Context, log_dump, log_salvage, log_verify};
 use crate::storage::local::inspect::{InspectError, LOCK_FILE};
 
 /// A process id has fewer digits.
@@ -19,6 +19,8 @@ const PID_BYTES_MAX: u64 = 16;
 pub(crate) enum LogCommand {
     /// Say whether everything in a data directory is whole: exit code 8 if not. Changes nothing.
     Verify(log_verify::VerifyArgs),
+    /// Say what keeps a broker from starting and what each way out gives up; with flags: take it.
+    Salvage(log_salvage::SalvageArgs),
     /// Show what a file of a data directory holds: a segment, an index, a journal file, a checkpoint.
     Dump(log_dump::DumpArgs),
 }
@@ -28,6 +30,7 @@ pub(crate) async fn run(command: LogCommand, context: &Context, offline: Offline
     // Reading blocks; a signal has to end the command all the same.
     let work = tokio::task::spawn_blocking(move || match command {
         LogCommand::Verify(args) => log_verify::run(&args, &context, offline),
+        LogCommand::Salvage(args) => log_salvage::run(args, &context, offline),
         LogCommand::Dump(args) => log_dump::run(&args, &context),
     });
     work.await.unwrap_or_else(|e| {

@@ -167,14 +167,22 @@ pub(super) fn advice(finding: &Finding) -> Option<&'static str> {
                    with DATA_CORRUPT for these offsets alone and keeps everything else";
     let advice = match (finding.effect, finding.kind) {
         (Effect::Note, _) => return None,
-        (_, Kind::Format) => "put FORMAT back as it was; nothing else in the directory says what it is",
+        (_, Kind::Format) => {
+            "`naru log salvage` writes it again if a checkpoint says what it should read; otherwise put it back from a copy"
+        }
         (Effect::Refusal, Kind::Checkpoint) => {
             "put the missing checkpoint file back from a backup of this very directory; without it nobody can say what is missing"
         }
         (Effect::Refusal, Kind::JournalFile) => {
-            "put the journal file back from where it went; never make an empty one"
+            "put the journal file back from where it went, never an empty one; `naru log salvage` says whether there is another way"
         }
-        (Effect::Refusal, _) => "restore the directory from a backup: the broker's own records are damaged",
+        (Effect::Refusal, Kind::State) => {
+            "restore the directory from a backup, and report this: it is no damage of the disk"
+        }
+        (Effect::Refusal, _) => {
+            "put a whole copy of the file in its place, or restore the directory from a backup; otherwise `naru log salvage` tells what \
+             giving it up costs"
+        }
         (Effect::Loss, Kind::Quarantined) => {
             "produce the records again if their source still has them; a trim beyond them ends the finding"
         }

@@ -25,6 +25,7 @@ mod help;
 mod lines;
 mod log;
 mod log_dump;
+mod log_salvage;
 mod log_verify;
 mod new_partitions;
 mod offline;
@@ -59,7 +60,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum as _};
 use tokio::runtime::Runtime;
 
 pub use failure::{Exit, Failure, Outcome, Stopped};
-pub use offline::{Offline, StateOf};
+pub use offline::{Offline, Salvage, StateOf};
 pub use output::{Format, Output};
 
 use crate::config::Configuration;

@@ -1,23 +1,31 @@
 //! What commands need of the broker that look at a data directory without one: handed in by `main`, which alone knows both.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use super::log::{cannot_read, no_verdict};
 use super::{Context, Failure, log_verify};
+use crate::config::Settings;
 use crate::disk::real::RealDisk;
 use crate::model::{PartitionKey, TopicId};
 use crate::storage::Replay;
 use crate::storage::local::inspect::{Report, rehearse};
+use crate::storage::local::salvage::{Done, SalvageError, Way};
 
 /// Functions of the broker.
 #[derive(Clone, Copy, Debug)]
 pub struct Offline {
     /// Hears what a start would hear; the names of the topics, and why a start would not understand it, if so.
     pub state_of: StateOf,
+    /// Takes exactly these ways past what keeps a broker from starting; copies go to a directory of this name.
+    pub salvage: Salvage,
 }
 
 /// See [`Offline::state_of`].
 pub type StateOf = fn(&mut dyn FnMut(&mut dyn Replay)) -> (BTreeMap<TopicId, String>, Option<String>);
+
+/// See [`Offline::salvage`].
+pub type Salvage = fn(&Path, &Settings, &[Way], &str) -> Result<Done, SalvageError>;
 
 /// A verdict, with the names of the topics.
 pub(super) struct Verdict {
@@ -27,7 +35,7 @@ pub(super) struct Verdict {
 
 /// Reads everything below a data directory.
 pub(super) fn verdict(
-    dir: &std::path::Path,
+    dir: &Path,
     disk: &RealDisk,
     context: &Context,
     offline: Offline,
@@ -46,12 +54,12 @@ pub(super) fn verdict(
     }
     Ok(Verdict {
         report,
-        names: Names(names),
+        names: Names::new(names),
     })
 }
 
 /// Opens a directory to look at.
-pub(super) fn open(dir: &std::path::Path) -> Result<RealDisk, Failure> {
+pub(super) fn open(dir: &Path) -> Result<RealDisk, Failure> {
     RealDisk::open_read_only(dir).map_err(|e| cannot_read(dir, &e))
 }
 
@@ -59,6 +67,10 @@ pub(super) fn open(dir: &std::path::Path) -> Result<RealDisk, Failure> {
 pub(super) struct Names(BTreeMap<TopicId, String>);
 
 impl Names {
+    pub(super) fn new(names: BTreeMap<TopicId, String>) -> Self {
+        Self(names)
+    }
+
     /// All of them, in order.
     pub(super) fn all(&self) -> Vec<&str> {
         let mut all: Vec<_> = self.0.values().map(String::as_str).collect();
@@ -87,5 +99,5 @@ impl Names {
 
 #[cfg(test)]
 pub(super) fn no_names() -> Names {
-    Names(BTreeMap::new())
+    Names::new(BTreeMap::new())
 }

@@ -272,6 +272,14 @@ fn open_disk(dir: &Path) -> std::io::Result<SharedDisk> {
 }
 
 fn refused(dir: &Path, error: &OpenError) -> ServeError {
+    if !matches!(error, OpenError::NotOurs(_) | OpenError::Io(_)) {
+        // A line of its own: a long message is cut in the log.
+        let dir = dir.display();
+        tracing::error!(
+            event = "start_refused",
+            "the data directory is not to be trusted: naru doctor {dir} looks at it, naru log salvage {dir} tells the ways out"
+        );
+    }
     ServeError::Storage(format!("{}: {}", dir.display(), with_causes(error)))
 }
 

@@ -471,6 +471,11 @@ pub trait Replay {
     /// A topic that was deleted.
     fn topic_deleted(&mut self, topic: TopicId);
 
+    /// When all is replayed: the partitions that this state knows of, those included in which nothing was ever stored.
+    fn partitions(&self) -> Vec<PartitionKey> {
+        Vec::new()
+    }
+
     /// When all is replayed: what [`SnapshotSource::snapshot`] would say now, for the checkpoint that ends recovery.
     fn replayed_snapshot(&self, key: PartitionKey) -> Option<Snapshot>;
 }

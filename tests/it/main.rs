@@ -65,6 +65,8 @@ mod rot;
 #[cfg(test)]
 mod rounds;
 #[cfg(test)]
+mod salvage;
+#[cfg(test)]
 mod scrub;
 #[cfg(test)]
 mod steps;

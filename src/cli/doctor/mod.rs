@@ -265,11 +265,11 @@ fn start(dir: &Path, verdict: &Verdict) -> Check {
             .count();
         let what = format!("a broker would refuse to start, for {refusals} reasons")
             .replace("1 reasons", "1 reason");
-        let copy = format!(
-            "copy the directory first; `naru log verify {}` names every one",
+        let ways = format!(
+            "copy the directory first; `naru log salvage {}` tells the ways out and what each gives up",
             dir.display()
         );
-        return Check::new("start", Status::Error, what).todo(copy);
+        return Check::new("start", Status::Error, what).todo(ways);
     }
     let clean = report.checkpoints.first().is_some_and(|record| record.clean);
     let what = match report.start.groups {

@@ -176,6 +176,10 @@ impl Segments {
     pub(super) fn start_behind_damage(&mut self, log: &LocalLog, base: Offset) -> io::Result<()> {
         let key = log.partition();
         self.make_dirs(key)?;
+        if let Some((_, before)) = self.writers.get_mut(&key) {
+            // Recovery may just have written to it, and nobody syncs a writer that is not there any more.
+            before.sync()?;
+        }
         let writer = SegmentWriter::create(&*self.disk, key, base)?;
         if !planted::is(Bug::SegmentDirNotSynced) {
             self.dirty_dirs.insert(paths::partition(key));

@@ -176,7 +176,10 @@ impl Applier {
         if nothing_stored && state.log_start == Offset::ZERO && snapshot.is_none() {
             return None;
         }
-        let end = state.segments.last().map_or(state.log_start, |s| s.end);
+        let stored = state.segments.last().map_or(state.log_start, |s| s.end);
+        // What is damaged behind the last batch had offsets, too, which are not given again.
+        let damaged = state.quarantined.last().map_or(stored, |(_, last)| last.next());
+        let end = stored.max(damaged);
         let segment = |s: &super::log::SegmentMeta| SegmentCheckpoint {
             base: s.base,
             end: s.end,

@@ -58,11 +58,11 @@ pub(super) fn read_front(file: &dyn DiskFile) -> io::Result<Vec<u8>> {
 fn create(disk: &dyn Disk, settings: &Settings, id: DirectoryId) -> Result<DirectoryId, OpenError> {
     const OURS: [&str; 9] = [
         paths::LOCK,
-        paths::RESERVE,
         paths::JOURNAL,
         paths::TOPICS,
         paths::SALVAGE,
         paths::TRASH,
+        paths::RESERVE,
         paths::CHECKPOINTS[0],
         paths::CHECKPOINTS[1],
         NEW_FORMAT,
@@ -91,12 +91,25 @@ fn create(disk: &dyn Disk, settings: &Settings, id: DirectoryId) -> Result<Direc
     }
     make_file(disk, 0, settings.journal_first_file_bytes, || true)?;
     checkpoint::initial(disk, id)?;
+    write_format(disk, id)?;
+    Ok(id)
+}
+
+fn write_format(disk: &dyn Disk, id: DirectoryId) -> io::Result<()> {
     let file = disk.create_new(NEW_FORMAT, Mode::Buffered)?;
     file.write_all_at(identity::encode(id).as_bytes(), 0)?;
     file.sync_data()?;
     disk.rename(NEW_FORMAT, paths::FORMAT)?;
-    disk.sync_dir("")?;
-    Ok(id)
+    disk.sync_dir("")
+}
+
+/// Writes `FORMAT` of a directory that was in use again.
+pub(super) fn restore_format(disk: &dyn Disk, id: DirectoryId) -> io::Result<()> {
+    match disk.unlink(NEW_FORMAT) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    write_format(disk, id)
 }
 
 /// What tells that a directory without `FORMAT` was in use all the same; `None` if it provably never was. Nothing but its one
@@ -108,8 +121,12 @@ pub(super) fn trace_of_use(disk: &dyn Disk) -> io::Result<Option<String>> {
         }
     }
     let [first, second] = paths::CHECKPOINTS;
-    if list(disk, "")?.iter().any(|entry| entry.name == second) {
-        return Ok(Some(second.to_owned()));
+    let late = list(disk, "")?.into_iter().map(|entry| entry.name);
+    if let Some(name) = late
+        .into_iter()
+        .find(|name| name == second || name == paths::RESERVE)
+    {
+        return Ok(Some(name));
     }
     if !holds_first_record_at_most(disk, first)? {
         return Ok(Some(first.to_owned()));
@@ -120,11 +137,7 @@ pub(super) fn trace_of_use(disk: &dyn Disk) -> io::Result<Option<String>> {
             return Ok(Some(path));
         }
     }
-    // Set aside at the end of a start.
-    let reserve = list(disk, "")?
-        .into_iter()
-        .find(|entry| entry.name == paths::RESERVE);
-    Ok(reserve.map(|entry| entry.name))
+    Ok(None)
 }
 
 fn list(disk: &dyn Disk, dir: &str) -> io::Result<Vec<Entry>> {

@@ -34,6 +34,7 @@ mod recovery;
 mod redo;
 mod reserve;
 mod roll;
+pub mod salvage;
 mod scan;
 mod scrub;
 mod segment;

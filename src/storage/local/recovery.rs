@@ -20,9 +20,10 @@ use super::paths;
 use super::read::ReadSide;
 use super::redo::Redo;
 use super::reserve;
+use super::salvage::{Accepted, evidence};
 use super::scan::{self, ScannedFile};
 use super::settings::Settings;
-use super::survey::Survey;
+use super::survey::{Problem, Survey};
 use super::trash::Trash;
 use crate::disk::{Disk, Mode, SharedDisk};
 use crate::model::{Lsn, PartitionKey};
@@ -111,7 +112,19 @@ pub(super) fn open(
     ids: &dyn IdSource,
     replay: &mut dyn Replay,
 ) -> Result<Opened, OpenError> {
-    let opened = recover(Arc::clone(&disk), settings, clock, ids, replay);
+    open_accepting(disk, settings, clock, ids, replay, &Accepted::default())
+}
+
+/// As [`open`], without what a person has given up.
+pub(super) fn open_accepting(
+    disk: SharedDisk,
+    settings: &Settings,
+    clock: Arc<dyn Clock>,
+    ids: &dyn IdSource,
+    replay: &mut dyn Replay,
+    accepted: &Accepted,
+) -> Result<Opened, OpenError> {
+    let opened = recover(Arc::clone(&disk), settings, clock, ids, replay, accepted);
     if let Err(OpenError::Io(error)) = &opened
         && error.kind() == io::ErrorKind::StorageFull
     {
@@ -126,6 +139,7 @@ fn recover(
     clock: Arc<dyn Clock>,
     ids: &dyn IdSource,
     replay: &mut dyn Replay,
+    accepted: &Accepted,
 ) -> Result<Opened, OpenError> {
     let settings = settings.clone().fitted();
     let directory = directory::identify(&*disk, &settings, ids)?;
@@ -148,11 +162,15 @@ fn recover(
     let files = scan::open_files(&*disk, directory)?;
     scan::check_readable(&files)?;
     let found = Survey::make(&files, newest, directory)?;
-    if let Some(problem) = found.problems.first() {
+    let given_up = |p: &Problem| {
+        p.groups()
+            .is_some_and(|(first, last)| accepted.has_groups(first, last))
+    };
+    if let Some(problem) = found.problems.iter().find(|problem| !given_up(problem)) {
         return Err(OpenError::Refused(problem.to_string()));
     }
     tell_harmless_damage(&found);
-    if let Some(why) = inspect::internal_damage(&*disk, &files, &found, newest)? {
+    if let Some(why) = inspect::internal_damage(&*disk, &files, &found, newest, accepted)? {
         return Err(OpenError::Refused(why));
     }
     let incarnations = files.iter().filter_map(|f| f.header).map(|h| h.incarnation);
@@ -167,6 +185,9 @@ fn recover(
         Segments::new(Arc::clone(&disk), settings.open_files_max),
         &found.deleted,
     );
+    if !accepted.is_empty() {
+        redo.accept(accepted.clone(), evidence::of_lost(&files, &found));
+    }
     redo.begin(&*disk, newest, replay)?;
     let mut report = report_of(&found, newest);
     for group in &found.groups {

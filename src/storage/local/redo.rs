@@ -14,11 +14,13 @@ use super::log::{LocalLog, SegmentMeta};
 use super::paths;
 use super::read::ReadSide;
 use super::recovery::{DEFAULT_CONFIG, OpenError, RecoveryReport, log_of};
+use super::salvage::Accepted;
+use super::salvage::evidence::{self, Lost};
 use super::scan::{self, FoundGroup, ScannedFile};
 use super::segment::RunBatch;
 use super::survey::Survey;
 use crate::disk::{Disk, DiskFile, Mode, read_exact_at};
-use crate::model::{Offset, PartitionKey, Timestamp, TopicId};
+use crate::model::{Lsn, Offset, PartitionKey, Timestamp, TopicId};
 use crate::planted::{self, Bug};
 use crate::record::{BatchHeader, HEADER_BYTES, check_crc, crc32c};
 use crate::storage::{Replay, Snapshot};
@@ -49,6 +51,12 @@ pub(super) struct Redo {
     /// Partitions whose next batch begins a segment, because what is before it is damaged.
     broken: BTreeSet<PartitionKey>,
     bytes: u64,
+    /// What a person has given up.
+    accepted: Accepted,
+    /// What the lost groups among it may have held.
+    lost: Vec<Lost>,
+    /// The last group with a batch of a partition: it says where the log stood.
+    seen: BTreeMap<PartitionKey, Lsn>,
 }
 
 fn refused(what: impl Into<String>) -> OpenError {
@@ -68,7 +76,16 @@ impl Redo {
             gathered_bytes: 0,
             broken: BTreeSet::new(),
             bytes: 0,
+            accepted: Accepted::default(),
+            lost: Vec::new(),
+            seen: BTreeMap::new(),
         }
+    }
+
+    /// Goes on without what a person has given up.
+    pub(super) fn accept(&mut self, accepted: Accepted, lost: Vec<Lost>) {
+        self.accepted = accepted;
+        self.lost = lost;
     }
 
     pub(super) fn logs(&self) -> &BTreeMap<PartitionKey, Arc<LocalLog>> {
@@ -134,6 +151,11 @@ impl Redo {
             };
             let path = paths::segment(key, segment.base);
             if needed {
+                let last = Offset::new(segment.end.get() - 1).unwrap_or(segment.base);
+                if self.accepted.has_records(key, segment.base, last) {
+                    self.drop_segments(log);
+                    return Ok(());
+                }
                 return Err(refused(format!(
                     "{path} has {found} bytes, {} were durable, and the broker needs them: put a whole copy of the file in its \
                      place",
@@ -151,6 +173,12 @@ impl Redo {
             return Ok(());
         }
         if needed {
+            let ends = partition.segments.last().map(|active| (active.base, active.end));
+            let last = ends.and_then(|(base, end)| Some((base, Offset::new(end.get() - 1)?)));
+            if last.is_some_and(|(base, last)| self.accepted.has_records(key, base, last)) {
+                self.drop_segments(log);
+                return Ok(());
+            }
             let path = partition
                 .segments
                 .last()
@@ -167,6 +195,17 @@ impl Redo {
         Ok(())
     }
 
+    /// The broker's own partitions are read by recovery alone, and it begins at the snapshot: their segments are not needed, and
+    /// the log goes on where it ended.
+    fn drop_segments(&mut self, log: &LocalLog) {
+        let mut state = log.state();
+        state.log_start = state.end;
+        state.segments.clear();
+        state.quarantined.clear();
+        state.active = None;
+        self.broken.insert(log.partition());
+    }
+
     /// Goes through one group.
     pub(super) fn group(
         &mut self,
@@ -181,6 +220,9 @@ impl Redo {
             .ok_or_else(|| refused(format!("journal group {} is cut", group.lsn)))?;
         for entry in scan::entries_of(front) {
             let entry = entry.map_err(|e| refused(format!("journal group {}: {e}", group.lsn)))?;
+            if let Entry::Append(append) = &entry {
+                self.seen.insert(append.key, group.lsn);
+            }
             match entry {
                 Entry::Append(entry) if self.deleted.contains(&entry.key.topic) => {}
                 Entry::Append(entry) => {
@@ -370,14 +412,14 @@ impl Redo {
 
     /// Acknowledged offsets that cannot be had any more.
     fn lose(&mut self, key: PartitionKey, first: Offset, last: Offset) -> Result<(), OpenError> {
-        if key.topic.is_internal() {
+        if key.topic.is_internal() && !self.accepted.has_records(key, first, last) {
             return Err(refused(format!(
                 "records {first} to {last} of {key} are damaged in the journal, and the broker needs them"
             )));
         }
         tracing::error!(event = "data_corrupt", topic = %key.topic, partition = %key.partition, first = %first, last = %last, "acknowledged data is damaged");
         self.flush(key)?;
-        if let Some(log) = self.logs.get(&key) {
+        if let Some(log) = self.logs.get(&key).filter(|_| !key.topic.is_internal()) {
             log.quarantine(first, last);
         }
         self.next.insert(key, last.next());
@@ -422,6 +464,26 @@ impl Redo {
         keys.into_iter().try_for_each(|key| self.flush(key))
     }
 
+    /// Fences off every offset that a group given up may have held, so that none is given a second time. Partitions that a later
+    /// group names have told where they stood.
+    fn give_up(&mut self, replay: &dyn Replay) -> Result<(), OpenError> {
+        if self.lost.is_empty() {
+            return Ok(());
+        }
+        let mut keys: BTreeSet<_> = self.logs.keys().copied().collect();
+        keys.extend(replay.partitions());
+        keys.retain(|key| !key.topic.is_internal() && !self.deleted.contains(&key.topic));
+        for key in keys {
+            let next = self.next.get(&key).copied().unwrap_or(Offset::ZERO);
+            let end = evidence::end_at_most(next, self.seen.get(&key).copied(), &self.lost);
+            if let Some(last) = Offset::new(end.get() - 1).filter(|last| *last >= next) {
+                self.log(key);
+                self.lose(key, next, last)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Writes what is gathered, cuts the files, and tells the logs where they end.
     pub(super) fn finish(
         &mut self,
@@ -437,6 +499,7 @@ impl Redo {
                 self.adopt(key, next, None, replay)?;
             }
             self.flush_all()?;
+            self.give_up(replay)?;
         }
         self.segments.cut_all()?;
         for (key, log) in &self.logs {

@@ -184,6 +184,24 @@ pub(super) fn first_group_of(
     Ok(None)
 }
 
+/// The header of the group that stands at the front of a file, if it holds under this generation.
+pub(super) fn first_header(
+    scanned: &ScannedFile,
+    directory: DirectoryId,
+    generation: u64,
+) -> io::Result<Option<GroupHeader>> {
+    let place = Place {
+        directory,
+        generation,
+        position: GROUPS_START,
+    };
+    if scanned.bytes <= GROUPS_START {
+        return Ok(None);
+    }
+    let mut window = Window::of_blocks(scanned);
+    Ok(group_at(&mut window, scanned.bytes, &place)?.map(|(header, ..)| header))
+}
+
 fn group_at(
     window: &mut Window<'_>,
     file_bytes: u64,

@@ -74,6 +74,21 @@ pub(super) enum Problem {
 }
 
 impl Problem {
+    /// The groups that it says are lost: first and last.
+    pub(super) fn groups(&self) -> Option<(Lsn, Lsn)> {
+        match self {
+            Self::GroupsLost { first, last, .. } => Some((*first, *last)),
+            Self::FileCut { .. }
+            | Self::FileStump { .. }
+            | Self::HeaderGone { .. }
+            | Self::Unreadable { .. }
+            | Self::CheckpointGone { .. }
+            | Self::NoneLegible
+            | Self::NoFiles
+            | Self::FileMissing { .. } => None,
+        }
+    }
+
     /// The file that it is about, if it is about one.
     pub(super) fn file(&self) -> Option<String> {
         match self {
@@ -102,6 +117,8 @@ pub(super) struct Survey {
     pub(super) hash: u64,
     /// Ranges of durable groups that cannot be read: first and last.
     pub(super) lost: Vec<(Lsn, Lsn)>,
+    /// Where the first of each of these ranges stands or should stand: index of its file, position.
+    pub(super) lost_at: Vec<Option<(usize, u64)>>,
     /// Durable groups that cannot be read and held nothing.
     pub(super) empty_lost: Vec<Lsn>,
     /// Groups that do not follow the one before, although that is there.
@@ -175,6 +192,10 @@ impl Survey {
             problems.retain(|p| !older(p));
         }
         let end = groups.last().map_or(base, |g| g.lsn).max(proven);
+        let lost_at = lost
+            .iter()
+            .map(|(first, _)| place_of(files, &all, *first))
+            .collect();
         problems.extend(unreadable_end(files, &all, &unreadable, end, newest)?);
         let counts = |lsn: Lsn| groups.iter().any(|g| g.lsn == lsn);
         let deleted = deletions
@@ -187,6 +208,7 @@ impl Survey {
             end,
             hash: groups.last().map_or(0, |g| g.hash),
             lost,
+            lost_at,
             empty_lost,
             chain_breaks,
             unfinished,

@@ -2,6 +2,7 @@
 
 use crate::model::{Lsn, Offset, PartitionKey, Timestamp};
 use crate::storage::local::format::DirectoryId;
+use crate::storage::local::salvage::evidence::Lost;
 
 /// Findings kept; what is more is counted. A directory with so many is not looked at one by one.
 pub const FINDINGS_MAX: usize = 1_000;
@@ -246,6 +247,10 @@ pub struct Report {
     pub checked: Checked,
     /// What a start would do, if it is not refused.
     pub start: StartSummary,
+    /// Durable groups that cannot be read, with what can still be told of them.
+    pub lost: Vec<Lost>,
+    /// First and last offsets that these may have held, of partitions that nothing behind them names.
+    pub at_stake: Vec<(PartitionKey, Offset, Offset)>,
     /// What is wrong, in the order of looking: directory, journal, partitions.
     pub findings: Vec<Finding>,
     /// How many findings more there are.
@@ -262,6 +267,8 @@ impl Report {
             end: Lsn::ZERO,
             checked: Checked::default(),
             start: StartSummary::default(),
+            lost: Vec::new(),
+            at_stake: Vec::new(),
             findings: Vec::new(),
             left_out: 0,
             worst: None,

@@ -17,6 +17,8 @@ use std::io;
 pub use finding::{Checked, CheckpointSummary, Effect, FINDINGS_MAX, Finding, Kind, Report, StartSummary};
 pub use verify::{rehearse, verify};
 
+pub use super::salvage::evidence::{Held, HeldBatch, Lost};
+
 use super::paths;
 use crate::disk::{Disk, DiskFile, Mode};
 

@@ -15,6 +15,8 @@ use crate::storage::local::format::checkpoint::{Checkpoint, PartitionCheckpoint}
 use crate::storage::local::format::journal::{AppendEntry, Entry};
 use crate::storage::local::paths;
 use crate::storage::local::redo::batch_at;
+use crate::storage::local::salvage::Accepted;
+use crate::storage::local::salvage::evidence::{self, Lost};
 use crate::storage::local::scan::{self, FoundGroup, ScannedFile};
 use crate::storage::local::survey::Survey;
 use crate::storage::{Replay, Snapshot};
@@ -26,6 +28,7 @@ pub(in crate::storage::local) fn internal_damage(
     files: &[ScannedFile],
     found: &Survey,
     newest: &Checkpoint,
+    accepted: &Accepted,
 ) -> io::Result<Option<String>> {
     if !found
         .groups
@@ -42,7 +45,14 @@ pub(in crate::storage::local) fn internal_damage(
         newest,
         &mut report,
     )?;
-    let refusal = report.findings.iter().find(|f| f.effect == Effect::Refusal);
+    let given_up = |finding: &Finding| {
+        let records = finding.partition.zip(finding.offsets);
+        records.is_some_and(|(key, (first, last))| accepted.has_records(key, first, last))
+    };
+    let refusal = report
+        .findings
+        .iter()
+        .find(|f| f.effect == Effect::Refusal && !given_up(f));
     Ok(refusal.map(|finding| {
         let range = finding.offsets.map_or(String::new(), |(first, last)| format!(" {first} to {last}"));
         let of = finding.partition.map_or(String::new(), |key| format!(" of {key}"));
@@ -81,6 +91,8 @@ struct Log {
     broken: bool,
     /// The snapshot has what is below.
     covers: Offset,
+    /// The last group with a batch of it, which says where it stood.
+    seen: Option<Lsn>,
 }
 
 /// The pass.
@@ -108,6 +120,7 @@ impl<'a> Rehearsal<'a> {
             active: p.segments.last().map(|s| (s.base, s.bytes)),
             broken: broken.contains(&p.key),
             covers: p.snapshot.as_ref().map_or(Offset::ZERO, |(covers, _)| *covers),
+            seen: None,
         };
         let kept = newest
             .partitions
@@ -128,6 +141,21 @@ impl<'a> Rehearsal<'a> {
             replay,
             now: (String::new(), 0, Lsn::ZERO),
         }
+    }
+
+    /// Behind [`run`](Self::run): the offsets that lost groups may have held, of partitions that nothing behind them names. They
+    /// are what giving these groups up costs beside what the findings say.
+    pub(super) fn at_stake(&mut self, lost: &[Lost]) -> Vec<(PartitionKey, Offset, Offset)> {
+        let mut keys: BTreeSet<_> = self.logs.keys().copied().collect();
+        keys.extend(self.replay.partitions());
+        keys.retain(|key| !key.topic.is_internal() && !self.deleted.contains(&key.topic));
+        let of_key = |key: PartitionKey| {
+            let log = self.log(key);
+            let end = evidence::end_at_most(log.next, log.seen, lost);
+            let last = Offset::new(end.get() - 1).filter(|last| *last >= log.next)?;
+            Some((key, log.next, last))
+        };
+        keys.into_iter().filter_map(of_key).collect()
     }
 
     /// Partitions that there are, with the first offset that stays.
@@ -183,6 +211,7 @@ impl<'a> Rehearsal<'a> {
                     if !counts {
                         self.look(&entry, batch, report);
                     } else if !self.deleted.contains(&entry.key.topic) {
+                        self.log(entry.key).seen = Some(group.lsn);
                         self.append(&entry, batch, report)?;
                     }
                 }
@@ -230,6 +259,7 @@ impl<'a> Rehearsal<'a> {
             active: None,
             broken: false,
             covers: Offset::ZERO,
+            seen: None,
         })
     }
 

@@ -119,7 +119,14 @@ fn report_front(
             let what = format!("the file has {found} bytes; {} were durable", segment.bytes);
             let finding = Finding::new(Kind::SegmentShort, effect, path, what);
             // The walk that follows names the records.
-            report.add(finding.of(key).at(*found));
+            let finding = finding.of(key).at(*found);
+            // Of the broker's own all of it is given up, or nothing.
+            let whole = key.topic.is_internal();
+            report.add(if whole {
+                finding.records(segment.base, segment.end)
+            } else {
+                finding
+            });
         }
     }
     true
@@ -192,7 +199,8 @@ fn check_partial_block(
         report.add(
             Finding::new(Kind::PartialBlock, Effect::Refusal, path, what)
                 .of(key)
-                .at(at),
+                .at(at)
+                .records(active.base, active.end),
         );
     } else if !named {
         let what = "the last block differs from what the checkpoint says of it, in bytes that no batch's checksum covers";

@@ -16,6 +16,7 @@ use crate::storage::local::format::journal::{BLOCK, FileHeader, GROUPS_START};
 use crate::storage::local::format::{DirectoryId, FormatError, identity};
 use crate::storage::local::paths;
 use crate::storage::local::recovery::NO_TOPICS;
+use crate::storage::local::salvage::evidence;
 use crate::storage::local::scan::{self, ScannedFile};
 use crate::storage::local::survey::{Problem, Survey};
 
@@ -85,6 +86,11 @@ pub fn rehearse(
     let mut rehearsal = Rehearsal::new(disk, newest, &found.deleted, &broken, replay);
     rehearsal.run(&files, &found, newest, &mut report)?;
     let starts = rehearsal.log_starts();
+    if found.lost.iter().any(|(_, last)| *last > newest.lsn) {
+        report.lost = evidence::of_lost(&files, &found);
+        report.lost.retain(|lost| lost.last > newest.lsn);
+        report.at_stake = rehearsal.at_stake(&report.lost);
+    }
     Strangers {
         disk,
         files: &files,
@@ -327,7 +333,11 @@ fn report_survey(found: &Survey, files: &[ScannedFile], newest: &Checkpoint, bas
             | Problem::HeaderGone { .. }
             | Problem::FileMissing { .. } => Kind::JournalFile,
         };
-        report.add(Finding::new(kind, effect, file, problem.to_string()));
+        let finding = Finding::new(kind, effect, file, problem.to_string());
+        report.add(Finding {
+            groups: problem.groups(),
+            ..finding
+        });
     }
     for (first, last) in &found.lost {
         let needed = (*first).max(newest.lsn.next());

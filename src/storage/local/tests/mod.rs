@@ -11,6 +11,7 @@ mod power;
 mod reserve;
 mod retire;
 mod rot;
+mod salvage;
 mod scrub;
 pub(crate) mod swarm;
 mod threaded;

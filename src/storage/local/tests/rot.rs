@@ -65,6 +65,25 @@ fn damaged_batch_in_the_journal_is_quarantined_and_its_neighbours_live() {
     );
 }
 
+/// Recovery writes them to a segment that the damage ends: this was not synced, and the journal is not needed any more.
+#[test]
+fn batches_in_front_of_damage_survive_a_power_cut_after_the_next_start() {
+    let (rig, stored) = journal_only(5);
+    let disk = rig.disk.after_kill();
+    let path = journal_of(&disk, &stored[2]);
+    disk.flip_bit(&path, position_in(&disk, &path, &stored[2]) + 80, 3)
+        .unwrap();
+    let again = Rig::open(&disk, &small()).unwrap();
+    let image = again
+        .disk
+        .after_power_cut(1, crate::disk::sim::CutProfile::DropAll);
+    let third = Rig::open(&image, &small()).unwrap();
+    assert_eq!(
+        third.read(key(1, 0), Offset::ZERO, 10_000).unwrap().0,
+        stored[..2].concat()
+    );
+}
+
 /// The gaps that a group leaves in the offsets tell what something follows, and no more: not the last batch of a partition, no
 /// trim, no deletion, no commit.
 #[test]

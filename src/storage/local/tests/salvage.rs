@@ -1,0 +1,368 @@
+//! The way out of a refused start: exactly what is named is given up, no offset is given twice, and a kill at any moment
+//! leaves the old or the new.
+
+use super::*;
+use crate::disk::{Disk, Mode};
+use crate::storage::local::inspect::{Held, Watch};
+use crate::storage::local::salvage::{Done, Means, Plan, SalvageError, Way, check, plan, salvage};
+
+const A: u8 = 1;
+const B: u8 = 2;
+
+struct Nobody;
+
+impl Watch for Nobody {
+    fn total(&mut self, _bytes: u64) {}
+
+    fn more(&mut self, _bytes: u64) {}
+}
+
+/// Replayed state that knows of partitions in which nothing is stored.
+struct Knowing(Above, Vec<PartitionKey>);
+
+impl Replay for Knowing {
+    fn snapshot(&mut self, key: PartitionKey, snapshot: Snapshot) {
+        self.0.snapshot(key, snapshot);
+    }
+
+    fn batch(&mut self, key: PartitionKey, header: &BatchHeader, batch: &[u8], append_time: Timestamp) {
+        self.0.batch(key, header, batch, append_time);
+    }
+
+    fn topic_deleted(&mut self, topic: TopicId) {
+        self.0.topic_deleted(topic);
+    }
+
+    fn partitions(&self) -> Vec<PartitionKey> {
+        self.1.clone()
+    }
+
+    fn replayed_snapshot(&self, key: PartitionKey) -> Option<Snapshot> {
+        self.0.replayed_snapshot(key)
+    }
+}
+
+fn knowing() -> Knowing {
+    Knowing(Above::default(), vec![key(A, 0), key(B, 0), key(B, 1)])
+}
+
+fn planned(disk: &SimDisk) -> Plan {
+    let before = (disk.ops(), disk.files());
+    let found = plan(disk, &mut Nobody, &mut knowing()).unwrap();
+    assert_eq!((disk.ops(), disk.files()), before);
+    found
+}
+
+fn take(disk: &SimDisk, ways: &[Way], name: &str) -> Result<Done, SalvageError> {
+    let found = planned(disk);
+    let ways = check(&found, ways)?;
+    let settings = small();
+    let means = Means {
+        settings: &settings,
+        clock: Arc::new(ManualClock::at(Timestamp(1_700_000_000_000))),
+        ids: &FixedIds,
+        name,
+    };
+    salvage(Arc::new(disk.clone()), &found, &ways, &means, &mut knowing())
+}
+
+fn place(disk: &SimDisk, needle: &[u8], below: &str) -> (String, u64) {
+    super::inspect::place_of(disk, needle, below)
+}
+
+/// Partition A with something behind the group that is lost, B without. The third group, of both, is the one.
+struct Scene {
+    disk: SimDisk,
+    a: Vec<Bytes>,
+    b: Vec<Bytes>,
+    path: String,
+    group: u64,
+}
+
+fn scene() -> Scene {
+    let mut rig = Rig::new(&small());
+    let mut a = vec![rig.produce(key(A, 0), 2, 100, 1)];
+    let mut b = vec![rig.produce(key(B, 0), 3, 100, 2)];
+    let both = [rig.batch(key(A, 0), 2, 100, 3), rig.batch(key(B, 0), 4, 100, 4)];
+    a.push(both[0].to_bytes());
+    b.push(both[1].to_bytes());
+    let [of_a, of_b] = both;
+    rig.submit(vec![(key(A, 0), of_a), (key(B, 0), of_b)], &[]);
+    assert_eq!(rig.inline.journal().unwrap(), Round::Worked);
+    // A trim does not say where the log ended.
+    rig.trim(key(B, 0), offset(1));
+    assert_eq!(rig.inline.journal().unwrap(), Round::Worked);
+    a.push(rig.produce(key(A, 0), 2, 100, 5));
+    rig.inline.seal();
+    let disk = rig.disk.after_kill();
+    let (path, at) = place(&disk, &a[1], "journal/");
+    let group = at / 4096 * 4096;
+    Scene {
+        disk,
+        a,
+        b,
+        path,
+        group,
+    }
+}
+
+fn end(rig: &Rig, key: PartitionKey) -> i64 {
+    rig.store.open(key, CONFIG).bounds(rig.durable()).log_end.get()
+}
+
+fn fenced(rig: &Rig, key: PartitionKey) -> Vec<(i64, i64)> {
+    let stats = rig.store.open(key, CONFIG).stats();
+    stats
+        .quarantined
+        .iter()
+        .map(|(first, last)| (first.get(), last.get()))
+        .collect()
+}
+
+const THIRD: Way = Way::Groups {
+    first: Lsn(3),
+    last: Lsn(3),
+};
+
+#[test]
+fn a_lost_group_is_given_up_and_its_offsets_are_never_given_again() {
+    let scene = scene();
+    for at in [0, 9, 40, 128 + 40, 128 + 64 + 60] {
+        let image = scene.disk.after_kill();
+        image.flip_bit(&scene.path, scene.group + at, 3).unwrap();
+        let image = image.after_kill();
+        let found = planned(&image);
+        assert_eq!(
+            found.ways(),
+            Some(vec![THIRD]),
+            "byte {at}: {:#?}",
+            found.obstacles
+        );
+        // The batches hold by themselves: what was in the group is known, but for whose it was.
+        assert!(
+            matches!(&found.report.lost[0].held, Held::Batches(all) if all.len() == 2),
+            "byte {at}"
+        );
+        assert_eq!(
+            found.report.at_stake,
+            [(key(B, 0), offset(3), offset(6))],
+            "byte {at}"
+        );
+        let done = take(&image, &[THIRD], "one").unwrap();
+        assert_eq!(done.report.unwrap().lost_groups, 1);
+        let mut rig = Rig::open(&image.after_kill(), &small()).unwrap();
+        assert_eq!((fenced(&rig, key(A, 0)), end(&rig, key(A, 0))), (vec![(2, 3)], 6));
+        assert_eq!((fenced(&rig, key(B, 0)), end(&rig, key(B, 0))), (vec![(3, 6)], 7));
+        assert_eq!(rig.read(key(A, 0), offset(4), 9_000).unwrap().0, scene.a[2]);
+        assert_eq!(rig.read(key(A, 0), offset(0), 9_000).unwrap().0, scene.a[0]);
+        assert_eq!(rig.read(key(B, 0), offset(1), 9_000).unwrap().0, scene.b[0]);
+        let more = rig.produce(key(B, 0), 1, 50, 9);
+        assert_eq!(rig.read(key(B, 0), offset(7), 9_000).unwrap().0, more);
+    }
+}
+
+#[test]
+fn where_nothing_is_left_every_partition_leaves_out_as_many_offsets_as_there_can_have_been() {
+    let scene = scene();
+    for sector in 0..8 {
+        scene
+            .disk
+            .zero_sector(&scene.path, scene.group + sector * 512)
+            .unwrap();
+    }
+    let found = planned(&scene.disk);
+    assert_eq!(found.ways(), Some(vec![THIRD]));
+    assert!(
+        matches!(found.report.lost[0].held, Held::AtMost(_)),
+        "{:?}",
+        found.report.lost
+    );
+    let at_stake: Vec<_> = found
+        .report
+        .at_stake
+        .iter()
+        .map(|(key, first, _)| (*key, first.get()))
+        .collect();
+    // One that nothing was ever stored in, too.
+    assert_eq!(at_stake, [(key(B, 0), 3), (key(B, 1), 0)]);
+    take(&scene.disk, &[THIRD], "one").unwrap();
+    // The second start has no journal that tells.
+    for _ in 0..2 {
+        let rig = Rig::open(&scene.disk.after_kill(), &small()).unwrap();
+        for (key, first, last) in &found.report.at_stake {
+            assert_eq!(fenced(&rig, *key), [(first.get(), last.get())]);
+            assert_eq!(end(&rig, *key), last.get() + 1);
+        }
+    }
+}
+
+#[test]
+fn what_is_named_has_to_be_what_was_found() {
+    let scene = scene();
+    assert!(matches!(
+        take(&scene.disk, &[THIRD], "one"),
+        Err(SalvageError::Differs(_))
+    ));
+    scene.disk.flip_bit(&scene.path, scene.group, 3).unwrap();
+    let disk = scene.disk.after_kill();
+    let before = disk.files();
+    let other = Way::Groups {
+        first: Lsn(2),
+        last: Lsn(3),
+    };
+    for wrong in [&[][..], &[other], &[THIRD, other], &[THIRD, Way::Format]] {
+        let error = take(&disk, wrong, "one").unwrap_err();
+        assert!(matches!(&error, SalvageError::Differs(_)), "{error}");
+        assert_eq!(disk.files(), before);
+    }
+}
+
+#[test]
+fn a_kill_or_power_cut_at_any_moment_leaves_the_old_or_the_new() {
+    let scene = scene();
+    scene.disk.flip_bit(&scene.path, scene.group + 40, 3).unwrap();
+    let disk = scene.disk.after_kill();
+    let images = Arc::new(Mutex::new(Vec::new()));
+    let collected = Arc::clone(&images);
+    disk.on_op(move |moment| {
+        let index = moment.index();
+        let mut images = collected.lock().unwrap();
+        images.push(moment.after_kill_midway(index));
+        images.push(moment.after_power_cut(index, crate::disk::sim::CutProfile::Posix));
+    });
+    take(&disk, &[THIRD], "one").unwrap();
+    let images = images.lock().unwrap();
+    let (mut old, mut new) = (0, 0);
+    for image in images.iter() {
+        let found = planned(image);
+        if found.obstacles.is_empty() {
+            new += 1;
+        } else {
+            old += 1;
+            assert!(Rig::open(&image.after_kill(), &small()).is_err());
+            assert_eq!(found.ways(), Some(vec![THIRD]));
+            take(image, &[THIRD], "two").unwrap();
+        }
+        let rig = Rig::open(&image.after_kill(), &small()).unwrap();
+        assert_eq!(
+            (fenced(&rig, key(A, 0)), fenced(&rig, key(B, 0))),
+            (vec![(2, 3)], vec![(3, 6)])
+        );
+        assert_eq!((end(&rig, key(A, 0)), end(&rig, key(B, 0))), (6, 7));
+        assert_eq!(rig.read(key(A, 0), offset(4), 9_000).unwrap().0, scene.a[2]);
+    }
+    assert!(old > 20 && new > 5, "{old} old, {new} new");
+    eprintln!(
+        "figures salvage_kills: images={} old={old} new={new}",
+        images.len()
+    );
+}
+
+#[test]
+fn copies_are_whole_and_there_is_room_for_them_first() {
+    let scene = scene();
+    scene.disk.flip_bit(&scene.path, scene.group, 3).unwrap();
+    let disk = scene.disk.after_kill();
+    let full = disk.after_kill();
+    full.set_free_bytes(1 << 20);
+    let before = full.files();
+    let error = take(&full, &[THIRD], "one").unwrap_err();
+    assert!(matches!(&error, SalvageError::Copies { .. }), "{error}");
+    assert_eq!(full.files(), before);
+    let done = take(&disk, &[THIRD], "one").unwrap();
+    assert_eq!(done.copies, "salvage/one");
+    for path in [scene.path.as_str(), "FORMAT", "checkpoint.0"] {
+        let copy = disk.read_file(&format!("salvage/one/{path}")).unwrap();
+        assert_eq!(copy, scene.disk.read_file(path).unwrap(), "{path}");
+    }
+}
+
+#[test]
+fn format_and_a_header_are_restored_and_nothing_is_lost() {
+    let scene = scene();
+    let text = scene.disk.read_file("FORMAT").unwrap();
+    let disk = scene.disk.after_kill();
+    disk.unlink("FORMAT").unwrap();
+    let disk = disk.after_kill();
+    take(&disk, &[Way::Format], "one").unwrap();
+    assert_eq!(disk.read_file("FORMAT").unwrap(), text);
+    for at in [0, 4096] {
+        for sector in 0..8 {
+            disk.zero_sector(&scene.path, at + sector * 512).unwrap();
+        }
+    }
+    let disk = disk.after_kill();
+    let found = planned(&disk);
+    assert_eq!(found.ways(), Some(vec![Way::Header(0)]), "{:#?}", found.obstacles);
+    take(&disk, &[Way::Header(0)], "two").unwrap();
+    let rig = Rig::open(&disk.after_kill(), &small()).unwrap();
+    assert_eq!(rig.read_all(key(A, 0)), scene.a.concat());
+    assert_eq!(rig.read(key(B, 0), offset(1), 9_000).unwrap().0, scene.b.concat());
+}
+
+#[test]
+fn damage_in_the_brokers_own_partitions_is_given_up_record_by_record() {
+    let mut rig = Rig::new(&small());
+    rig.produce(PartitionKey::GROUPS, 1, 100, 1);
+    let lost = rig.produce(PartitionKey::GROUPS, 2, 100, 2);
+    let kept = rig.produce(PartitionKey::GROUPS, 1, 100, 3);
+    let disk = rig.disk.after_kill();
+    let (path, at) = place(&disk, &lost, "journal/");
+    disk.flip_bit(&path, at + 90, 2).unwrap();
+    let disk = disk.after_kill();
+    assert!(Rig::open(&disk.after_kill(), &small()).is_err());
+    let way: Way = "__groups/0:1-2".parse().unwrap();
+    assert_eq!(planned(&disk).ways(), Some(vec![way]));
+    take(&disk, &[way], "one").unwrap();
+    let rig = Rig::open(&disk.after_kill(), &small()).unwrap();
+    assert_eq!(end(&rig, PartitionKey::GROUPS), 4);
+    let above = rig.above.lock().unwrap();
+    assert_eq!(above.0[&PartitionKey::GROUPS].0, offset(4), "{}", kept.len());
+}
+
+#[test]
+fn a_segment_of_the_brokers_own_is_not_needed_when_its_snapshot_is_there() {
+    let mut rig = Rig::new(&small());
+    rig.produce(PartitionKey::GROUPS, 3, 100, 1);
+    rig.inline.stop().unwrap();
+    let disk = rig.disk.after_kill();
+    let segments = disk.files().into_iter().map(|(path, _)| path);
+    let path = segments.into_iter().find(|path| path.ends_with(".log")).unwrap();
+    for damage in ["unlink", "cut", "flip"] {
+        let image = disk.after_kill();
+        match damage {
+            "unlink" => image.unlink(&path).unwrap(),
+            "cut" => image.open(&path, Mode::Buffered).unwrap().set_len(10).unwrap(),
+            _ => image.flip_bit(&path, 80, 1).unwrap(),
+        }
+        let image = image.after_kill();
+        assert!(Rig::open(&image.after_kill(), &small()).is_err(), "{damage}");
+        let way: Way = "__groups/0:0-2".parse().unwrap();
+        assert_eq!(planned(&image).ways(), Some(vec![way]), "{damage}");
+        take(&image, &[way], "one").unwrap();
+        let mut again = Rig::open(&image.after_kill(), &small()).unwrap();
+        assert_eq!(*again.above.lock().unwrap(), *rig.above.lock().unwrap());
+        again.produce(PartitionKey::GROUPS, 1, 100, 4);
+        assert_eq!(end(&again, PartitionKey::GROUPS), 4);
+        again.inline.stop().unwrap();
+        assert!(planned(&again.disk.after_kill()).report.is_clean(), "{damage}");
+    }
+}
+
+/// Nothing but the fence said that the offsets behind the last batch had been used, and the checkpoint did not look at it.
+#[test]
+fn offsets_of_a_damaged_last_batch_are_not_given_again_after_two_starts() {
+    let mut rig = Rig::new(&small());
+    rig.produce(key(A, 0), 2, 100, 1);
+    let last = rig.produce(key(A, 0), 2, 100, 2);
+    rig.inline.seal();
+    let disk = rig.disk.after_kill();
+    let (path, at) = place(&disk, &last, "journal/");
+    disk.flip_bit(&path, at + 80, 3).unwrap();
+    let mut image = disk.after_kill();
+    for _ in 0..3 {
+        let rig = Rig::open(&image, &small()).unwrap();
+        assert_eq!((fenced(&rig, key(A, 0)), end(&rig, key(A, 0))), (vec![(2, 3)], 4));
+        image = rig.disk.after_kill();
+    }
+}
