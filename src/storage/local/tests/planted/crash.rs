@@ -5,6 +5,10 @@ use super::past::{Client, Found, Past};
 use super::*;
 use crate::disk::sim::{CutProfile, Moment};
 use crate::planted::hunt::Hunt;
+use crate::storage::local::checkpoint::Pair;
+use crate::storage::local::format::identity;
+use crate::storage::local::paths;
+use crate::storage::local::redo::{FrontState, front_state};
 
 pub(super) const CRASHES: Finder = Finder {
     name: "crash images",
@@ -16,6 +20,8 @@ pub(super) const CRASHES: Finder = Finder {
 
 /// Things asked for in one life.
 const ACTS: usize = 70;
+/// An image whose newest checkpoint may be the older one.
+const ONE_ROTTEN: &str = "kill and one rotten checkpoint";
 /// Of so many operations one is cut at.
 const EVERY: u32 = 3;
 
@@ -120,6 +126,9 @@ fn try_image(moment: &Moment<'_>, client: &Client, settings: &Settings, rng: &mu
     let past = client.past.lock().unwrap().clone();
     let (image, how) = image_of(moment, rng);
     let what = format!("{how} before operation {} ({:?})", moment.index(), name(moment));
+    if how != ONE_ROTTEN {
+        check_named_files(&image, &what);
+    }
     let rig = open(&image, settings).unwrap_or_else(|error| panic!("{what}: {error}"));
     let found = past.check(&rig, durable);
     let after = past.after(&found);
@@ -143,7 +152,7 @@ fn image_of(moment: &Moment<'_>, rng: &mut fastrand::Rng) -> (SimDisk, &'static 
         2 => {
             let image = moment.after_kill();
             rot_one_checkpoint(&image, rng);
-            (image, "kill and one rotten checkpoint")
+            (image, ONE_ROTTEN)
         }
         3 => (
             moment.after_power_cut(seed, CutProfile::Posix),
@@ -154,6 +163,24 @@ fn image_of(moment: &Moment<'_>, rng: &mut fastrand::Rng) -> (SimDisk, &'static 
             "power cut, all lost",
         ),
         _ => (moment.after_power_cut(seed, CutProfile::Ext4), "power cut"),
+    }
+}
+
+/// What the newest checkpoint names is there, whether a start needs it or knows a way around.
+fn check_named_files(image: &SimDisk, what: &str) {
+    let format = image.read_file(paths::FORMAT).unwrap();
+    let pair = Pair::read(image, identity::decode(&format).unwrap()).unwrap();
+    let (_, newest) = pair.newest().expect("one record is whole");
+    for partition in &newest.partitions {
+        for segment in &partition.segments {
+            let (key, base) = (partition.key, segment.base);
+            let state = front_state(image, key, segment).unwrap();
+            assert_eq!(
+                state,
+                FrontState::Whole,
+                "{what}: the checkpoint names segment {base} of {key}"
+            );
+        }
     }
 }
 
