@@ -206,3 +206,22 @@ impl Replay for Recovered {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn producer_ids_that_a_lost_record_may_have_reserved_are_left_out() {
+        let settings = Settings::default();
+        let next_after = |recovered: &Recovered| {
+            let mut again = Recovered::new(&settings);
+            let snapshot = recovered.replayed_snapshot(PartitionKey::META).unwrap();
+            again.snapshot(PartitionKey::META, snapshot);
+            again.meta.machine.producer_ids_end()
+        };
+        let first = next_after(&Recovered::new(&settings));
+        let after_loss = next_after(&Recovered::after_loss(&settings));
+        assert_eq!(after_loss, first + PRODUCER_IDS_SKIPPED);
+    }
+}

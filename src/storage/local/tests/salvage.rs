@@ -217,11 +217,8 @@ fn what_is_named_has_to_be_what_was_found() {
     }
 }
 
-#[test]
-fn a_kill_or_power_cut_at_any_moment_leaves_the_old_or_the_new() {
-    let scene = scene();
-    scene.disk.flip_bit(&scene.path, scene.group + 40, 3).unwrap();
-    let disk = scene.disk.after_kill();
+/// The directory as a kill or a power cut at each moment of taking these ways leaves it.
+fn at_every_moment(disk: &SimDisk, ways: &[Way]) -> Vec<SimDisk> {
     let images = Arc::new(Mutex::new(Vec::new()));
     let collected = Arc::clone(&images);
     disk.on_op(move |moment| {
@@ -230,19 +227,33 @@ fn a_kill_or_power_cut_at_any_moment_leaves_the_old_or_the_new() {
         images.push(moment.after_kill_midway(index));
         images.push(moment.after_power_cut(index, crate::disk::sim::CutProfile::Posix));
     });
-    take(&disk, &[THIRD], "one").unwrap();
-    let images = images.lock().unwrap();
+    take(disk, ways, "one").unwrap();
+    let images = std::mem::take(&mut *images.lock().unwrap());
     let (mut old, mut new) = (0, 0);
-    for image in images.iter() {
+    for image in &images {
         let found = planned(image);
         if found.obstacles.is_empty() {
             new += 1;
         } else {
             old += 1;
             assert!(Rig::open(&image.after_kill(), &small()).is_err());
-            assert_eq!(found.ways(), Some(vec![THIRD]));
-            take(image, &[THIRD], "two").unwrap();
+            assert_eq!(found.ways().as_deref(), Some(ways));
+            take(image, ways, "two").unwrap();
         }
+    }
+    eprintln!(
+        "figures salvage_kills: ways={ways:?} images={} old={old} new={new}",
+        images.len()
+    );
+    assert!(old > 20 && new > 0, "{old} old, {new} new");
+    images
+}
+
+#[test]
+fn a_kill_or_power_cut_at_any_moment_leaves_the_old_or_the_new() {
+    let scene = scene();
+    scene.disk.flip_bit(&scene.path, scene.group + 40, 3).unwrap();
+    for image in at_every_moment(&scene.disk.after_kill(), &[THIRD]) {
         let rig = Rig::open(&image.after_kill(), &small()).unwrap();
         assert_eq!(
             (fenced(&rig, key(A, 0)), fenced(&rig, key(B, 0))),
@@ -251,11 +262,23 @@ fn a_kill_or_power_cut_at_any_moment_leaves_the_old_or_the_new() {
         assert_eq!((end(&rig, key(A, 0)), end(&rig, key(B, 0))), (6, 7));
         assert_eq!(rig.read(key(A, 0), offset(4), 9_000).unwrap().0, scene.a[2]);
     }
-    assert!(old > 20 && new > 5, "{old} old, {new} new");
-    eprintln!(
-        "figures salvage_kills: images={} old={old} new={new}",
-        images.len()
-    );
+}
+
+#[test]
+fn what_is_restored_is_there_or_not_whenever_a_kill_comes() {
+    let scene = scene();
+    let without_format = scene.disk.after_kill();
+    without_format.unlink("FORMAT").unwrap();
+    let without_header = scene.disk.after_kill();
+    for sector in 0..16 {
+        without_header.zero_sector(&scene.path, sector * 512).unwrap();
+    }
+    for (disk, way) in [(without_format, Way::Format), (without_header, Way::Header(0))] {
+        for image in at_every_moment(&disk.after_kill(), &[way]) {
+            let rig = Rig::open(&image.after_kill(), &small()).unwrap();
+            assert_eq!(rig.read_all(key(A, 0)), scene.a.concat());
+        }
+    }
 }
 
 #[test]
