@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use naru::cli::{self, Invocation};
+use naru::cli::{self, Invocation, Offline};
 use naru::config::Configuration;
 use naru::server;
 use tokio::runtime::{Builder, Runtime};
@@ -13,6 +13,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How long the process waits for blocking calls that nobody needs any more.
 const RUNTIME_GRACE: Duration = Duration::from_millis(100);
+
+/// What commands need of the broker that work on a data directory without one.
+const OFFLINE: Offline = Offline {
+    state_of: server::state_of,
+};
 
 fn main() -> ExitCode {
     let invocation = cli::parse(std::env::args_os());
@@ -33,7 +38,7 @@ fn main() -> ExitCode {
     };
     let code = match invocation {
         Invocation::Serve(configuration) => serve(*configuration, &runtime),
-        Invocation::Command(command) => command.run(&runtime),
+        Invocation::Command(command) => command.run(&runtime, OFFLINE),
         Invocation::Done(code) => code,
     };
     runtime.shutdown_timeout(RUNTIME_GRACE);

@@ -8,6 +8,7 @@ mod groups;
 mod lock;
 mod metered;
 mod metrics;
+mod offline;
 mod port_file;
 mod process;
 mod reload;
@@ -37,6 +38,8 @@ use port_file::Addresses;
 use reload::{Reloading, Targets};
 use signals::Signals;
 use status::{Phase, Status};
+
+pub use offline::state_of;
 
 /// How long answers may take to leave once the engine has failed, and open pages at the end.
 const FLUSH_GRACE: Duration = Duration::from_secs(1);

@@ -211,7 +211,7 @@ const PACKAGES: &[(&str, &[&str])] = &[
     ),
     (
         "std::os::unix::fs",
-        &["disk/lossy.rs", "disk/real.rs", "server/lock.rs"],
+        &["disk/lossy.rs", "disk/real.rs", "server/lock.rs", "cli/doctor/"],
     ),
     (
         "rustix::fs",

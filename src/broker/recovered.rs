@@ -82,6 +82,17 @@ impl Recovered {
         }
     }
 
+    /// The names of the topics so far.
+    pub fn topic_names(&self) -> BTreeMap<TopicId, String> {
+        let topics = self.meta.machine.user_topics();
+        topics.map(|topic| (topic.id, topic.name.to_string())).collect()
+    }
+
+    /// What could not be understood so far, if anything.
+    pub fn failure(&self) -> Option<&RecoverError> {
+        self.failure.as_ref()
+    }
+
     pub(super) fn finish(self) -> Result<Parts, RecoverError> {
         match self.failure {
             Some(failure) => Err(failure),

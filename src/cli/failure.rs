@@ -109,7 +109,7 @@ Exit codes:
   5  authentication or permission
   6  cannot connect, or timed out
   7  partial: some records or partitions failed
-  8  a check said no (config check, cluster health, log verify, check-history; demo: what was acknowledged and what was found differ)
+  8  a check said no (config check, cluster health, doctor, log verify, check-history; demo: what was acknowledged and what was found differ)
  74  the broker's storage failed
 130  interrupted";
 

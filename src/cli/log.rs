@@ -7,6 +7,7 @@ use std::path::Path;
 use clap::Subcommand;
 
 use super::failure::{Exit, Failure, Outcome};
+use super::offline::Offline;
 use super::{Context, log_dump, log_verify};
 use crate::storage::local::inspect::{InspectError, LOCK_FILE};
 
@@ -22,11 +23,11 @@ pub(crate) enum LogCommand {
     Dump(log_dump::DumpArgs),
 }
 
-pub(crate) async fn run(command: LogCommand, context: &Context) -> Outcome {
+pub(crate) async fn run(command: LogCommand, context: &Context, offline: Offline) -> Outcome {
     let context = context.clone();
     // Reading blocks; a signal has to end the command all the same.
     let work = tokio::task::spawn_blocking(move || match command {
-        LogCommand::Verify(args) => log_verify::run(&args, &context),
+        LogCommand::Verify(args) => log_verify::run(&args, &context, offline),
         LogCommand::Dump(args) => log_dump::run(&args, &context),
     });
     work.await.unwrap_or_else(|e| {

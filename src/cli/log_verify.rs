@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 
 use super::Context;
 use super::failure::{Exit, Failure, Outcome};
-use super::log::{cannot_read, hold, no_verdict};
+use super::log::hold;
+use super::offline::{self, Names, Offline, Verdict};
 use super::output::{bytes_text, duration_text, facts, line};
-use crate::disk::real::RealDisk;
 use crate::rt::{Clock as _, SystemClock};
-use crate::storage::local::inspect::{Effect, Finding, Kind, Report, Watch, verify};
+use crate::storage::local::inspect::{Effect, Finding, Kind, Report, Watch};
 
 /// Arguments of `log verify`.
 #[derive(Debug, Args)]
@@ -32,7 +32,7 @@ pub(crate) struct VerifyArgs {
     dir: PathBuf,
 }
 
-struct Progress(ProgressBar);
+pub(super) struct Progress(pub(super) ProgressBar);
 
 impl Watch for Progress {
     fn total(&mut self, bytes: u64) {
@@ -44,19 +44,21 @@ impl Watch for Progress {
     }
 }
 
-pub(super) fn run(args: &VerifyArgs, context: &Context) -> Outcome {
+pub(super) fn run(args: &VerifyArgs, context: &Context, offline: Offline) -> Outcome {
     let dir = &args.dir;
-    let disk = RealDisk::open_read_only(dir).map_err(|e| cannot_read(dir, &e))?;
+    let disk = offline::open(dir)?;
     let _lock = hold(dir)?;
     let clock = SystemClock::new();
-    let mut progress = Progress(super::progress::bar(context, 0, "bytes"));
-    let verdict = verify(&disk, &mut progress);
-    progress.0.finish_and_clear();
-    let report = verdict.map_err(|e| no_verdict(dir, &e))?;
+    let Verdict { report, names } = offline::verdict(dir, &disk, context, offline)?;
     if context.output.wants_json() {
-        context.output.json(&to_json(&report))?;
+        context.output.json(&to_json(&report, &names))?;
     } else {
-        line(&to_text(&report, &dir.display().to_string(), clock.mono()))?;
+        line(&to_text(
+            &report,
+            &names,
+            &dir.display().to_string(),
+            clock.mono(),
+        ))?;
     }
     if report.is_clean() {
         return Ok(());
@@ -75,7 +77,7 @@ fn count(report: &Report, effect: Effect) -> usize {
     report.findings.iter().filter(|f| f.effect == effect).count()
 }
 
-fn verdict_text(report: &Report) -> &'static str {
+pub(super) fn verdict_text(report: &Report) -> &'static str {
     match report.worst {
         None | Some(Effect::Note) => "everything is whole",
         Some(Effect::Harmless) => "damaged, but every acknowledged record is there",
@@ -84,13 +86,13 @@ fn verdict_text(report: &Report) -> &'static str {
     }
 }
 
-fn id_text(report: &Report) -> String {
+pub(super) fn id_text(report: &Report) -> String {
     report
         .directory
         .map_or("unknown".to_owned(), |id| uuid::Uuid::from_bytes(id).to_string())
 }
 
-fn to_text(report: &Report, dir: &str, took: Duration) -> String {
+fn to_text(report: &Report, names: &Names, dir: &str, took: Duration) -> String {
     let c = &report.checked;
     let records = report.checkpoints.iter().map(|record| {
         let how = if record.clean { ", clean stop" } else { "" };
@@ -126,7 +128,7 @@ fn to_text(report: &Report, dir: &str, took: Duration) -> String {
     let mut text = head;
     for finding in &report.findings {
         text.push_str("\n\n");
-        text.push_str(&finding_text(finding));
+        text.push_str(&finding_text(finding, names));
     }
     if report.left_out > 0 {
         text.push_str(&format!("\n\n{} more findings are left out", report.left_out));
@@ -134,21 +136,20 @@ fn to_text(report: &Report, dir: &str, took: Duration) -> String {
     text
 }
 
-fn finding_text(finding: &Finding) -> String {
+fn finding_text(finding: &Finding, names: &Names) -> String {
     let mut lines = vec![format!("{}  {}", finding.effect.name(), finding.kind.name())];
     let position = finding
         .position
         .map_or(String::new(), |at| format!(", byte {at}"));
-    lines.push(format!("  file   {}{position}", finding.file));
+    if !finding.file.is_empty() {
+        lines.push(format!("  file   {}{position}", finding.file));
+    }
     if let Some(key) = finding.partition {
         let which = finding.offsets.map_or(String::new(), |(first, last)| {
             let count = last.get() - first.get() + 1;
             format!(", offsets {first} to {last} ({count} records)")
         });
-        lines.push(format!(
-            "  where  topic {}, partition {}{which}",
-            key.topic, key.partition
-        ));
+        lines.push(format!("  where  {}{which}", names.partition(key)));
     }
     if let Some((first, last)) = finding.groups {
         lines.push(format!("  group  {first} to {last}"));
@@ -161,7 +162,7 @@ fn finding_text(finding: &Finding) -> String {
 }
 
 /// What to do about a finding; nothing about notes.
-fn advice(finding: &Finding) -> Option<&'static str> {
+pub(super) fn advice(finding: &Finding) -> Option<&'static str> {
     let restore = "take the file from a backup of this very directory, if there is one; otherwise start the broker: it answers \
                    with DATA_CORRUPT for these offsets alone and keeps everything else";
     let advice = match (finding.effect, finding.kind) {
@@ -188,13 +189,14 @@ fn advice(finding: &Finding) -> Option<&'static str> {
     Some(advice)
 }
 
-fn to_json(report: &Report) -> Value {
+fn to_json(report: &Report, names: &Names) -> Value {
     let c = &report.checked;
     let records: Vec<_> = report
         .checkpoints
         .iter()
         .map(|r| json!({"file": r.file, "sequence": r.seq, "lsn": r.lsn.0, "clean": r.clean}))
         .collect();
+    let findings: Vec<_> = report.findings.iter().map(|f| finding_json(f, names)).collect();
     json!({
         "clean": report.is_clean(),
         "acknowledged_data_affected": report.affects_acknowledged(),
@@ -207,18 +209,19 @@ fn to_json(report: &Report) -> Value {
             "segments": c.segments, "partitions": c.partitions, "batches": c.batches, "records": c.records,
             "index_entries": c.index_entries, "bytes": c.bytes,
         },
-        "findings": report.findings.iter().map(finding_json).collect::<Vec<_>>(),
+        "findings": findings,
         "findings_left_out": report.left_out,
     })
 }
 
-fn finding_json(finding: &Finding) -> Value {
+pub(super) fn finding_json(finding: &Finding, names: &Names) -> Value {
     json!({
         "kind": finding.kind.name(),
         "effect": finding.effect.name(),
         "acknowledged_data_affected": finding.effect >= Effect::Loss,
         "file": finding.file,
         "position": finding.position,
+        "topic": finding.partition.and_then(|key| names.of(key.topic)),
         "topic_id": finding.partition.map(|key| key.topic.to_string()),
         "partition": finding.partition.map(|key| key.partition.0),
         "first_offset": finding.offsets.map(|(first, _)| first.get()),
@@ -249,7 +252,8 @@ mod tests {
                     what: "w".to_owned(),
                 };
                 assert_eq!(advice(&finding).is_none(), effect == Effect::Note);
-                assert!(finding_text(&finding).contains("file   f, byte 7"));
+                let text = finding_text(&finding, &offline::no_names());
+                assert!(text.contains("file   f, byte 7"));
             }
         }
     }

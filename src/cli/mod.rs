@@ -14,6 +14,7 @@ mod consume_group;
 mod consume_member;
 mod demo;
 mod dev;
+mod doctor;
 mod errors;
 mod failure;
 mod group;
@@ -26,6 +27,7 @@ mod log;
 mod log_dump;
 mod log_verify;
 mod new_partitions;
+mod offline;
 mod offset_range;
 mod output;
 #[cfg(test)]
@@ -56,6 +58,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum as _};
 use tokio::runtime::Runtime;
 
 pub use failure::{Exit, Failure, Outcome, Stopped};
+pub use offline::{Offline, StateOf};
 pub use output::{Format, Output};
 
 use crate::config::Configuration;
@@ -143,6 +146,8 @@ enum Command {
     /// Show, check and write the broker's configuration.
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Say in one page whether a data directory is well, and what to do if not: exit code 8 if not. Changes nothing.
+    Doctor(doctor::DoctorArgs),
     /// Look into a data directory that no broker uses: check it, show its files.
     #[command(subcommand)]
     Log(log::LogCommand),
@@ -259,7 +264,7 @@ fn complaint(text: &str) -> Failure {
 
 impl CommandLine {
     /// Runs the command to its end, or until a signal.
-    pub fn run(self, runtime: &Runtime) -> ExitCode {
+    pub fn run(self, runtime: &Runtime, offline: Offline) -> ExitCode {
         if let Err(error) = start_log(&self.log_level) {
             return report(&Failure::usage(error.to_string()), self.context.output.chosen);
         }
@@ -270,7 +275,7 @@ impl CommandLine {
                 biased;
                 // Dropping the command here ends what it started: guards remove files and child processes.
                 code = signals::ends_now(ends_in_order) => Err(code),
-                outcome = dispatch(self.command, &self.context) => Ok(outcome),
+                outcome = dispatch(self.command, &self.context, offline) => Ok(outcome),
             }
         });
         match ended {
@@ -300,7 +305,7 @@ fn start_log(level: &str) -> Result<(), InvalidLevel> {
     telemetry::init(&settings, LogTime::new(move || clock.wall())).map(drop)
 }
 
-async fn dispatch(command: Command, context: &Context) -> Outcome {
+async fn dispatch(command: Command, context: &Context, offline: Offline) -> Outcome {
     match command {
         Command::Serve(_) | Command::Config(_) => Err(Failure::unexpected("this was done before").into()),
         Command::Topic(command) => topic::run(command, context).await,
@@ -311,7 +316,8 @@ async fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Group(command) => group::run(command, context).await,
         Command::Bench(command) => bench::run(command, context).await,
         Command::Cluster(command) => cluster::run(command, context).await,
-        Command::Log(command) => log::run(command, context).await,
+        Command::Log(command) => log::run(command, context, offline).await,
+        Command::Doctor(args) => doctor::run(args, context, offline).await,
         Command::CheckHistory(args) => check_history::run(args, context).await,
         Command::Errors(command) => errors::run(&command, context),
         Command::Healthcheck(args) => healthcheck::run(args, context).await,

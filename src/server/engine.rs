@@ -409,7 +409,7 @@ fn uuid_text(bytes: [u8; 16]) -> String {
 }
 
 /// An error with what caused it, on one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -27,6 +27,7 @@ mod connections;
 #[cfg(test)]
 mod consumers;
 #[cfg(test)]
+mod doctor;
 mod examples;
 #[cfg(test)]
 mod group_commands;

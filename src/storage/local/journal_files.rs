@@ -212,14 +212,7 @@ impl JournalFiles {
             };
             (ring, header)
         };
-        // One copy after the other: a crash in the middle of one leaves the other whole. Were this the only file of the
-        // ring, and both copies torn, nothing would tell the broker that its journal is there.
-        let mut block = AlignedBuf::zeroed(BLOCK);
-        block.copy_from_slice(&header.encode(self.directory));
-        for copy in [0, BLOCK as u64] {
-            ring.file.write_all_at(&block, copy)?;
-            ring.file.sync_data()?;
-        }
+        write_header(&*ring.file, &header, self.directory)?;
         ring.last_lsn = Lsn::ZERO;
         Ok(Ok(Rotated {
             ring,
@@ -275,12 +268,29 @@ impl JournalFiles {
 
     /// Makes one file, beyond the ring's number if need be. Returns whether more are missing.
     pub(super) fn make_extra(&self, paced: bool) -> io::Result<bool> {
+        self.make(self.file_bytes, paced)
+    }
+
+    /// Makes the file that a start begins with if what is there must stay as it is: the header of the only file that has one
+    /// is not written over. One copy after the other guards against one failure, and a start may be tried many times.
+    pub(super) fn make_beside_the_only_one(&self, bytes: u64) -> io::Result<()> {
+        let needed = {
+            let inner = self.lock();
+            inner.fresh.is_empty() && inner.full.len() <= 1
+        };
+        if needed {
+            self.make(bytes, false)?;
+        }
+        Ok(())
+    }
+
+    fn make(&self, bytes: u64, paced: bool) -> io::Result<bool> {
         let number = {
             let mut inner = self.lock();
             inner.next_number += 1;
             inner.next_number - 1
         };
-        let made = make_file(&*self.disk, number, self.file_bytes, || !paced || self.pause());
+        let made = make_file(&*self.disk, number, bytes, || !paced || self.pause());
         let file = match made {
             Ok(Some(file)) => file,
             Ok(None) => return Ok(false),
@@ -293,7 +303,7 @@ impl JournalFiles {
         let mut inner = self.lock();
         inner.fresh.push_back(RingFile {
             file,
-            bytes: self.file_bytes,
+            bytes,
             last_lsn: Lsn::ZERO,
         });
         inner.made += 1;
@@ -315,6 +325,21 @@ impl JournalFiles {
             .expect("no panics while locked");
         !inner.stop
     }
+}
+
+/// Writes both copies of a header, one after the other: a crash in the middle of one leaves the other whole.
+pub(super) fn write_header(
+    file: &dyn DiskFile,
+    header: &FileHeader,
+    directory: DirectoryId,
+) -> io::Result<()> {
+    let mut block = AlignedBuf::zeroed(BLOCK);
+    block.copy_from_slice(&header.encode(directory));
+    for copy in [0, BLOCK as u64] {
+        file.write_all_at(&block, copy)?;
+        file.sync_data()?;
+    }
+    Ok(())
 }
 
 /// Makes a zeroed journal file; `None` if `go_on` said no.

@@ -14,7 +14,7 @@ use super::format::checkpoint::{Checkpoint, PartitionCheckpoint};
 use super::format::{DirectoryId, FormatError};
 use super::inspect;
 use super::journal::Journal;
-use super::journal_files::{JournalFiles, RingFile, RingState};
+use super::journal_files::{JournalFiles, RingFile, RingState, write_header};
 use super::log::{LocalLog, Recovered, SegmentMeta};
 use super::paths;
 use super::read::ReadSide;
@@ -375,6 +375,7 @@ impl Conclusion<'_> {
         let seq = self.newest.seq.max(named);
         let file_bytes = self.settings.journal_file_bytes;
         let bytes_min = Settings::file_bytes_for(self.settings.step_bytes_max.into()).min(file_bytes);
+        settle_newest_header(&self.files, self.directory)?;
         let (ring, too_short) = ring_state(&*self.disk, self.files, self.newest, self.found.end, bytes_min)?;
         let files = JournalFiles::new(
             Arc::clone(&self.disk),
@@ -415,9 +416,8 @@ impl Conclusion<'_> {
         applier.checkpoint(&Replayed(replay), false, &mut |_| true)?;
         applier.checkpoint(&Replayed(replay), false, &mut |_| true)?;
         let mut journal = Journal::new(Arc::clone(&engine), self.found.hash, self.incarnation);
-        if engine.files.progress().0 == 0 {
-            engine.files.make_extra(false)?;
-        }
+        let bytes = engine.settings.journal_first_file_bytes;
+        engine.files.make_beside_the_only_one(bytes)?;
         journal.begin(self.found.end.next())?;
         // Not before another file has a header: until then they alone say which generation was the last.
         for number in too_short {
@@ -434,6 +434,19 @@ impl Conclusion<'_> {
             report: self.report,
         })
     }
+}
+
+/// Writes the header of the newest file again, as it is, before that of an older one is written over: what a start before
+/// this one wrote and failed to sync stands in the page cache, and perhaps nowhere else. The only file is left alone.
+fn settle_newest_header(files: &[ScannedFile], directory: DirectoryId) -> io::Result<()> {
+    let with_header = files.iter().filter_map(|f| f.header.map(|header| (f, header)));
+    if with_header.clone().count() < 2 {
+        return Ok(());
+    }
+    let newest = with_header.max_by_key(|(_, header)| header.generation);
+    newest.map_or(Ok(()), |(file, header)| {
+        write_header(&*file.file, &header, directory)
+    })
 }
 
 /// The ring as it is found: files with a header are full; others were never used, and are made anew. Those that are too

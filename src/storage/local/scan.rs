@@ -40,6 +40,13 @@ pub(super) struct FoundGroup {
     pub(super) internal_damage: bool,
 }
 
+impl FoundGroup {
+    /// Where the next group of its file stands.
+    pub(super) fn end(&self) -> u64 {
+        self.position + self.header.total_bytes()
+    }
+}
+
 /// Opens all files of the ring.
 pub(super) fn open_files(disk: &dyn Disk, directory: DirectoryId) -> io::Result<Vec<ScannedFile>> {
     let mut files = Vec::new();
@@ -93,20 +100,26 @@ pub(super) fn check_readable(files: &[ScannedFile]) -> io::Result<()> {
     Ok(())
 }
 
-/// Finds all groups of a file whose header and table hold, and the topics that they delete.
-pub(super) fn scan(
-    files: &[ScannedFile],
-    index: usize,
-    directory: DirectoryId,
-    deletions: &mut Vec<(Lsn, TopicId)>,
-) -> io::Result<Vec<FoundGroup>> {
+/// What a file holds.
+#[derive(Debug, Default)]
+pub(super) struct Scanned {
+    /// Groups whose header and table hold.
+    pub(super) groups: Vec<FoundGroup>,
+    /// Topics that they delete.
+    pub(super) deletions: Vec<(Lsn, TopicId)>,
+    /// Blocks that could not be read, of those that were looked at.
+    pub(super) unreadable: Vec<u64>,
+}
+
+/// Finds all groups of a file whose header and table hold.
+pub(super) fn scan(files: &[ScannedFile], index: usize, directory: DirectoryId) -> io::Result<Scanned> {
+    let mut found = Scanned::default();
     let scanned = &files[index];
     let Some(file_header) = scanned.header else {
-        return Ok(Vec::new());
+        return Ok(found);
     };
     let mut window = Window::new(&*scanned.file, scanned.bytes);
     let mut batches = Window::of_blocks(scanned);
-    let mut groups = Vec::new();
     let mut position = GROUPS_START;
     while position + BLOCK as u64 <= scanned.bytes {
         let place = Place {
@@ -120,13 +133,13 @@ pub(super) fn scan(
                     Entry::DeleteTopic(topic) => Some((header.lsn, *topic)),
                     Entry::Append(_) | Entry::Trim { .. } => None,
                 });
-                deletions.extend(deleted);
+                found.deletions.extend(deleted);
                 let payload = position + header.payload_start();
                 let mut internal_damage = false;
                 for entry in &entries {
                     internal_damage |= is_damaged_internal(&mut batches, payload, entry)?;
                 }
-                groups.push(FoundGroup {
+                found.groups.push(FoundGroup {
                     lsn: header.lsn,
                     file: index,
                     position,
@@ -141,7 +154,8 @@ pub(super) fn scan(
             None => position += BLOCK as u64,
         }
     }
-    Ok(groups)
+    found.unreadable = window.unreadable;
+    Ok(found)
 }
 
 /// The first group above an LSN that was written to a file under this generation, whatever its header says; it begins before
@@ -242,10 +256,56 @@ pub(super) fn entries_of(
 
 /// Reads a whole group.
 pub(super) fn read_group(files: &[ScannedFile], group: &FoundGroup) -> io::Result<Vec<u8>> {
+    read_last_group(files, group).map(|(bytes, _)| bytes)
+}
+
+/// As [`read_group`], with the first block that could not be read.
+pub(super) fn read_last_group(
+    files: &[ScannedFile],
+    group: &FoundGroup,
+) -> io::Result<(Vec<u8>, Option<u64>)> {
     let scanned = &files[group.file];
     let total = usize::try_from(group.header.total_bytes()).map_err(|_| io::ErrorKind::InvalidData)?;
     let mut window = Window::of_blocks(scanned);
-    Ok(window.get(group.position, total)?.to_vec())
+    let bytes = window.get(group.position, total)?.to_vec();
+    Ok((bytes, window.unreadable.first().copied()))
+}
+
+/// The first block that cannot be read of what stands at a position and may be this group: the block where its header would
+/// stand, or any of the group if that header is there. `unreadable` are blocks that could not be read before.
+pub(super) fn first_unreadable_of(
+    scanned: &ScannedFile,
+    position: u64,
+    lsn: Lsn,
+    unreadable: &[u64],
+) -> io::Result<Option<u64>> {
+    let end = apparent_end(scanned, position, lsn)?;
+    first_unreadable_between(scanned, position, end, unreadable)
+}
+
+/// Where a group that may be damaged ends as far as its header tells: behind its first block at the least.
+pub(super) fn apparent_end(scanned: &ScannedFile, position: u64, lsn: Lsn) -> io::Result<u64> {
+    let mut window = Window::of_blocks(scanned);
+    let header = peek_at(&mut window, position)?.filter(|header| header.lsn == lsn);
+    let total = header.map_or(BLOCK as u64, |header| header.total_bytes());
+    Ok(position.saturating_add(total).min(scanned.bytes))
+}
+
+/// The first block of a range that cannot be read now, or could not be before.
+pub(super) fn first_unreadable_between(
+    scanned: &ScannedFile,
+    from: u64,
+    to: u64,
+    unreadable: &[u64],
+) -> io::Result<Option<u64>> {
+    let mut window = Window::new(&*scanned.file, scanned.bytes);
+    let mut at = from;
+    while at < to {
+        window.get(at, BLOCK)?;
+        at = window.at + window.filled as u64;
+    }
+    let all = window.unreadable.iter().chain(unreadable);
+    Ok(all.copied().filter(|at| (from..to).contains(at)).min())
 }
 
 /// Whether the payload of a group is whole.
@@ -271,7 +331,7 @@ pub(super) fn payload_holds(bytes: &[u8], header: &GroupHeader) -> bool {
 /// What stands behind the last whole group and claims to be the next one, for `salvage/`.
 pub(super) fn unfinished_behind(files: &[ScannedFile], last: &FoundGroup) -> io::Result<Option<Vec<u8>>> {
     let scanned = &files[last.file];
-    let position = last.position + last.header.total_bytes();
+    let position = last.end();
     if position + BLOCK as u64 > scanned.bytes {
         return Ok(None);
     }
@@ -284,7 +344,8 @@ pub(super) fn unfinished_behind(files: &[ScannedFile], last: &FoundGroup) -> io:
     Ok(Some(window.get(position, len)?.to_vec()))
 }
 
-/// Reads a file forward in large aligned pieces. What cannot be read comes as zeros: damage, to be judged by checksums.
+/// Reads a file forward in large aligned pieces. What cannot be read comes as zeros and is noted: damage, to be judged by
+/// checksums, and no proof that nothing stands there.
 struct Window<'a> {
     file: &'a dyn DiskFile,
     bytes: u64,
@@ -292,6 +353,8 @@ struct Window<'a> {
     at: u64,
     filled: usize,
     minimum: usize,
+    /// Blocks that could not be read.
+    unreadable: Vec<u64>,
 }
 
 impl<'a> Window<'a> {
@@ -305,6 +368,7 @@ impl<'a> Window<'a> {
             minimum: usize::try_from(bytes)
                 .unwrap_or(WINDOW_BYTES)
                 .clamp(BLOCK, WINDOW_BYTES),
+            unreadable: Vec::new(),
         }
     }
 
@@ -326,7 +390,7 @@ impl<'a> Window<'a> {
             }
             let left = usize::try_from(self.bytes.saturating_sub(at)).unwrap_or(usize::MAX);
             let readable = wanted.min(left);
-            read_or_zero(self.file, &mut self.buf[..readable], at);
+            read_or_zero(self.file, &mut self.buf[..readable], at, &mut self.unreadable);
             self.buf[readable..wanted].fill(0);
             self.at = at;
             self.filled = wanted;
@@ -336,7 +400,7 @@ impl<'a> Window<'a> {
     }
 }
 
-fn read_or_zero(file: &dyn DiskFile, buf: &mut [u8], at: u64) {
+fn read_or_zero(file: &dyn DiskFile, buf: &mut [u8], at: u64, unreadable: &mut Vec<u64>) {
     if crate::disk::read_exact_at(file, buf, at).is_ok() {
         return;
     }
@@ -345,6 +409,7 @@ fn read_or_zero(file: &dyn DiskFile, buf: &mut [u8], at: u64) {
         if let Err(error) = crate::disk::read_exact_at(file, block, position) {
             tracing::warn!(event = "read_failed", position, error = %error, "a block of the journal cannot be read");
             block.fill(0);
+            unreadable.push(position);
         }
     }
 }

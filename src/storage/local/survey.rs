@@ -58,6 +58,13 @@ pub(super) enum Problem {
         number: u64,
         position: Option<u64>,
     },
+    /// The disk does not give what stands behind the last group.
+    #[error(
+        "{} cannot be read at {position}, and group {lsn} may stand there: whether it was acknowledged cannot be told; try \
+         again, or put a whole copy of the file in its place",
+        paths::journal(*number)
+    )]
+    Unreadable { number: u64, position: u64, lsn: Lsn },
     /// No file can hold the group behind the checkpoint.
     #[error(
         "journal group {needed} is needed, but the oldest journal file begins at {oldest}: a journal file is missing or its \
@@ -73,7 +80,8 @@ impl Problem {
             Self::FileCut { number, .. }
             | Self::FileStump { number, .. }
             | Self::HeaderGone { number, .. }
-            | Self::GroupsLost { number, .. } => Some(paths::journal(*number)),
+            | Self::GroupsLost { number, .. }
+            | Self::Unreadable { number, .. } => Some(paths::journal(*number)),
             Self::CheckpointGone { .. } | Self::NoneLegible | Self::NoFiles | Self::FileMissing { .. } => {
                 None
             }
@@ -127,6 +135,7 @@ impl Survey {
         problems.extend(missing);
         let mut deletions = Vec::new();
         let mut all = Vec::new();
+        let mut unreadable = Vec::new();
         for index in needed {
             let later = files.iter().filter_map(|f| f.header).filter(|h| {
                 files[index]
@@ -135,14 +144,16 @@ impl Survey {
             });
             // A later file began where the groups that counted had ended: what stands behind that here was unfinished.
             let before = later.map(|h| h.first_lsn).min().unwrap_or(Lsn(u64::MAX));
-            let found = scan::scan(files, index, directory, &mut deletions)?;
-            all.extend(found.into_iter().filter(|g| g.lsn < before));
+            let found = scan::scan(files, index, directory)?;
+            deletions.extend(found.deletions);
+            unreadable.extend(found.unreadable.into_iter().map(|at| (index, at)));
+            all.extend(found.groups.into_iter().filter(|g| g.lsn < before));
         }
         all.sort_by_key(|g| g.lsn);
         let mut groups = all.clone();
         groups.retain(|g| g.lsn > base);
         let proven = proven(files, newest);
-        let unfinished = drop_unfinished(files, &mut groups, proven)?;
+        let unfinished = drop_unfinished(files, &mut groups, proven, &mut unreadable)?;
         let (mut lost, chain_breaks) = gaps(&groups, base, proven);
         let mut empty_lost = Vec::new();
         for (first, _) in lost.extract_if(.., |(first, last)| {
@@ -164,6 +175,7 @@ impl Survey {
             problems.retain(|p| !older(p));
         }
         let end = groups.last().map_or(base, |g| g.lsn).max(proven);
+        problems.extend(unreadable_end(files, &all, &unreadable, end, newest)?);
         let counts = |lsn: Lsn| groups.iter().any(|g| g.lsn == lsn);
         let deleted = deletions
             .into_iter()
@@ -272,12 +284,68 @@ fn proven(files: &[ScannedFile], newest: &Checkpoint) -> Lsn {
 
 /// Where a group stands or should stand: the index of its file and the position in it.
 fn place_of(files: &[ScannedFile], groups: &[FoundGroup], lsn: Lsn) -> Option<(usize, u64)> {
-    let begins = |file: &ScannedFile| file.header.is_some_and(|h| h.first_lsn == lsn);
-    if let Some(index) = files.iter().position(begins) {
+    // Starts without a group between them begin files with the same number: the last of them is in use.
+    let begins = |file: &ScannedFile| file.header.filter(|h| h.first_lsn == lsn).map(|h| h.generation);
+    let begun = files
+        .iter()
+        .enumerate()
+        .filter_map(|(i, f)| begins(f).map(|generation| (generation, i)));
+    if let Some((_, index)) = begun.max() {
         return Some((index, GROUPS_START));
     }
     let before = groups.iter().find(|g| g.lsn.next() == lsn)?;
-    Some((before.file, before.position + before.header.total_bytes()))
+    Some((before.file, before.end()))
+}
+
+/// Whether the disk keeps back what stands behind the last group: zeros would be evidence of nothing, and so is this, but a
+/// group that was acknowledged may be there.
+fn unreadable_end(
+    files: &[ScannedFile],
+    groups: &[FoundGroup],
+    unreadable: &[(usize, u64)],
+    end: Lsn,
+    newest: &Checkpoint,
+) -> io::Result<Option<Problem>> {
+    let lsn = end.next();
+    let place = place_of(files, groups, lsn);
+    // Behind a stop in order nothing was written but what a header tells of.
+    if newest.clean_end == Some(end) && place.is_none_or(|(_, position)| position != GROUPS_START) {
+        return Ok(None);
+    }
+    let Some(index) = place.map(|(index, _)| index).or_else(|| newest_file(files)) else {
+        return Ok(None);
+    };
+    let file = &files[index];
+    let before: Vec<_> = unreadable
+        .iter()
+        .filter(|(of, _)| *of == index)
+        .map(|(_, at)| *at)
+        .collect();
+    let at = if let Some((_, position)) = place {
+        scan::first_unreadable_of(file, position, lsn, &before)?
+    } else {
+        // The last group is in segments and cannot be read itself, so that it does not say where it ends.
+        let from = match place_of(files, groups, end).filter(|(of, _)| *of == index) {
+            Some((_, position)) => scan::apparent_end(file, position, end)?,
+            None => GROUPS_START,
+        };
+        scan::first_unreadable_between(file, from, file.bytes, &before)?
+    };
+    let number = file.number;
+    Ok(at.map(|position| Problem::Unreadable {
+        number,
+        position,
+        lsn,
+    }))
+}
+
+/// The index of the file that was begun last.
+fn newest_file(files: &[ScannedFile]) -> Option<usize> {
+    let begun = files
+        .iter()
+        .enumerate()
+        .filter_map(|(i, f)| f.header.map(|h| (h.generation, i)));
+    begun.max().map(|(_, index)| index)
 }
 
 /// Whether a group that cannot be read was an empty one: its header is there but for a little, and nothing stands behind it.
@@ -328,11 +396,13 @@ fn drop_unfinished(
     files: &[ScannedFile],
     groups: &mut Vec<FoundGroup>,
     proven: Lsn,
+    unreadable: &mut Vec<(usize, u64)>,
 ) -> io::Result<Option<(Lsn, Vec<u8>)>> {
     let Some(last) = groups.last().copied() else {
         return Ok(None);
     };
-    let bytes = scan::read_group(files, &last)?;
+    let (bytes, kept_back) = scan::read_last_group(files, &last)?;
+    unreadable.extend(kept_back.map(|at| (last.file, at)));
     if last.lsn > proven && !scan::payload_holds(&bytes, &last.header) {
         groups.pop();
         return Ok(Some((last.lsn, bytes)));

@@ -331,7 +331,7 @@ fn dump_journal(file: Box<dyn DiskFile>, visit: Visit<'_>) -> Result<(), DumpErr
         illegible: false,
     };
     let files = [scanned];
-    let groups = scan::scan(&files, 0, directory, &mut Vec::new()).map_err(DumpError::Read)?;
+    let groups = scan::scan(&files, 0, directory).map_err(DumpError::Read)?.groups;
     groups
         .iter()
         .try_for_each(|group| dump_group(&files, group, visit))

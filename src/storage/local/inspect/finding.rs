@@ -1,6 +1,6 @@
 //! What looking at a data directory comes to. Facts alone; how they are shown is not decided here.
 
-use crate::model::{Lsn, Offset, PartitionKey};
+use crate::model::{Lsn, Offset, PartitionKey, Timestamp};
 use crate::storage::local::format::DirectoryId;
 
 /// Findings kept; what is more is counted. A directory with so many is not looked at one by one.
@@ -37,6 +37,8 @@ pub enum Kind {
     SegmentTail,
     /// The last, partial block of a segment.
     PartialBlock,
+    /// Whole records of the broker's own that make no sense.
+    State,
     /// Offsets that nothing holds.
     Offsets,
     /// Offsets that the broker has fenced off before.
@@ -51,7 +53,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Format,
         Self::Checkpoint,
         Self::JournalFile,
@@ -66,6 +68,7 @@ impl Kind {
         Self::BatchHeader,
         Self::SegmentTail,
         Self::PartialBlock,
+        Self::State,
         Self::Offsets,
         Self::Quarantined,
         Self::Index,
@@ -90,6 +93,7 @@ impl Kind {
             Self::BatchHeader => "batch_header",
             Self::SegmentTail => "segment_tail",
             Self::PartialBlock => "partial_block",
+            Self::State => "state",
             Self::Offsets => "offsets",
             Self::Quarantined => "quarantined",
             Self::Index => "index",
@@ -205,6 +209,17 @@ pub struct Checked {
     pub bytes: u64,
 }
 
+/// What a start would do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StartSummary {
+    /// Groups of the journal that it would apply again.
+    pub groups: u64,
+    /// Bytes of their batches that it would write.
+    pub bytes: u64,
+    /// When the broker wrote last, by its clock then, as far as the journal that was looked at and the checkpoint tell.
+    pub written: Option<Timestamp>,
+}
+
 /// A record of the checkpoint pair, for the head of a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckpointSummary {
@@ -229,6 +244,8 @@ pub struct Report {
     pub end: Lsn,
     /// How much was looked at.
     pub checked: Checked,
+    /// What a start would do, if it is not refused.
+    pub start: StartSummary,
     /// What is wrong, in the order of looking: directory, journal, partitions.
     pub findings: Vec<Finding>,
     /// How many findings more there are.
@@ -244,6 +261,7 @@ impl Report {
             checkpoints: Vec::new(),
             end: Lsn::ZERO,
             checked: Checked::default(),
+            start: StartSummary::default(),
             findings: Vec::new(),
             left_out: 0,
             worst: None,
@@ -257,6 +275,11 @@ impl Report {
         } else {
             self.left_out += 1;
         }
+    }
+
+    /// The state above the engine does not understand what the engine gives it, which refuses a start.
+    pub fn not_understood(&mut self, why: impl Into<String>) {
+        self.add(Finding::new(Kind::State, Effect::Refusal, "", why));
     }
 
     /// Whether everything is as it should be, but for what is normal after a crash.

@@ -14,8 +14,8 @@ mod verify;
 
 use std::io;
 
-pub use finding::{Checked, CheckpointSummary, Effect, FINDINGS_MAX, Finding, Kind, Report};
-pub use verify::verify;
+pub use finding::{Checked, CheckpointSummary, Effect, FINDINGS_MAX, Finding, Kind, Report, StartSummary};
+pub use verify::{rehearse, verify};
 
 use super::paths;
 use crate::disk::{Disk, DiskFile, Mode};
@@ -24,6 +24,8 @@ pub(super) use rehearsal::internal_damage;
 
 /// The file that a running broker holds a lock on.
 pub const LOCK_FILE: &str = paths::LOCK;
+/// Disk space that a broker has set aside.
+pub const RESERVE_FILE: &str = paths::RESERVE;
 /// The file that makes a directory a data directory.
 pub const FORMAT_FILE: &str = paths::FORMAT;
 

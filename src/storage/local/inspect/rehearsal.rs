@@ -1,12 +1,15 @@
 //! The second pass of recovery without its writes: what a start would take from the journal, what from a second copy in a
-//! segment, and which offsets it would have to fence off. Follows [`super::super::redo`] step by step; a test compares them.
+//! segment, which offsets it would have to fence off, and what the state above the engine would be told. Follows
+//! [`super::super::redo`] step by step; a test compares them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
+use bytes::Bytes;
+
 use super::finding::{Effect, Finding, Kind, Report};
 use crate::disk::Disk;
-use crate::model::{Lsn, Offset, PartitionKey, TopicId};
+use crate::model::{Lsn, Offset, PartitionKey, Timestamp, TopicId};
 use crate::record::{BatchHeader, crc32c};
 use crate::storage::local::format::checkpoint::{Checkpoint, PartitionCheckpoint};
 use crate::storage::local::format::journal::{AppendEntry, Entry};
@@ -14,6 +17,7 @@ use crate::storage::local::paths;
 use crate::storage::local::redo::batch_at;
 use crate::storage::local::scan::{self, FoundGroup, ScannedFile};
 use crate::storage::local::survey::Survey;
+use crate::storage::{Replay, Snapshot};
 
 /// What of the broker's own partitions is damaged in the groups above a checkpoint and has no second copy: found before the
 /// second pass writes anything, so that a refusal leaves everything as it was.
@@ -32,7 +36,12 @@ pub(in crate::storage::local) fn internal_damage(
     }
     let mut report = Report::new();
     let broken = BTreeSet::new();
-    Rehearsal::new(disk, newest, &found.deleted, &broken).run(files, found, newest, &mut report)?;
+    Rehearsal::new(disk, newest, &found.deleted, &broken, &mut Nobody).run(
+        files,
+        found,
+        newest,
+        &mut report,
+    )?;
     let refusal = report.findings.iter().find(|f| f.effect == Effect::Refusal);
     Ok(refusal.map(|finding| {
         let range = finding.offsets.map_or(String::new(), |(first, last)| format!(" {first} to {last}"));
@@ -45,6 +54,21 @@ pub(in crate::storage::local) fn internal_damage(
     }))
 }
 
+/// Listens to a rehearsal of which only the findings matter.
+pub(super) struct Nobody;
+
+impl Replay for Nobody {
+    fn snapshot(&mut self, _key: PartitionKey, _snapshot: Snapshot) {}
+
+    fn batch(&mut self, _key: PartitionKey, _header: &BatchHeader, _batch: &[u8], _append_time: Timestamp) {}
+
+    fn topic_deleted(&mut self, _topic: TopicId) {}
+
+    fn replayed_snapshot(&self, _key: PartitionKey) -> Option<Snapshot> {
+        None
+    }
+}
+
 /// One partition as the pass sees it.
 #[derive(Debug)]
 struct Log {
@@ -55,6 +79,8 @@ struct Log {
     active: Option<(Offset, u64)>,
     /// The next batch begins a segment, because what is before it is damaged.
     broken: bool,
+    /// The snapshot has what is below.
+    covers: Offset,
 }
 
 /// The pass.
@@ -62,6 +88,7 @@ pub(super) struct Rehearsal<'a> {
     disk: &'a dyn Disk,
     deleted: &'a BTreeSet<TopicId>,
     logs: BTreeMap<PartitionKey, Log>,
+    replay: &'a mut dyn Replay,
     /// The group that is gone through: its file, its position, its number.
     now: (String, u64, Lsn),
 }
@@ -73,21 +100,32 @@ impl<'a> Rehearsal<'a> {
         newest: &Checkpoint,
         deleted: &'a BTreeSet<TopicId>,
         broken: &BTreeSet<PartitionKey>,
+        replay: &'a mut dyn Replay,
     ) -> Self {
         let log = |p: &PartitionCheckpoint| Log {
             next: p.end,
             log_start: p.log_start,
             active: p.segments.last().map(|s| (s.base, s.bytes)),
             broken: broken.contains(&p.key),
+            covers: p.snapshot.as_ref().map_or(Offset::ZERO, |(covers, _)| *covers),
         };
         let kept = newest
             .partitions
             .iter()
             .filter(|p| !deleted.contains(&p.key.topic));
+        let mut logs = BTreeMap::new();
+        for partition in kept {
+            logs.insert(partition.key, log(partition));
+            if let Some((covers, blob)) = &partition.snapshot {
+                let (covers, blob) = (*covers, blob.clone());
+                replay.snapshot(partition.key, Snapshot { covers, blob });
+            }
+        }
         Self {
             disk,
             deleted,
-            logs: kept.map(|p| (p.key, log(p))).collect(),
+            logs,
+            replay,
             now: (String::new(), 0, Lsn::ZERO),
         }
     }
@@ -112,6 +150,8 @@ impl<'a> Rehearsal<'a> {
                 group.lsn,
             );
             report.checked.groups += 1;
+            report.start.groups += u64::from(group.lsn > newest.lsn);
+            report.start.written = report.start.written.max(Some(group.header.written));
             let bytes = scan::read_group(files, group)?;
             self.group(group, &bytes, group.lsn > newest.lsn, report)?;
         }
@@ -149,6 +189,7 @@ impl<'a> Rehearsal<'a> {
                 Ok(Entry::Trim { key, to }) if counts && !self.deleted.contains(&key.topic) => {
                     self.trim(key, to, report)?;
                 }
+                Ok(Entry::DeleteTopic(topic)) if counts => self.replay.topic_deleted(topic),
                 Ok(Entry::Trim { .. } | Entry::DeleteTopic(_)) => {}
                 Err(e) => {
                     let effect = if counts { Effect::Refusal } else { Effect::Harmless };
@@ -188,6 +229,7 @@ impl<'a> Rehearsal<'a> {
             log_start: Offset::ZERO,
             active: None,
             broken: false,
+            covers: Offset::ZERO,
         })
     }
 
@@ -213,29 +255,44 @@ impl<'a> Rehearsal<'a> {
         if entry.base > next {
             self.fill_gap(key, entry.base, report)?;
         }
-        if whole {
-            if let Err(e) = BatchHeader::parse(batch) {
-                report.add(self.batch_finding(entry, Effect::Refusal, &format!("this is no batch: {e}")));
-            }
-            self.gather(key, entry, u64::from(entry.length));
-        } else if self.has_copy(entry)? {
+        let copy;
+        let batch = if whole {
+            batch
+        } else if let Some(bytes) = self.copy_of(entry)? {
             let what =
                 "the checksum does not fit; the segment holds a whole copy, which the next start takes";
             report.add(self.batch_finding(entry, Effect::Harmless, what));
-            self.gather(key, entry, u64::from(entry.length));
+            copy = bytes;
+            &copy
         } else {
             let what = "the checksum does not fit, and no segment holds a copy";
             report.add(self.batch_finding(entry, loss_of(key), what));
             self.lose(key, entry.last.next());
+            return Ok(());
+        };
+        match BatchHeader::parse(batch) {
+            Ok(header) => self.tell(key, &header, batch, entry.append_time),
+            Err(e) => {
+                report.add(self.batch_finding(entry, Effect::Refusal, &format!("this is no batch: {e}")));
+            }
         }
+        report.start.bytes += u64::from(entry.length);
+        self.gather(entry);
         Ok(())
     }
 
-    fn gather(&mut self, key: PartitionKey, entry: &AppendEntry, length: u64) {
-        let log = self.log(key);
+    /// Tells the state above the engine of a batch that its snapshot does not have.
+    fn tell(&mut self, key: PartitionKey, header: &BatchHeader, batch: &[u8], append_time: Timestamp) {
+        if header.base_offset >= self.log(key).covers {
+            self.replay.batch(key, header, batch, append_time);
+        }
+    }
+
+    fn gather(&mut self, entry: &AppendEntry) {
+        let log = self.log(entry.key);
         let starts = entry.starts_segment || std::mem::take(&mut log.broken) || log.active.is_none();
         let (base, at) = log.active.filter(|_| !starts).unwrap_or((entry.base, 0));
-        log.active = Some((base, at + length));
+        log.active = Some((base, at + u64::from(entry.length)));
         log.broken = false;
         log.next = entry.last.next();
     }
@@ -263,37 +320,42 @@ impl<'a> Rehearsal<'a> {
 
     /// Takes batches from the segment behind what is known of it.
     fn adopt(&mut self, key: PartitionKey, to: Option<Offset>) -> io::Result<()> {
-        let disk = self.disk;
-        let log = self.log(key);
-        while to.is_none_or(|to| log.next < to) && !log.broken {
-            let Some((base, at)) = log.active else { break };
-            let Some((header, bytes)) = batch_at(disk, &paths::segment(key, base), at)? else {
-                break;
+        loop {
+            let log = self.log(key);
+            let (next, active) = (log.next, log.active);
+            let Some((base, at)) = active.filter(|_| to.is_none_or(|to| next < to) && !log.broken) else {
+                return Ok(());
             };
-            let fits = header.base_offset == log.next && to.is_none_or(|to| header.last_offset() < to);
+            let Some((header, bytes)) = batch_at(self.disk, &paths::segment(key, base), at)? else {
+                return Ok(());
+            };
+            let fits = header.base_offset == next && to.is_none_or(|to| header.last_offset() < to);
             if !fits {
-                break;
+                return Ok(());
             }
+            self.tell(key, &header, &bytes, Timestamp::default());
+            let log = self.log(key);
             log.active = Some((base, at + bytes.len() as u64));
             log.next = header.last_offset().next();
         }
-        Ok(())
     }
 
-    /// Whether the last life wrote the same batch into the segment.
-    fn has_copy(&mut self, entry: &AppendEntry) -> io::Result<bool> {
+    /// The same batch as the last life wrote it into the segment, if it is whole.
+    fn copy_of(&mut self, entry: &AppendEntry) -> io::Result<Option<Bytes>> {
         let disk = self.disk;
         let log = self.log(entry.key);
         if log.broken {
-            return Ok(false);
+            return Ok(None);
         }
         let (base, at) = match log.active {
             Some(active) if !entry.starts_segment => active,
-            None if !entry.starts_segment => return Ok(false),
+            None if !entry.starts_segment => return Ok(None),
             _ => (entry.base, 0),
         };
         let found = batch_at(disk, &paths::segment(entry.key, base), at)?;
-        Ok(found.is_some_and(|(_, bytes)| crc32c(&bytes) == entry.crc))
+        Ok(found
+            .map(|(_, bytes)| bytes)
+            .filter(|bytes| crc32c(bytes) == entry.crc))
     }
 }
 

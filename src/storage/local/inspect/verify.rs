@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use super::finding::{CheckpointSummary, Effect, Finding, Kind, Report};
-use super::rehearsal::Rehearsal;
+use super::rehearsal::{Nobody, Rehearsal};
 use super::{InspectError, Opened, Watch, open, segment};
 use crate::disk::{AlignedBuf, Disk, DiskFile, Entry, read_exact_at};
 use crate::model::{Lsn, Offset, PartitionKey};
+use crate::storage::Replay;
 use crate::storage::local::checkpoint::Pair;
 use crate::storage::local::directory;
 use crate::storage::local::format::checkpoint::Checkpoint;
@@ -28,6 +29,18 @@ const NUMBERS_MAX: usize = 16;
 /// # Errors
 /// If there is no verdict: it is no data directory, of a newer format, or may not be read.
 pub fn verify(disk: &dyn Disk, watch: &mut dyn Watch) -> Result<Report, InspectError> {
+    rehearse(disk, watch, &mut Nobody)
+}
+
+/// As [`verify`], and tells `replay` what a start would tell it, as far as that can be read.
+///
+/// # Errors
+/// As of [`verify`].
+pub fn rehearse(
+    disk: &dyn Disk,
+    watch: &mut dyn Watch,
+    replay: &mut dyn Replay,
+) -> Result<Report, InspectError> {
     let mut report = Report::new();
     let files = list(disk, "")?;
     let records = read_checkpoints(disk)?;
@@ -67,7 +80,9 @@ pub fn verify(disk: &dyn Disk, watch: &mut dyn Watch) -> Result<Report, InspectE
             broken.insert(partition.key);
         }
     }
-    let mut rehearsal = Rehearsal::new(disk, newest, &found.deleted, &broken);
+    let written = newest.partitions.iter().map(|p| p.last_append);
+    report.start.written = written.max();
+    let mut rehearsal = Rehearsal::new(disk, newest, &found.deleted, &broken, replay);
     rehearsal.run(&files, &found, newest, &mut report)?;
     let starts = rehearsal.log_starts();
     Strangers {
@@ -304,6 +319,7 @@ fn report_survey(found: &Survey, files: &[ScannedFile], newest: &Checkpoint, bas
         let kind = match problem {
             Problem::CheckpointGone { .. } => Kind::Checkpoint,
             Problem::GroupsLost { .. } => Kind::JournalGroup,
+            Problem::Unreadable { .. } => Kind::Unreadable,
             Problem::FileCut { .. }
             | Problem::FileStump { .. }
             | Problem::NoneLegible

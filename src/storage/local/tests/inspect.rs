@@ -8,7 +8,7 @@ use super::*;
 use crate::disk::sim::CutProfile;
 use crate::disk::{Disk, Mode};
 use crate::storage::local::inspect::dump::{DumpError, Item, dump};
-use crate::storage::local::inspect::{Effect, Finding, InspectError, Kind, Report, Watch, verify};
+use crate::storage::local::inspect::{Effect, Finding, InspectError, Kind, Report, Watch, rehearse};
 
 const KEY: PartitionKey = PartitionKey {
     topic: TopicId::from_bytes([1; 16]),
@@ -33,9 +33,14 @@ impl Watch for Progress {
 
 /// Looks, and makes sure that nothing else happened.
 fn look(disk: &SimDisk) -> Result<Report, InspectError> {
+    look_with(disk, &mut Above::default())
+}
+
+/// As [`look`], with the state that the rehearsed start leaves.
+fn look_with(disk: &SimDisk, above: &mut Above) -> Result<Report, InspectError> {
     let before = (disk.ops(), disk.files());
     let mut progress = Progress::default();
-    let report = verify(disk, &mut progress);
+    let report = rehearse(disk, &mut progress, above);
     assert_eq!((disk.ops(), disk.files()), before, "something was changed");
     assert!(
         progress.done <= progress.total,
@@ -135,6 +140,17 @@ fn everything_is_counted() {
         "{report:?}"
     );
     assert_eq!(report.end, rig.durable());
+    let mut above = Above::default();
+    let image = rig.disk.after_kill();
+    let report = look_with(&image, &mut above).unwrap();
+    let again = Rig::open(&image, &small()).unwrap();
+    assert_eq!(above, *again.above.lock().unwrap());
+    let replayed = again.store.report();
+    assert_eq!(
+        (report.start.groups, report.start.bytes),
+        (replayed.groups, replayed.bytes)
+    );
+    assert_eq!(report.start.written, Some(rig.clock.wall()));
     rig.inline.stop().unwrap();
     let report = clean(&rig.disk.after_kill(), "stopped");
     assert!(report.checkpoints[0].clean);
@@ -405,7 +421,8 @@ proptest! {
             told_hits.push(path.clone());
         }
         let image = image.after_kill();
-        let report = match look(&image) {
+        let mut above = Above::default();
+        let report = match look_with(&image, &mut above) {
             Ok(report) => report,
             Err(e) => {
                 let missing = Disk::open(&image, "FORMAT", Mode::Buffered).is_err();
@@ -426,6 +443,7 @@ proptest! {
             }
         };
         prop_assert!(report.starts(), "recovery starts; {:#?}", report.findings);
+        prop_assert_eq!(&above, &*rig.above.lock().unwrap(), "{:#?}", report.findings);
         let log = rig.store.open(KEY, CONFIG);
         let fenced: Vec<i64> = log.stats().quarantined.iter().flat_map(|(a, b)| a.get()..=b.get()).collect();
         let told = lost(&report, KEY, &[Kind::JournalBatch, Kind::Offsets, Kind::SegmentMissing]);
