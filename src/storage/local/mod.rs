@@ -25,6 +25,7 @@ mod journal;
 mod journal_files;
 mod log;
 mod lookup;
+mod partial;
 mod paths;
 mod queue;
 mod read;

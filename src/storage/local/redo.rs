@@ -11,6 +11,7 @@ use super::applier::Segments;
 use super::format::checkpoint::{Checkpoint, PartitionCheckpoint, SegmentCheckpoint};
 use super::format::journal::{AppendEntry, Entry};
 use super::log::{LocalLog, SegmentMeta};
+use super::partial::{self, Partial};
 use super::paths;
 use super::read::ReadSide;
 use super::recovery::{DEFAULT_CONFIG, OpenError, RecoveryReport, log_of};
@@ -93,8 +94,11 @@ impl Redo {
                 continue;
             }
             let log = Arc::new(log_of(partition, &self.reads));
-            self.check_segments(disk, partition, &log)?;
-            self.segments.note_partial_crc(key, partition.partial_crc);
+            let partial = Partial {
+                crc: partition.partial_crc,
+                bytes: self.check_segments(disk, partition, &log)?,
+            };
+            self.segments.note_partial(key, partial);
             self.next.insert(key, partition.end);
             self.logs.insert(key, log);
             if let Some((covers, blob)) = &partition.snapshot {
@@ -117,13 +121,14 @@ impl Redo {
         Ok(())
     }
 
-    /// Compares the files with what the checkpoint says of them. A file that is missing or short is damage.
+    /// Compares the files with what the checkpoint says of them. A file that is missing or short is damage. Returns the bytes of the last,
+    /// partial block, which is written again if it is damaged and the checkpoint has a copy.
     fn check_segments(
         &mut self,
         disk: &dyn Disk,
         partition: &PartitionCheckpoint,
         log: &LocalLog,
-    ) -> Result<(), OpenError> {
+    ) -> Result<Option<Bytes>, OpenError> {
         let key = partition.key;
         for segment in &partition.segments {
             let found = match front_state(disk, key, segment)? {
@@ -145,8 +150,15 @@ impl Redo {
             }
             self.broken.insert(key);
         }
-        if self.broken.contains(&key) || partial_block_holds(disk, partition)? {
-            return Ok(());
+        if self.broken.contains(&key) {
+            return Ok(None);
+        }
+        if let Some(bytes) = partial::in_file(disk, partition)? {
+            return Ok(Some(bytes));
+        }
+        if partial::put_back(disk, partition)? {
+            tracing::warn!(event = "partial_block_put_back", topic = %key.topic, partition = %key.partition, "the last block of a segment was damaged, and is written again from the checkpoint");
+            return Ok(partition.partial.clone());
         }
         if key.topic.is_internal() {
             return Err(refused(format!("the last block of {key} is damaged")));
@@ -155,7 +167,7 @@ impl Redo {
         // could not even be opened to write behind them.
         tracing::error!(event = "partial_block_damaged", topic = %key.topic, partition = %key.partition, "the last block of a segment is damaged");
         self.broken.insert(key);
-        Ok(())
+        Ok(None)
     }
 
     /// Goes through one group.
@@ -478,18 +490,6 @@ pub(super) fn front_state(
         0 => FrontState::Missing,
         found => FrontState::Short(found),
     })
-}
-
-/// Whether the last, partial block of a partition's newest segment has the checksum that the checkpoint names.
-pub(super) fn partial_block_holds(disk: &dyn Disk, partition: &PartitionCheckpoint) -> io::Result<bool> {
-    let Some(active) = partition.segments.last() else {
-        return Ok(true);
-    };
-    let partial = usize::try_from(active.bytes % 4096).unwrap_or_default();
-    let mut bytes = vec![0; partial];
-    let file = disk.open(&paths::segment(partition.key, active.base), Mode::Buffered)?;
-    let read = read_exact_at(&*file, &mut bytes, active.bytes - partial as u64);
-    Ok(read.is_ok() && crc32c(&bytes) == partition.partial_crc)
 }
 
 /// The batch at a position of a segment file, if there is a whole one.

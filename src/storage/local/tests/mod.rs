@@ -3,6 +3,7 @@
 mod behaviour;
 mod headers;
 mod inspect;
+mod partial;
 mod past;
 mod planted;
 mod power;
