@@ -234,7 +234,8 @@ impl PartitionCheckpoint {
         } else {
             let bytes = get_bytes(buf)?;
             let end = segments.last().map_or(0, |active| active.bytes);
-            let fits = bytes.len() as u64 == end % BLOCK_BYTES as u64 && crc32c(&bytes) == partial_crc;
+            let length = end.checked_rem(BLOCK_BYTES as u64);
+            let fits = length == Some(bytes.len() as u64) && crc32c(&bytes) == partial_crc;
             Some(bytes)
                 .filter(|_| fits)
                 .ok_or(FormatError::Field("partial block"))

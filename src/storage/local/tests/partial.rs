@@ -21,7 +21,9 @@ const KEYS: [PartitionKey; 2] = [
 fn stopped() -> (SimDisk, [Bytes; 2]) {
     let mut rig = Rig::new(&small());
     for n in 0..9 {
-        KEYS.map(|key| rig.produce(key, 1, 650, n));
+        for key in KEYS {
+            rig.produce(key, 1, 650, n);
+        }
     }
     let all = KEYS.map(|key| rig.read_all(key));
     rig.inline.stop().unwrap();
