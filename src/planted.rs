@@ -81,6 +81,9 @@ bugs! {
     ReplaySkipsEqualBytes = "replay-skips-equal-bytes",
     /// Recovery cuts segments at the checkpoint before it replays. The second copy of a damaged batch is used.
     ReplayTruncatesFirst = "replay-truncates-first",
+    /// Recovery leaves a damaged last block of a segment as it is, although the checkpoint has a copy. Bytes that were durable
+    /// survive the write that follows them in their block.
+    PartialBlockLeft = "partial-block-left",
     /// A segment is closed with unsynced writes. What a checkpoint names is there.
     ClosedUnsynced = "closed-unsynced",
 }

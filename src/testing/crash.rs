@@ -291,6 +291,7 @@ const PLANS: &[&Plan] = &[
     &ENGINE_KILLS,
     &ENGINE_EXT4,
     &ENGINE_POSIX,
+    &ENGINE_NASTY,
     &ENGINE_LOST,
     &ENGINE_LARGE,
     &TOPICS_KILLS,
@@ -388,6 +389,13 @@ pub(crate) const ENGINE_POSIX: Plan = Plan {
     ..ENGINE
 };
 
+/// The engine where what was not synced may hold anything.
+pub(crate) const ENGINE_NASTY: Plan = Plan {
+    name: "engine-nasty",
+    cuts: &[(Cut::Power(CutProfile::Nasty), 2)],
+    ..ENGINE
+};
+
 /// The engine where nothing unsynced is left, or all of it.
 pub(crate) const ENGINE_LOST: Plan = Plan {
     name: "engine-lost",
@@ -424,7 +432,7 @@ pub(crate) const TOPICS_KILLS: Plan = Plan {
 pub(crate) const TOPICS_POWER: Plan = Plan {
     name: "topics-power",
     cuts: POWER,
-    recoveries_min: 1_300,
+    recoveries_min: 1_700,
     ..BROKER
 };
 
@@ -441,7 +449,7 @@ pub(crate) const MEMBERS_KILLS: Plan = Plan {
 pub(crate) const MEMBERS_POWER: Plan = Plan {
     name: "members-power",
     cuts: POWER,
-    recoveries_min: 2_600,
+    recoveries_min: 3_400,
     kinds: MEMBER_KINDS,
     ..BROKER
 };
@@ -449,6 +457,7 @@ pub(crate) const MEMBERS_POWER: Plan = Plan {
 const POWER: &[(Cut, u64)] = &[
     (Cut::Power(CutProfile::Ext4), 1),
     (Cut::Power(CutProfile::Posix), 1),
+    (Cut::Power(CutProfile::Nasty), 1),
     (Cut::Power(CutProfile::DropAll), 1),
 ];
 

@@ -219,7 +219,7 @@ fn act(life: &mut Life, n: u32) {
 fn kind_of(n: u32) -> Kind {
     match n % 12 {
         0 if n > 0 => Kind::Delete,
-        0 | 1 | 2 => Kind::Create,
+        0..=2 => Kind::Create,
         6 => Kind::Append,
         _ => Kind::Commit,
     }

@@ -10,6 +10,7 @@ use super::engine::Engine;
 use super::group::{Group, WrittenBatch, key_of};
 use super::journal::Round;
 use super::log::{LocalLog, SegmentMeta};
+use super::partial::{Partial, Partials};
 use super::paths;
 use super::segment::{LARGE_PIECE_BYTES, PIECE_BYTES, Pieces, RunBatch, SegmentWriter};
 use super::trash::Trash;
@@ -54,8 +55,8 @@ pub(super) struct Segments {
     writers: BTreeMap<PartitionKey, (u64, SegmentWriter)>,
     uses: u64,
     writers_max: usize,
-    /// CRC of the partial last block of partitions whose writer is closed.
-    partial_crcs: BTreeMap<PartitionKey, u32>,
+    /// The partial last blocks of partitions whose writer is closed.
+    partials: Partials,
     known_dirs: BTreeSet<String>,
     dirty_dirs: BTreeSet<String>,
     /// Made for the first batch: an idle broker does without.
@@ -73,7 +74,7 @@ impl Segments {
             writers: BTreeMap::new(),
             uses: 0,
             writers_max: writers_max.max(1),
-            partial_crcs: BTreeMap::new(),
+            partials: Partials::default(),
             known_dirs: BTreeSet::new(),
             dirty_dirs: BTreeSet::new(),
             staging: AlignedBuf::zeroed(0),
@@ -139,7 +140,7 @@ impl Segments {
                 } else if !planted::is(Bug::ClosedUnsynced) {
                     writer.seal()?;
                 }
-                self.partial_crcs.insert(oldest, writer.partial_crc());
+                self.partials.insert(oldest, writer.partial());
                 self.writers.remove(&oldest);
             }
         }
@@ -166,9 +167,9 @@ impl Segments {
             return Ok(());
         };
         active.seal()?;
-        let crc = active.partial_crc();
+        let partial = active.partial();
         self.writers.remove(&log.partition());
-        self.partial_crcs.insert(log.partition(), crc);
+        self.partials.insert(log.partition(), partial);
         Ok(())
     }
 
@@ -257,16 +258,14 @@ impl Segments {
         Ok(())
     }
 
-    /// CRC of the trusted bytes in a partition's last, partial block.
-    pub(super) fn partial_crc(&self, key: PartitionKey) -> Option<u32> {
-        self.writers
-            .get(&key)
-            .map(|(_, w)| w.partial_crc())
-            .or_else(|| self.partial_crcs.get(&key).copied())
+    /// The trusted bytes in a partition's last, partial block.
+    pub(super) fn partial(&self, key: PartitionKey) -> Option<Partial> {
+        let open = self.writers.get(&key).map(|(_, writer)| writer.partial());
+        open.or_else(|| self.partials.get(key).cloned())
     }
 
-    pub(super) fn note_partial_crc(&mut self, key: PartitionKey, crc: u32) {
-        self.partial_crcs.insert(key, crc);
+    pub(super) fn note_partial(&mut self, key: PartitionKey, partial: Partial) {
+        self.partials.insert(key, partial);
     }
 
     /// Closes the file of a segment that is not needed any more.
@@ -277,13 +276,13 @@ impl Segments {
             .is_some_and(|(_, writer)| writer.base() == base)
         {
             self.writers.remove(&key);
-            self.partial_crcs.remove(&key);
+            self.partials.remove(key);
         }
     }
 
     fn forget_topic(&mut self, topic: TopicId) {
         self.writers.retain(|key, _| key.topic != topic);
-        self.partial_crcs.retain(|key, _| key.topic != topic);
+        self.partials.forget_topic(topic);
         let dir = paths::topic(topic);
         self.known_dirs.retain(|d| !d.starts_with(&dir));
         self.dirty_dirs.retain(|d| !d.starts_with(&dir));

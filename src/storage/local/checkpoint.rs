@@ -9,6 +9,7 @@ use super::applier::Applier;
 use super::format::checkpoint::{Checkpoint, PartitionCheckpoint, SegmentCheckpoint};
 use super::format::{DirectoryId, FormatError};
 use super::log::LocalLog;
+use super::partial::{self, PARTIAL_BLOCKS_BYTES_MAX};
 use super::paths;
 use crate::disk::{Disk, DiskFile, Mode, read_exact_at};
 use crate::model::{Lsn, Offset, PartitionKey};
@@ -164,7 +165,9 @@ impl Applier {
 
     fn describe_partitions(&self, source: &dyn SnapshotSource) -> Vec<PartitionCheckpoint> {
         let logs: Vec<_> = self.engine.logs().values().cloned().collect();
-        logs.iter().filter_map(|log| self.describe(log, source)).collect()
+        let mut described: Vec<_> = logs.iter().filter_map(|log| self.describe(log, source)).collect();
+        partial::keep_within(&mut described, PARTIAL_BLOCKS_BYTES_MAX);
+        described
     }
 
     fn describe(&self, log: &LocalLog, source: &dyn SnapshotSource) -> Option<PartitionCheckpoint> {
@@ -189,12 +192,17 @@ impl Applier {
             max_timestamp: s.max_timestamp,
             sealed: s.sealed,
         };
+        let partial = self.segments.partial(key).unwrap_or_default();
+        // What is sealed is not written to again.
+        let written_to = state.segments.last().is_some_and(|last| !last.sealed);
+        let bytes = partial.bytes.filter(|bytes| written_to && !bytes.is_empty());
         Some(PartitionCheckpoint {
             key,
             log_start: state.log_start,
             end,
             last_append: state.last_append,
-            partial_crc: self.segments.partial_crc(key).unwrap_or_default(),
+            partial_crc: partial.crc,
+            partial: bytes,
             segments: state.segments.iter().map(segment).collect(),
             quarantined: state.quarantined.clone(),
             snapshot,

@@ -27,6 +27,7 @@ mod journal;
 mod journal_files;
 mod log;
 mod lookup;
+mod partial;
 mod paths;
 mod queue;
 mod read;

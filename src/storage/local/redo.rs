@@ -11,6 +11,7 @@ use super::applier::Segments;
 use super::format::checkpoint::{Checkpoint, PartitionCheckpoint, SegmentCheckpoint};
 use super::format::journal::{AppendEntry, Entry};
 use super::log::{LocalLog, SegmentMeta};
+use super::partial::{self, Partial};
 use super::paths;
 use super::read::ReadSide;
 use super::recovery::{DEFAULT_CONFIG, OpenError, RecoveryReport, log_of};
@@ -110,8 +111,11 @@ impl Redo {
                 continue;
             }
             let log = Arc::new(log_of(partition, &self.reads));
-            self.check_segments(disk, partition, &log)?;
-            self.segments.note_partial_crc(key, partition.partial_crc);
+            let partial = Partial {
+                crc: partition.partial_crc,
+                bytes: self.check_segments(disk, partition, &log)?,
+            };
+            self.segments.note_partial(key, partial);
             self.next.insert(key, partition.end);
             self.logs.insert(key, log);
             if let Some((covers, blob)) = &partition.snapshot {
@@ -134,13 +138,14 @@ impl Redo {
         Ok(())
     }
 
-    /// Compares the files with what the checkpoint says of them. A file that is missing or short is damage.
+    /// Compares the files with what the checkpoint says of them. A file that is missing or short is damage. Returns the bytes of the last,
+    /// partial block, which is written again if it is damaged and the checkpoint has a copy.
     fn check_segments(
         &mut self,
         disk: &dyn Disk,
         partition: &PartitionCheckpoint,
         log: &LocalLog,
-    ) -> Result<(), OpenError> {
+    ) -> Result<Option<Bytes>, OpenError> {
         let key = partition.key;
         let needed = is_needed(partition);
         for segment in &partition.segments {
@@ -154,7 +159,7 @@ impl Redo {
                 let last = Offset::new(segment.end.get() - 1).unwrap_or(segment.base);
                 if self.accepted.has_records(key, segment.base, last) {
                     self.drop_segments(log);
-                    return Ok(());
+                    return Ok(None);
                 }
                 return Err(refused(format!(
                     "{path} has {found} bytes, {} were durable, and the broker needs them: put a whole copy of the file in its \
@@ -169,15 +174,22 @@ impl Redo {
             }
             self.broken.insert(key);
         }
-        if self.broken.contains(&key) || partial_block_holds(disk, partition)? {
-            return Ok(());
+        if self.broken.contains(&key) {
+            return Ok(None);
+        }
+        if let Some(bytes) = partial::in_file(disk, partition)? {
+            return Ok(Some(bytes));
+        }
+        if partial::put_back(disk, partition)? {
+            tracing::warn!(event = "partial_block_put_back", topic = %key.topic, partition = %key.partition, "the last block of a segment was damaged, and is written again from the checkpoint");
+            return Ok(partition.partial.clone());
         }
         if needed {
             let ends = partition.segments.last().map(|active| (active.base, active.end));
             let last = ends.and_then(|(base, end)| Some((base, Offset::new(end.get() - 1)?)));
             if last.is_some_and(|(base, last)| self.accepted.has_records(key, base, last)) {
                 self.drop_segments(log);
-                return Ok(());
+                return Ok(None);
             }
             let path = partition
                 .segments
@@ -192,7 +204,7 @@ impl Redo {
         // could not even be opened to write behind them.
         tracing::error!(event = "partial_block_damaged", topic = %key.topic, partition = %key.partition, "the last block of a segment is damaged");
         self.broken.insert(key);
-        Ok(())
+        Ok(None)
     }
 
     /// The broker's own partitions are read by recovery alone, and it begins at the snapshot: their segments are not needed, and
@@ -560,18 +572,6 @@ pub(super) fn front_state(
         0 => FrontState::Missing,
         found => FrontState::Short(found),
     })
-}
-
-/// Whether the last, partial block of a partition's newest segment has the checksum that the checkpoint names.
-pub(super) fn partial_block_holds(disk: &dyn Disk, partition: &PartitionCheckpoint) -> io::Result<bool> {
-    let Some(active) = partition.segments.last() else {
-        return Ok(true);
-    };
-    let partial = usize::try_from(active.bytes % 4096).unwrap_or_default();
-    let mut bytes = vec![0; partial];
-    let file = disk.open(&paths::segment(partition.key, active.base), Mode::Buffered)?;
-    let read = read_exact_at(&*file, &mut bytes, active.bytes - partial as u64);
-    Ok(read.is_ok() && crc32c(&bytes) == partition.partial_crc)
 }
 
 /// The batch at a position of a segment file, if there is a whole one.

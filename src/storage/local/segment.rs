@@ -5,6 +5,7 @@ use std::io;
 
 use super::format::index::{INDEX_ENTRY_BYTES, IndexEntry};
 use super::log::SegmentMeta;
+use super::partial::Partial;
 use super::paths;
 use crate::disk::{AlignedBuf, BLOCK_BYTES, Disk, DiskFile, Mode, read_exact_at};
 use crate::model::{Offset, PartitionKey, Timestamp};
@@ -159,9 +160,9 @@ impl SegmentWriter {
         self.dirty
     }
 
-    /// CRC-32C of the bytes in the last, partial block.
-    pub(super) fn partial_crc(&self) -> u32 {
-        crc32c(&self.partial)
+    /// The bytes in the last, partial block.
+    pub(super) fn partial(&self) -> Partial {
+        Partial::of(&self.partial)
     }
 
     /// Appends batches. After an error nothing is changed but bytes behind the end, and the same call may be repeated.

@@ -554,12 +554,7 @@ fn members_and_steps_are_whole_after_a_power_cut_during_recovery() {
     let count = Arc::new(AtomicU64::new(0));
     let (counted, judge) = (Arc::clone(&count), run.judge());
     image.on_op(move |moment| {
-        for profile in [
-            CutProfile::Ext4,
-            CutProfile::Posix,
-            CutProfile::DropAll,
-            CutProfile::KeepAll,
-        ] {
+        for profile in CutProfile::ALL {
             let found = judge.check(&moment.after_power_cut(moment.index(), profile));
             assert!(
                 found == expected,

@@ -3,13 +3,17 @@
 use bytes::{Buf, BufMut, Bytes};
 
 use super::{DirectoryId, FormatError, take};
+use crate::disk::BLOCK_BYTES;
 use crate::model::{Lsn, Offset, PartitionId, PartitionKey, Timestamp, TopicId};
 use crate::record::crc32c;
 
-const VERSION: u32 = 1;
+/// Version 1 had no partial blocks, and is read as well.
+const VERSION: u32 = 2;
+const VERSION_MIN: u32 = 1;
 const MAGIC: [u8; 8] = *b"NARUCKPT";
 const FLAG_CLEAN: u32 = 1;
 const FLAG_SNAPSHOT: u32 = 1;
+const FLAG_PARTIAL: u32 = 2;
 const FLAG_SEALED: u32 = 1;
 /// Bytes before the body: magic, version, flags, directory, length of the body.
 const PREFIX_BYTES: usize = 40;
@@ -44,6 +48,8 @@ pub struct PartitionCheckpoint {
     pub last_append: Timestamp,
     /// CRC-32C of the trusted bytes in the last, partial block of the active segment.
     pub partial_crc: u32,
+    /// These bytes, if the record has them.
+    pub partial: Option<Bytes>,
     /// Segments, oldest first; the last one is active unless it is sealed.
     pub segments: Vec<SegmentCheckpoint>,
     /// Damaged ranges: first and last offset, inclusive.
@@ -120,7 +126,7 @@ impl Checkpoint {
         if crc32c(record) != u32::from_le_bytes(*crc) {
             return Err(FormatError::Checksum);
         }
-        if version != VERSION {
+        if !(VERSION_MIN..=VERSION).contains(&version) {
             return Err(FormatError::Version(version));
         }
         if owner != directory {
@@ -163,7 +169,9 @@ impl PartitionCheckpoint {
     fn encode(&self, out: &mut Vec<u8>) {
         out.put_slice(self.key.topic.as_bytes());
         out.put_u32_le(self.key.partition.0);
-        out.put_u32_le(if self.snapshot.is_some() { FLAG_SNAPSHOT } else { 0 });
+        let snapshot = if self.snapshot.is_some() { FLAG_SNAPSHOT } else { 0 };
+        let partial = if self.partial.is_some() { FLAG_PARTIAL } else { 0 };
+        out.put_u32_le(snapshot | partial);
         out.put_i64_le(self.log_start.get());
         out.put_i64_le(self.end.get());
         out.put_i64_le(self.last_append.0);
@@ -187,6 +195,10 @@ impl PartitionCheckpoint {
             out.put_i64_le(covers.get());
             put_len(out, blob.len());
             out.put_slice(blob);
+        }
+        if let Some(partial) = &self.partial {
+            put_len(out, partial.len());
+            out.put_slice(partial);
         }
     }
 
@@ -215,10 +227,19 @@ impl PartitionCheckpoint {
             None
         } else {
             let covers = get_offset(buf)?;
-            let length = usize::try_from(buf.try_get_u32_le()?).map_err(|_| FormatError::Field("length"))?;
-            let (blob, rest) = buf.split_at_checked(length).ok_or(FormatError::Truncated)?;
-            *buf = rest;
-            Some((covers, Bytes::copy_from_slice(blob)))
+            Some((covers, get_bytes(buf)?))
+        };
+        let partial = if flags & FLAG_PARTIAL == 0 {
+            None
+        } else {
+            let bytes = get_bytes(buf)?;
+            let end = segments.last().map_or(0, |active| active.bytes);
+            let length = end.checked_rem(BLOCK_BYTES as u64);
+            let fits = length == Some(bytes.len() as u64) && crc32c(&bytes) == partial_crc;
+            Some(bytes)
+                .filter(|_| fits)
+                .ok_or(FormatError::Field("partial block"))
+                .map(Some)?
         };
         Ok(Self {
             key,
@@ -226,6 +247,7 @@ impl PartitionCheckpoint {
             end,
             last_append,
             partial_crc,
+            partial,
             segments,
             quarantined,
             snapshot,
@@ -249,6 +271,13 @@ impl SegmentCheckpoint {
 
 fn get_offset(buf: &mut &[u8]) -> Result<Offset, FormatError> {
     Offset::new(buf.try_get_i64_le()?).ok_or(FormatError::Field("offset"))
+}
+
+fn get_bytes(buf: &mut &[u8]) -> Result<Bytes, FormatError> {
+    let length = usize::try_from(buf.try_get_u32_le()?).map_err(|_| FormatError::Field("length"))?;
+    let (bytes, rest) = buf.split_at_checked(length).ok_or(FormatError::Truncated)?;
+    *buf = rest;
+    Ok(Bytes::copy_from_slice(bytes))
 }
 
 fn put_len(out: &mut Vec<u8>, len: usize) {
@@ -287,7 +316,8 @@ mod tests {
                     log_start: offset(0),
                     end: offset(3),
                     last_append: Timestamp(1),
-                    partial_crc: 2,
+                    partial_crc: crc32c(&[7; 300]),
+                    partial: Some(Bytes::from_static(&[7; 300])),
                     segments: vec![segment(0, 3, 300, false)],
                     quarantined: vec![],
                     snapshot: Some((offset(2), Bytes::from_static(b"state"))),
@@ -301,6 +331,7 @@ mod tests {
                     end: offset(9),
                     last_append: Timestamp(7),
                     partial_crc: 8,
+                    partial: None,
                     segments: vec![segment(0, 5, 300, true), segment(5, 9, 200, true)],
                     quarantined: vec![(offset(4), offset(4))],
                     snapshot: None,
@@ -320,6 +351,30 @@ mod tests {
             Checkpoint::decode(&bytes, [8; 16]),
             Err(FormatError::OtherDirectory)
         );
+    }
+
+    #[test]
+    fn record_of_version_1_is_read() {
+        let mut expected = example();
+        for partition in &mut expected.partitions {
+            partition.partial = None;
+        }
+        // Without the flag nothing else is different.
+        let mut bytes = expected.encode([7; 16]);
+        let end = bytes.len() - 4;
+        bytes[8..12].copy_from_slice(&1_u32.to_le_bytes());
+        let crc = crc32c(&bytes[..end]);
+        bytes[end..].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(Checkpoint::decode(&bytes, [7; 16]), Ok(expected));
+    }
+
+    #[test]
+    fn partial_block_that_is_not_the_one_meant_is_refused() {
+        let mut record = example();
+        record.partitions[0].partial_crc += 1;
+        let bytes = record.encode([7; 16]);
+        let refused = Err(FormatError::Field("partial block"));
+        assert_eq!(Checkpoint::decode(&bytes, [7; 16]), refused);
     }
 
     #[test]

@@ -15,9 +15,10 @@ use crate::record::{BatchHeader, HEADER_BYTES, check_crc, crc32c};
 use crate::storage::local::buffers::BufferPool;
 use crate::storage::local::format::checkpoint::{PartitionCheckpoint, SegmentCheckpoint};
 use crate::storage::local::log::SegmentMeta;
+use crate::storage::local::partial::{self, AsPutBack};
 use crate::storage::local::paths;
 use crate::storage::local::read::{Step, Walk};
-use crate::storage::local::redo::{FrontState, front_state, is_needed, partial_block_holds};
+use crate::storage::local::redo::{FrontState, front_state, is_needed};
 
 /// Large reads: nobody waits for a single batch.
 const PIECE_BYTES: usize = 1 << 20;
@@ -49,7 +50,7 @@ pub(super) fn check_partition(
             FrontState::Missing => continue,
         };
         let file = match open(disk, &path)? {
-            Opened::File(file) => file,
+            Opened::File(file) => as_started(disk, partition, segment, file)?,
             Opened::Missing => continue,
             Opened::Failed(e) => {
                 report.add(unreadable(partition.key, segment, &path, &e));
@@ -177,13 +178,32 @@ fn report_quarantined(partition: &PartitionCheckpoint, report: &mut Report) {
     }
 }
 
+/// A start writes a damaged last block again from the checkpoint, if that has a copy: what it holds is checked as it will be then.
+fn as_started(
+    disk: &dyn Disk,
+    partition: &PartitionCheckpoint,
+    segment: &SegmentCheckpoint,
+    file: Box<dyn DiskFile>,
+) -> io::Result<Box<dyn DiskFile>> {
+    let is_last = partition
+        .segments
+        .last()
+        .is_some_and(|last| last.base == segment.base);
+    match &partition.partial {
+        Some(bytes) if is_last && partial::in_file(disk, partition)?.is_none() => {
+            Ok(Box::new(AsPutBack::new(file, segment.bytes, bytes.clone())))
+        }
+        _ => Ok(file),
+    }
+}
+
 fn check_partial_block(
     disk: &dyn Disk,
     partition: &PartitionCheckpoint,
     active: &SegmentCheckpoint,
     report: &mut Report,
 ) -> Result<(), InspectError> {
-    if partial_block_holds(disk, partition)? {
+    if partial::in_file(disk, partition)?.is_some() {
         return Ok(());
     }
     let key = partition.key;
@@ -193,7 +213,14 @@ fn check_partial_block(
         .findings
         .iter()
         .any(|f| f.file == path && matches!(f.kind, Kind::SegmentBatch | Kind::BatchHeader));
-    if is_needed(partition) {
+    if partition.partial.is_some() {
+        let what = "the last block is damaged; the next start writes it again from the checkpoint";
+        report.add(
+            Finding::new(Kind::PartialBlock, Effect::Harmless, path, what)
+                .of(key)
+                .at(at),
+        );
+    } else if is_needed(partition) {
         let what =
             "the last block differs from what the checkpoint says of it, and the broker needs this partition";
         report.add(

@@ -5,6 +5,7 @@ mod fence;
 mod flips;
 mod headers;
 mod inspect;
+mod partial;
 mod past;
 mod planted;
 mod power;

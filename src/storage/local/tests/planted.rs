@@ -34,6 +34,7 @@ found! {
     journal_file_used_again_too_early_is_found: RecycledTooEarly by crash::CRASHES;
     segment_unlinked_before_the_checkpoint_is_found: UnlinkedBeforeCheckpoint by crash::CRASHES;
     index_trusted_after_an_unclean_stop_is_found: IndexTrusted by crash::CRASHES;
+    partial_block_left_damaged_is_found: PartialBlockLeft by crash::CRASHES;
     segment_closed_with_unsynced_writes_is_found: ClosedUnsynced by crash::CRASHES;
     sync_tried_again_is_found: SyncRetried by faults::FAULTS;
     what_a_full_disk_left_of_a_batch_is_found: PartialBatchAfterEnospc by faults::FAULTS;

@@ -220,6 +220,11 @@ fn power_cut_at_every_write_with_names_lost_in_any_order() {
 }
 
 #[test]
+fn power_cut_at_every_write_with_garbage_in_what_was_not_synced() {
+    cut_small(&crash::ENGINE_NASTY);
+}
+
+#[test]
 fn power_cut_at_every_write_with_nothing_unsynced_left_or_all_of_it() {
     cut_small(&crash::ENGINE_LOST);
 }
@@ -247,7 +252,7 @@ fn power_cut_during_recovery_is_recovered_from() {
     let count = Arc::new(Mutex::new(0));
     let (counted, judge) = (Arc::clone(&count), life.judge());
     image.on_op(move |moment| {
-        for profile in [CutProfile::Ext4, CutProfile::Posix, CutProfile::DropAll] {
+        for profile in CutProfile::ALL {
             let found = judge.check(&moment.after_power_cut(moment.index(), profile));
             assert_eq!(
                 found,

@@ -162,6 +162,10 @@ fn image_of(moment: &Moment<'_>, rng: &mut fastrand::Rng) -> (SimDisk, &'static 
             moment.after_power_cut(seed, CutProfile::DropAll),
             "power cut, all lost",
         ),
+        5 => (
+            moment.after_power_cut(seed, CutProfile::Nasty),
+            "power cut, garbage",
+        ),
         _ => (moment.after_power_cut(seed, CutProfile::Ext4), "power cut"),
     }
 }

@@ -69,7 +69,8 @@ impl Life {
         });
         let settings = settings(seed);
         let rig = open(&disk, &settings).unwrap();
-        let client = Client::new(&rig, Past::default());
+        // A full block between two checkpoints, now and then: of what is not full the checkpoint has a copy.
+        let client = Client::new(&rig, Past::default()).with_values_of(10..1500);
         Self {
             disk,
             settings,
