@@ -174,7 +174,10 @@ impl Applier {
         if nothing_stored && state.log_start == Offset::ZERO && snapshot.is_none() {
             return None;
         }
-        let end = state.segments.last().map_or(state.log_start, |s| s.end);
+        let stored = state.segments.last().map_or(state.log_start, |s| s.end);
+        // What is damaged at the end is in no segment, and its offsets are never given again.
+        let fenced = state.quarantined.last().map(|(_, last)| last.next());
+        let end = fenced.map_or(stored, |fenced| fenced.max(stored));
         let segment = |s: &super::log::SegmentMeta| SegmentCheckpoint {
             base: s.base,
             end: s.end,
