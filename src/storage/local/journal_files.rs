@@ -212,6 +212,9 @@ impl JournalFiles {
             };
             (ring, header)
         };
+        // What stands where the first group will is of no use any more. If the disk does not give it, a start that finds the
+        // file begun and not used could not tell that from a group.
+        ring.file.write_all_at(&AlignedBuf::zeroed(BLOCK), GROUPS_START)?;
         write_header(&*ring.file, &header, self.directory)?;
         ring.last_lsn = Lsn::ZERO;
         Ok(Ok(Rotated {

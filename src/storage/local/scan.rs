@@ -1,5 +1,6 @@
 //! Reading journal files back: which groups are there.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use super::format::DirectoryId;
@@ -8,7 +9,7 @@ use super::format::journal::{
 };
 use super::paths;
 use crate::disk::{AlignedBuf, Disk, DiskFile, Mode};
-use crate::model::{Lsn, TopicId};
+use crate::model::{Lsn, Offset, PartitionKey, TopicId};
 use crate::planted::{self, Bug};
 use crate::record::crc32c;
 
@@ -109,10 +110,17 @@ pub(super) struct Scanned {
     pub(super) deletions: Vec<(Lsn, TopicId)>,
     /// Blocks that could not be read, of those that were looked at.
     pub(super) unreadable: Vec<u64>,
+    /// Of partitions that somebody asks about: the first group that reaches the offset that is asked about.
+    pub(super) reached: BTreeMap<PartitionKey, Lsn>,
 }
 
-/// Finds all groups of a file whose header and table hold.
-pub(super) fn scan(files: &[ScannedFile], index: usize, directory: DirectoryId) -> io::Result<Scanned> {
+/// Finds all groups of a file whose header and table hold. `asked` are partitions and offsets for [`Scanned::reached`].
+pub(super) fn scan(
+    files: &[ScannedFile],
+    index: usize,
+    directory: DirectoryId,
+    asked: &BTreeMap<PartitionKey, Offset>,
+) -> io::Result<Scanned> {
     let mut found = Scanned::default();
     let scanned = &files[index];
     let Some(file_header) = scanned.header else {
@@ -134,6 +142,12 @@ pub(super) fn scan(files: &[ScannedFile], index: usize, directory: DirectoryId) 
                     Entry::Append(_) | Entry::Trim { .. } => None,
                 });
                 found.deletions.extend(deleted);
+                let reached = entries.iter().filter_map(end_of);
+                for (key, _) in
+                    reached.filter(|(key, end)| asked.get(key).is_some_and(|offset| end >= offset))
+                {
+                    found.reached.entry(key).or_insert(header.lsn);
+                }
                 let payload = position + header.payload_start();
                 let mut internal_damage = false;
                 for entry in &entries {
@@ -156,6 +170,15 @@ pub(super) fn scan(files: &[ScannedFile], index: usize, directory: DirectoryId) 
     }
     found.unreadable = window.unreadable;
     Ok(found)
+}
+
+/// The partition of an entry, and where it ends with it.
+fn end_of(entry: &Entry) -> Option<(PartitionKey, Offset)> {
+    match entry {
+        Entry::Append(entry) => Some((entry.key, entry.last.next())),
+        Entry::Trim { key, to } => Some((*key, *to)),
+        Entry::DeleteTopic(_) => None,
+    }
 }
 
 /// The first group above an LSN that was written to a file under this generation, whatever its header says; it begins before

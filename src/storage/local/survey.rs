@@ -2,7 +2,7 @@
 //! has to be refused. Collects all that it finds; what follows from it is the caller's business. `docs/storage-format.md`,
 //! "Recovery".
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use super::format::DirectoryId;
@@ -10,7 +10,7 @@ use super::format::checkpoint::Checkpoint;
 use super::format::journal::GROUPS_START;
 use super::paths;
 use super::scan::{self, FoundGroup, ScannedFile};
-use crate::model::{Lsn, TopicId};
+use crate::model::{Lsn, Offset, PartitionKey, TopicId};
 use crate::planted::{self, Bug};
 
 /// Why the broker must not start: acknowledged data may be missing, and what is there does not say which.
@@ -41,8 +41,8 @@ pub(super) enum Problem {
     NoFiles,
     /// The newest file has lost its header.
     #[error(
-        "{}: both copies of its header are damaged, but it holds group {lsn} and perhaps more: put a whole copy in its place, \
-         or move it out of the directory to start without its groups",
+        "{}: its header is damaged or that of an earlier lap, but it holds group {lsn} and perhaps more: put a whole copy in \
+         its place, or move it out of the directory to start without its groups",
         paths::journal(*number)
     )]
     HeaderGone { number: u64, lsn: Lsn },
@@ -65,6 +65,19 @@ pub(super) enum Problem {
         paths::journal(*number)
     )]
     Unreadable { number: u64, position: u64, lsn: Lsn },
+    /// A snapshot covers more than the journal brings.
+    #[error(
+        "checkpoint {seq} knows {key} up to offset {covers}, and the last group that can be read, {end}, ends before that: \
+         durable groups are missing at the end of {}; put a whole copy of the file in its place",
+        paths::journal(*number)
+    )]
+    EndLost {
+        seq: u64,
+        key: PartitionKey,
+        covers: Offset,
+        end: Lsn,
+        number: u64,
+    },
     /// No file can hold the group behind the checkpoint.
     #[error(
         "journal group {needed} is needed, but the oldest journal file begins at {oldest}: a journal file is missing or its \
@@ -82,6 +95,7 @@ impl Problem {
             | Self::FileStump { .. }
             | Self::HeaderGone { .. }
             | Self::Unreadable { .. }
+            | Self::EndLost { .. }
             | Self::CheckpointGone { .. }
             | Self::NoneLegible
             | Self::NoFiles
@@ -96,7 +110,8 @@ impl Problem {
             | Self::FileStump { number, .. }
             | Self::HeaderGone { number, .. }
             | Self::GroupsLost { number, .. }
-            | Self::Unreadable { number, .. } => Some(paths::journal(*number)),
+            | Self::Unreadable { number, .. }
+            | Self::EndLost { number, .. } => Some(paths::journal(*number)),
             Self::CheckpointGone { .. } | Self::NoneLegible | Self::NoFiles | Self::FileMissing { .. } => {
                 None
             }
@@ -150,26 +165,19 @@ impl Survey {
         problems.extend(header_gone(files, newest.lsn, directory)?);
         let (needed, missing) = needed_files(files, base);
         problems.extend(missing);
-        let mut deletions = Vec::new();
-        let mut all = Vec::new();
-        let mut unreadable = Vec::new();
-        for index in needed {
-            let later = files.iter().filter_map(|f| f.header).filter(|h| {
-                files[index]
-                    .header
-                    .is_some_and(|own| h.generation > own.generation)
-            });
-            // A later file began where the groups that counted had ended: what stands behind that here was unfinished.
-            let before = later.map(|h| h.first_lsn).min().unwrap_or(Lsn(u64::MAX));
-            let found = scan::scan(files, index, directory)?;
-            deletions.extend(found.deletions);
-            unreadable.extend(found.unreadable.into_iter().map(|at| (index, at)));
-            all.extend(found.groups.into_iter().filter(|g| g.lsn < before));
-        }
+        let covered = covered_above(newest);
+        let Walked {
+            mut all,
+            deletions,
+            mut unreadable,
+            reached,
+        } = walk(files, &needed, directory, &covered)?;
         all.sort_by_key(|g| g.lsn);
         let mut groups = all.clone();
         groups.retain(|g| g.lsn > base);
-        let proven = proven(files, newest);
+        let proven = reached
+            .values()
+            .fold(proven(files, newest), |proven, lsn| proven.max(*lsn));
         let unfinished = drop_unfinished(files, &all, &mut groups, base.max(proven), &mut unreadable)?;
         let (mut lost, chain_breaks) = gaps(&groups, base, proven);
         let mut empty_lost = Vec::new();
@@ -198,11 +206,20 @@ impl Survey {
             .collect();
         problems.extend(unreadable_end(files, &all, &unreadable, end, newest)?);
         let counts = |lsn: Lsn| groups.iter().any(|g| g.lsn == lsn);
-        let deleted = deletions
+        let deleted: BTreeSet<_> = deletions
             .into_iter()
             .filter(|(lsn, _)| counts(*lsn))
             .map(|(_, topic)| topic)
             .collect();
+        let not_reached = |key: &PartitionKey| !reached.contains_key(key) && !deleted.contains(&key.topic);
+        let lost_end = covered.into_iter().find(|(key, _)| not_reached(key));
+        problems.extend(lost_end.map(|(key, covers)| Problem::EndLost {
+            seq: newest.seq,
+            key,
+            covers,
+            end,
+            number: newest_file(files).map_or(0, |index| files[index].number),
+        }));
         Ok(Self {
             deleted,
             end,
@@ -216,6 +233,46 @@ impl Survey {
             groups,
         })
     }
+}
+
+/// What the files that may hold groups above an LSN hold.
+#[derive(Default)]
+struct Walked {
+    all: Vec<FoundGroup>,
+    deletions: Vec<(Lsn, TopicId)>,
+    /// Indexes of files, and blocks in them.
+    unreadable: Vec<(usize, u64)>,
+    reached: BTreeMap<PartitionKey, Lsn>,
+}
+
+fn walk(
+    files: &[ScannedFile],
+    needed: &[usize],
+    directory: DirectoryId,
+    covered: &BTreeMap<PartitionKey, Offset>,
+) -> io::Result<Walked> {
+    let mut walked = Walked::default();
+    for &index in needed {
+        let later = files.iter().filter_map(|f| f.header).filter(|h| {
+            files[index]
+                .header
+                .is_some_and(|own| h.generation > own.generation)
+        });
+        // A later file began where the groups that counted had ended: what stands behind that here was unfinished.
+        let before = later.map(|h| h.first_lsn).min().unwrap_or(Lsn(u64::MAX));
+        let found = scan::scan(files, index, directory, covered)?;
+        for (key, lsn) in found.reached.into_iter().filter(|(_, lsn)| *lsn < before) {
+            walked.reached.entry(key).or_insert(lsn);
+        }
+        walked.deletions.extend(found.deletions);
+        walked
+            .unreadable
+            .extend(found.unreadable.into_iter().map(|at| (index, at)));
+        walked
+            .all
+            .extend(found.groups.into_iter().filter(|g| g.lsn < before));
+    }
+    Ok(walked)
 }
 
 /// What the headers say of checkpoints that existed, and of the files themselves.
@@ -260,7 +317,7 @@ fn header_problems(files: &[ScannedFile], newest: &Checkpoint) -> Vec<Problem> {
     problems
 }
 
-/// A file that was in use and has lost its header. One whose header was only being rewritten holds no group under a generation
+/// A file that is in use and has lost its header, or never got it. One whose header was only being rewritten holds no group under a generation
 /// that is missing among those of the others, or none that is needed.
 fn header_gone(files: &[ScannedFile], newest: Lsn, directory: DirectoryId) -> io::Result<Option<Problem>> {
     let known: BTreeSet<u64> = files
@@ -275,7 +332,16 @@ fn header_gone(files: &[ScannedFile], newest: Lsn, directory: DirectoryId) -> io
     let wanted: Vec<_> = std::iter::once((next, Lsn::ZERO))
         .chain(missing.map(|generation| (generation, newest)).take(files.len()))
         .collect();
-    for file in files.iter().filter(|f| f.header.is_none()) {
+    for file in files {
+        if file.header.is_some() {
+            // A header that never reached the disk leaves that of the last lap, which is whole.
+            let used = scan::first_group_of(file, directory, next, Lsn::ZERO, GROUPS_START + 1)?;
+            if let Some(lsn) = used {
+                let number = file.number;
+                return Ok(Some(Problem::HeaderGone { number, lsn }));
+            }
+            continue;
+        }
         for (generation, above) in &wanted {
             // Zeros may be a file that was never used: only where its first group would stand is worth a look.
             let used = file.illegible
@@ -302,6 +368,17 @@ fn proven(files: &[ScannedFile], newest: &Checkpoint) -> Lsn {
     // A stop proves its last group, and every record the groups that it stands on.
     let stop = newest.clean_end.unwrap_or_default();
     firsts.fold(stop.max(newest.lsn), Lsn::max)
+}
+
+/// Partitions whose snapshot covers more than the segments of a checkpoint hold, and up to where. The snapshot was taken from
+/// live state and written when all that it covers was durable: groups above the checkpoint have the rest, and whichever brings
+/// it was durable.
+fn covered_above(newest: &Checkpoint) -> BTreeMap<PartitionKey, Offset> {
+    let covers = newest.partitions.iter().filter_map(|partition| {
+        let (covers, _) = partition.snapshot.as_ref()?;
+        (*covers > partition.end).then_some((partition.key, *covers))
+    });
+    covers.collect()
 }
 
 /// Where a group stands or should stand: the index of its file and the position in it.

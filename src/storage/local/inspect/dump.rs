@@ -1,6 +1,7 @@
 //! What one file of a data directory holds, item by item. Trusts nothing: whatever the bytes are, they come out as items, or
 //! as an error that says why they cannot be read.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use bytes::Bytes;
@@ -331,7 +332,8 @@ fn dump_journal(file: Box<dyn DiskFile>, visit: Visit<'_>) -> Result<(), DumpErr
         illegible: false,
     };
     let files = [scanned];
-    let groups = scan::scan(&files, 0, directory).map_err(DumpError::Read)?.groups;
+    let found = scan::scan(&files, 0, directory, &BTreeMap::new()).map_err(DumpError::Read)?;
+    let groups = found.groups;
     groups
         .iter()
         .try_for_each(|group| dump_group(&files, group, visit))

@@ -324,7 +324,7 @@ fn report_survey(found: &Survey, files: &[ScannedFile], newest: &Checkpoint, bas
         let effect = if spare { Effect::Harmless } else { Effect::Refusal };
         let kind = match problem {
             Problem::CheckpointGone { .. } => Kind::Checkpoint,
-            Problem::GroupsLost { .. } => Kind::JournalGroup,
+            Problem::GroupsLost { .. } | Problem::EndLost { .. } => Kind::JournalGroup,
             Problem::Unreadable { .. } => Kind::Unreadable,
             Problem::FileCut { .. }
             | Problem::FileStump { .. }

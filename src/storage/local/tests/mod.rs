@@ -1,6 +1,7 @@
 //! The engine on the simulated disk, driven round by round.
 
 mod behaviour;
+mod evidence;
 mod fence;
 mod flips;
 mod headers;

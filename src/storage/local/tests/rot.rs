@@ -5,7 +5,7 @@ use crate::disk::Disk;
 use crate::disk::sim::{Fault, FaultKind};
 
 /// A run of one batch per group with a seal behind, stopped by a kill. Nothing is applied.
-fn journal_only(batches: u8) -> (Rig, Vec<Bytes>) {
+pub(super) fn journal_only(batches: u8) -> (Rig, Vec<Bytes>) {
     let mut rig = Rig::new(&small());
     let stored = (0..batches).map(|i| rig.produce(key(1, 0), 2, 100, i)).collect();
     rig.inline.seal();
@@ -18,7 +18,7 @@ pub(super) fn position_in(disk: &SimDisk, path: &str, needle: &[u8]) -> u64 {
     u64::try_from(at.unwrap_or_else(|| panic!("not in {path}"))).unwrap()
 }
 
-fn journal_of(disk: &SimDisk, needle: &[u8]) -> String {
+pub(super) fn journal_of(disk: &SimDisk, needle: &[u8]) -> String {
     let holds = |path: &str| {
         disk.read_file(path)
             .unwrap()
@@ -737,90 +737,4 @@ fn unreadable_last_block_of_a_segment_costs_its_own_partition_alone() {
     again.inline.stop().unwrap();
     let third = Rig::open(&disk.after_kill(), &small()).unwrap();
     assert_eq!(third.read(key(1, 0), offset(6), 5_000).unwrap().0, more);
-}
-
-/// A start that is refused because of a block of a journal file, and has touched nothing.
-#[track_caller]
-fn refuses_because_of(disk: &SimDisk, path: &str, block: u64) {
-    let before = (disk.ops(), disk.files());
-    let error = Rig::open(disk, &small()).err().expect("a start");
-    let names = |why: &String| why.contains(&format!("{path} cannot be read at {block},"));
-    assert!(
-        std::matches!(&error, OpenError::Refused(why) if names(why)),
-        "{error}"
-    );
-    assert_eq!((disk.ops(), disk.files()), before);
-}
-
-#[test]
-fn last_group_that_the_disk_does_not_give_is_not_taken_for_unfinished() {
-    let mut rig = Rig::new(&small());
-    let first = rig.produce(key(1, 0), 2, 100, 1);
-    let last = rig.produce(key(1, 0), 2, 5_000, 2);
-    let disk = rig.disk.after_kill();
-    let path = journal_of(&disk, &last);
-    let group = position_in(&disk, &path, &last) / 4096 * 4096;
-    // Its header, the middle of its batch, and its end.
-    for (at, block) in [(0, 0), (5_000, 4096), (9_999, 8192)] {
-        let image = disk.after_kill();
-        image.make_unreadable(&path, group + at, 1).unwrap();
-        refuses_because_of(&image, &path, group + block);
-    }
-    // Only while the batch is looked at: header and table were read before, and all could be read behind it.
-    let image = disk.after_kill();
-    image.inject(Fault::next(FaultKind::ReadFails, &path).after(2).times(4));
-    refuses_because_of(&image, &path, group);
-    let again = Rig::open(&image, &small()).unwrap();
-    assert_eq!(again.read_all(key(1, 0)), [first, last].concat());
-}
-
-#[test]
-fn block_behind_the_last_group_that_the_disk_does_not_give_may_be_a_group() {
-    let (rig, stored) = journal_only(2);
-    let disk = rig.disk.after_kill();
-    let path = journal_of(&disk, &stored[1]);
-    let behind = position_in(&disk, &path, &stored[1]) / 4096 * 4096 + 2 * 4096;
-    let image = disk.after_kill();
-    image.make_unreadable(&path, behind + 512, 1).unwrap();
-    refuses_because_of(&image, &path, behind);
-    // Groups leave no gaps: further on there is none.
-    let image = disk.after_kill();
-    image.make_unreadable(&path, behind + 4096, 8192).unwrap();
-    let again = Rig::open(&image, &small()).unwrap();
-    assert_eq!(again.read_all(key(1, 0)), stored.concat());
-    // The first group of a file that was only begun.
-    let newest = Disk::list(&image, "journal")
-        .unwrap()
-        .into_iter()
-        .map(|e| e.name)
-        .max()
-        .unwrap();
-    let newest = format!("journal/{newest}");
-    let third = image.after_kill();
-    third.make_unreadable(&newest, 8192, 1).unwrap();
-    refuses_because_of(&third, &newest, 8192);
-    // What a stop in order has ended, and what a later file has ended, is known to be all.
-    image.make_unreadable(&path, behind, 1).unwrap();
-    let again = Rig::open(&image, &small()).unwrap();
-    again.inline.stop().unwrap();
-    image.make_unreadable(&newest, 8192, 60_000 - 8192).unwrap();
-    let last = Rig::open(&image.after_kill(), &small()).unwrap();
-    assert_eq!(last.read_all(key(1, 0)), stored.concat());
-}
-
-#[test]
-fn last_group_in_segments_that_cannot_be_read_does_not_hide_what_is_behind_it() {
-    let mut rig = Rig::new(&small());
-    let first = rig.produce(key(1, 0), 2, 100, 1);
-    let last = rig.produce(key(1, 0), 2, 100, 2);
-    rig.inline.applier_round(true).unwrap();
-    rig.inline.checkpoint().unwrap();
-    let disk = rig.disk.after_kill();
-    let path = journal_of(&disk, &last);
-    let group = position_in(&disk, &path, &last) / 4096 * 4096;
-    disk.make_unreadable(&path, group, 1).unwrap();
-    let again = Rig::open(&disk.after_kill(), &small()).unwrap();
-    assert_eq!(again.read_all(key(1, 0)), [first, last].concat());
-    disk.make_unreadable(&path, group + 8192, 1).unwrap();
-    refuses_because_of(&disk, &path, group + 8192);
 }

@@ -1,12 +1,13 @@
 //! Swarms: each seed draws what the engine is made of, what is done with it and what goes wrong on the disk, and then looks
 //! whether all that was acknowledged is there and nothing else.
 //!
-//! Faults come from one side only, so that a loss has one meaning: they are those that must be survived
-//! ([`FaultClass::Survive`]), and any loss is a finding.
+//! Faults come from one side only, so that a loss has one meaning: those that must be survived ([`FaultClass::Survive`]),
+//! where any loss is a finding, or, in [`lies`], those that must be detected, where a loss that is not told is one.
 //!
 //! The oracle is exact: journal groups are durable one after the other, so a recovered engine that ends at group L holds
 //! every step up to L, whole, and no other. L is at least the last group that was acknowledged.
 
+mod lies;
 mod life;
 mod model;
 mod options;
@@ -17,7 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::*;
 use crate::disk::sim::FaultClass;
 
-use options::Options;
+use options::{Draw, Options};
 
 /// What a seed, or many, came to.
 #[derive(Clone, Debug, Default)]
@@ -81,27 +82,30 @@ fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), Finding> {
     if holds { Ok(()) } else { Err(Finding(what())) }
 }
 
+/// How the lives of a seed go.
+type Run = fn(&Options) -> Result<Figures, Finding>;
+
 /// Runs one seed. A panic is a finding, too.
-pub(crate) fn engine(seed: u64) -> Result<Figures, Finding> {
-    let options = Options::draw(seed);
-    let result = catch_unwind(AssertUnwindSafe(|| life::run(&options))).unwrap_or_else(|panic| {
+fn engine(options: &Options, run: Run) -> Result<Figures, Finding> {
+    let result = catch_unwind(AssertUnwindSafe(|| run(options))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
         Err(Finding(format!("panic: {}", text.unwrap_or("without a text"))))
     });
     result.map_err(|Finding(what)| {
         Finding(format!(
-            "{what}\nwith {options:#?}\nagain: NARU_TEST_SEED={seed} NARU_TEST_SECONDS=1 cargo test --lib swarm"
+            "{what}\nwith {options:#?}\nagain: NARU_TEST_SEED={} NARU_TEST_SECONDS=1 cargo test --lib swarm",
+            options.seed
         ))
     })
 }
 
 /// Runs as many seeds as are due and reports all findings together.
-fn swarm(name: &str, rounds: u64) {
+fn swarm(name: &str, rounds: u64, draw: fn(u64) -> Options, run: Run, situations: &[&str]) {
     let mut figures = Figures::default();
     let mut findings = Vec::new();
     for seed in crate::testing::rounds(rounds) {
-        match engine(seed) {
+        match engine(&draw(seed), run) {
             Ok(found) => figures.add(&found),
             Err(finding) => findings.push(finding.to_string()),
         }
@@ -112,7 +116,7 @@ fn swarm(name: &str, rounds: u64) {
     figures.print(name);
     assert!(findings.is_empty(), "{}", findings.join("\n\n"));
     if figures.seeds >= rounds {
-        figures.expect_all(SURVIVED);
+        figures.expect_all(situations);
     }
 }
 
@@ -148,10 +152,27 @@ const SURVIVED: &[&str] = &[
 
 #[test]
 fn no_seed_loses_what_was_acknowledged_when_the_disk_fails_openly() {
-    swarm("swarm-1", 200);
+    swarm("swarm-1", 200, Options::draw, life::run, SURVIVED);
 }
 
 #[test]
 fn no_other_seed_loses_what_was_acknowledged_when_the_disk_fails_openly() {
-    swarm("swarm-2", 200);
+    swarm("swarm-2", 200, Options::draw, life::run, SURVIVED);
+}
+
+const DETECTED: &[&str] = &[
+    "a write was lost",
+    "a write went elsewhere",
+    "a sync kept sectors back",
+    "a bit flipped",
+    "a sector was zeroed",
+    "a sector could not be read",
+    "a start was refused",
+    "damage was told with its offsets",
+    "all was there",
+];
+
+#[test]
+fn no_seed_loses_anything_in_silence_when_the_disk_lies() {
+    swarm("swarm-lies", 60, lies::options, lies::run, DETECTED);
 }

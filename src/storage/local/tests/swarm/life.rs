@@ -37,8 +37,12 @@ pub(super) fn run(options: &Options) -> Result<Figures, Finding> {
 
 impl<'a> Life<'a> {
     pub(super) fn begin(options: &'a Options) -> Self {
-        let disk = SimDisk::new(options.disk.clone());
-        let rig = options.open(&disk).expect("nothing is wrong yet");
+        Self::begin_on(options, &SimDisk::new(options.disk.clone()))
+    }
+
+    /// On a disk that is empty.
+    pub(super) fn begin_on(options: &'a Options, disk: &SimDisk) -> Self {
+        let rig = options.open(disk).expect("nothing is wrong yet");
         Self {
             options,
             draw: Draw::new(!options.seed),
@@ -73,7 +77,7 @@ impl<'a> Life<'a> {
         for rate in &self.options.rates {
             if self.draw.below(1000) < rate.per_mille {
                 let fault = Fault::next(rate.kind, rate.prefix).after(self.draw.below(4));
-                self.rig.disk.inject(fault);
+                self.rig.disk.inject(fault.times(rate.times));
             }
         }
         if self.options.tight && self.draw.chance(15) {
@@ -140,7 +144,7 @@ impl<'a> Life<'a> {
         self.model.acknowledged = self.model.acknowledged.max(self.rig.durable());
     }
 
-    fn produce(&mut self) -> Result<(), Finding> {
+    pub(super) fn produce(&mut self) -> Result<(), Finding> {
         let count = if self.options.steps {
             1 + self.draw.below(3)
         } else {
@@ -258,6 +262,9 @@ impl<'a> Life<'a> {
             .engine
             .tail()
             .evict(self.rig.store.engine.control().applied, 0);
+        if self.options.lies {
+            return super::lies::check_log(&self.rig, key, &expected, "read").map(drop);
+        }
         match contents(&self.rig, key) {
             Ok(found) => {
                 let kept = log.batches.iter().filter(|b| b.last >= log.start);
@@ -317,7 +324,7 @@ impl<'a> Life<'a> {
     }
 
     /// The process ends in one way or another; the next one finds this.
-    fn end(&mut self) -> SimDisk {
+    pub(super) fn end(&mut self) -> SimDisk {
         self.acknowledge();
         let seed = self.draw.below(u64::MAX);
         let aborted = std::mem::take(&mut self.aborted);
@@ -356,13 +363,17 @@ impl<'a> Life<'a> {
             self.figures.reach("recovery failed and succeeded later");
         }
         self.check_recovered()?;
-        if !goes_on {
-            return Ok(());
+        if goes_on {
+            self.take_back_topics();
         }
+        Ok(())
+    }
+
+    /// A topic whose deletion was lost is there again.
+    pub(super) fn take_back_topics(&mut self) {
         let keys = &self.keys;
         let expected = self.model.state(self.model.acknowledged);
         let gone = |topic: &u8| !keys.iter().any(|k| k.topic == key(*topic, 0).topic);
-        // A topic whose deletion was lost is there again.
         let back: Vec<_> = expected
             .logs
             .keys()
@@ -371,7 +382,6 @@ impl<'a> Life<'a> {
             .collect();
         assert!(back.iter().all(|k| gone(&k.topic.as_bytes()[0])));
         self.keys.extend(back);
-        Ok(())
     }
 
     /// One try while faults are due. `None` if the engine would have started; otherwise the disk for the next try.
@@ -508,6 +518,9 @@ fn situation(strike: &Strike) -> Option<&'static str> {
         (FaultKind::SyncDirFails | FaultKind::SyncDirNoSpace, _) => "a sync of a directory failed",
         (FaultKind::ReadFails, _) => "reading failed",
         (FaultKind::ReadInterrupted, _) => "reading was interrupted",
+        (FaultKind::WriteLost, _) => "a write was lost",
+        (FaultKind::WriteMisdirected, _) => "a write went elsewhere",
+        (FaultKind::SyncLies, _) => "a sync kept sectors back",
         _ => return None,
     })
 }

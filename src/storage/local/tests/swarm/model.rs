@@ -87,6 +87,12 @@ impl Model {
         self.acknowledged = self.acknowledged.max(lsn);
     }
 
+    /// What was submitted above this group is gone, acknowledged or not.
+    pub(super) fn cut_above(&mut self, lsn: Lsn) {
+        self.forget_above(lsn);
+        self.acknowledged = lsn;
+    }
+
     /// What there is when the group `lsn` is the last.
     pub(super) fn state(&self, lsn: Lsn) -> State {
         let mut state = State::default();

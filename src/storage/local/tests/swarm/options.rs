@@ -32,6 +32,8 @@ pub(super) struct Rate {
     pub(super) kind: FaultKind,
     pub(super) prefix: &'static str,
     pub(super) per_mille: u64,
+    /// How often in a row.
+    pub(super) times: u64,
 }
 
 /// Faults that must be survived, and where.
@@ -78,6 +80,8 @@ pub(super) struct Options {
     pub(super) deletions: bool,
     pub(super) time_passes: bool,
     pub(super) tight: bool,
+    /// Whether the disk lies: what is damaged must be told, and need not be there.
+    pub(super) lies: bool,
     pub(super) rates: Vec<Rate>,
     pub(super) cuts: Vec<CutProfile>,
     pub(super) lives: u64,
@@ -139,6 +143,7 @@ impl Options {
             deletions: d.chance(40),
             time_passes: d.chance(50),
             tight: d.chance(30),
+            lies: false,
             rates,
             cuts: profiles.into_iter().filter(|_| d.chance(60)).collect(),
             lives: 1 + d.below(3),
@@ -156,6 +161,7 @@ impl Options {
                     kind,
                     prefix,
                     per_mille,
+                    times: 1,
                 });
             }
         }

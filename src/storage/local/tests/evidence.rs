@@ -1,0 +1,213 @@
+//! What tells that the end of the journal was durable, or that it cannot be told: a start never takes what was acknowledged for
+//! unfinished.
+
+use super::rot::{journal_of, journal_only, position_in};
+use super::*;
+use crate::disk::Disk;
+use crate::disk::sim::{Fault, FaultKind};
+
+/// A start that is refused because of a block of a journal file, and has touched nothing.
+#[track_caller]
+fn refuses_because_of(disk: &SimDisk, path: &str, block: u64) {
+    let before = (disk.ops(), disk.files());
+    let error = Rig::open(disk, &small()).err().expect("a start");
+    let names = |why: &String| why.contains(&format!("{path} cannot be read at {block},"));
+    assert!(
+        std::matches!(&error, OpenError::Refused(why) if names(why)),
+        "{error}"
+    );
+    assert_eq!((disk.ops(), disk.files()), before);
+}
+
+#[test]
+fn last_group_that_the_disk_does_not_give_is_not_taken_for_unfinished() {
+    let mut rig = Rig::new(&small());
+    let first = rig.produce(key(1, 0), 2, 100, 1);
+    let last = rig.produce(key(1, 0), 2, 5_000, 2);
+    let disk = rig.disk.after_kill();
+    let path = journal_of(&disk, &last);
+    let group = position_in(&disk, &path, &last) / 4096 * 4096;
+    // Its header, the middle of its batch, and its end.
+    for (at, block) in [(0, 0), (5_000, 4096), (9_999, 8192)] {
+        let image = disk.after_kill();
+        image.make_unreadable(&path, group + at, 1).unwrap();
+        refuses_because_of(&image, &path, group + block);
+    }
+    // Only while the batch is looked at: header and table were read before, and all could be read behind it.
+    let image = disk.after_kill();
+    image.inject(Fault::next(FaultKind::ReadFails, &path).after(3).times(4));
+    refuses_because_of(&image, &path, group);
+    let again = Rig::open(&image, &small()).unwrap();
+    assert_eq!(again.read_all(key(1, 0)), [first, last].concat());
+}
+
+#[test]
+fn block_behind_the_last_group_that_the_disk_does_not_give_may_be_a_group() {
+    let (rig, stored) = journal_only(2);
+    let disk = rig.disk.after_kill();
+    let path = journal_of(&disk, &stored[1]);
+    let behind = position_in(&disk, &path, &stored[1]) / 4096 * 4096 + 2 * 4096;
+    let image = disk.after_kill();
+    image.make_unreadable(&path, behind + 512, 1).unwrap();
+    refuses_because_of(&image, &path, behind);
+    // Groups leave no gaps: further on there is none.
+    let image = disk.after_kill();
+    image.make_unreadable(&path, behind + 4096, 8192).unwrap();
+    let again = Rig::open(&image, &small()).unwrap();
+    assert_eq!(again.read_all(key(1, 0)), stored.concat());
+    // The first group of a file that was only begun.
+    let newest = Disk::list(&image, "journal")
+        .unwrap()
+        .into_iter()
+        .map(|e| e.name)
+        .max()
+        .unwrap();
+    let newest = format!("journal/{newest}");
+    let third = image.after_kill();
+    third.make_unreadable(&newest, 8192, 1).unwrap();
+    refuses_because_of(&third, &newest, 8192);
+    // What a stop in order has ended, and what a later file has ended, is known to be all.
+    image.make_unreadable(&path, behind, 1).unwrap();
+    let again = Rig::open(&image, &small()).unwrap();
+    again.inline.stop().unwrap();
+    image.make_unreadable(&newest, 8192, 60_000 - 8192).unwrap();
+    let last = Rig::open(&image.after_kill(), &small()).unwrap();
+    assert_eq!(last.read_all(key(1, 0)), stored.concat());
+}
+
+#[test]
+fn last_group_in_segments_that_cannot_be_read_does_not_hide_what_is_behind_it() {
+    let mut rig = Rig::new(&small());
+    let first = rig.produce(key(1, 0), 2, 100, 1);
+    let last = rig.produce(key(1, 0), 2, 100, 2);
+    rig.inline.applier_round(true).unwrap();
+    rig.inline.checkpoint().unwrap();
+    let disk = rig.disk.after_kill();
+    let path = journal_of(&disk, &last);
+    let group = position_in(&disk, &path, &last) / 4096 * 4096;
+    disk.make_unreadable(&path, group, 1).unwrap();
+    let again = Rig::open(&disk.after_kill(), &small()).unwrap();
+    assert_eq!(again.read_all(key(1, 0)), [first, last].concat());
+    disk.make_unreadable(&path, group + 8192, 1).unwrap();
+    refuses_because_of(&disk, &path, group + 8192);
+}
+
+#[test]
+fn damage_at_the_end_of_a_log_keeps_its_offsets_over_further_starts() {
+    let (rig, stored) = journal_only(3);
+    let disk = rig.disk.after_kill();
+    let path = journal_of(&disk, &stored[2]);
+    disk.flip_bit(&path, position_in(&disk, &path, &stored[2]) + 80, 3)
+        .unwrap();
+    let corrupt = ReadError::Corrupt {
+        first: offset(4),
+        last: offset(5),
+    };
+    let mut next = disk;
+    for start in 0..3 {
+        let mut again = Rig::open(&next, &small()).unwrap();
+        let bounds = again.store.open(key(1, 0), CONFIG).bounds(again.durable());
+        assert_eq!(bounds.high_watermark, offset(6), "start {start}");
+        assert_eq!(again.read(key(1, 0), offset(4), 10_000).unwrap_err(), corrupt);
+        next = again.disk.after_kill();
+        // What is given next is not what was given before.
+        let more = again.produce(key(1, 0), 1, 10, 9);
+        assert_eq!(
+            again.read(key(1, 0), offset(6), 10_000).unwrap(),
+            (more, offset(7))
+        );
+    }
+}
+
+/// The generation in the header of a journal file.
+fn generation_of(disk: &SimDisk, path: &str) -> u64 {
+    let bytes = disk.read_file(path).unwrap();
+    u64::from_le_bytes(bytes[40..48].try_into().unwrap())
+}
+
+fn journal_files(disk: &SimDisk) -> Vec<String> {
+    let files = disk.files().into_iter().map(|(path, _)| path);
+    files.filter(|path| path.starts_with("journal/")).collect()
+}
+
+#[test]
+fn header_of_the_last_lap_does_not_hide_the_groups_of_this_one() {
+    use crate::storage::local::format::journal::FileHeader;
+    let (rig, stored) = journal_only(60);
+    let disk = rig.disk.after_kill();
+    let path = journal_of(&disk, stored.last().unwrap());
+    assert!(
+        journal_files(&disk)
+            .iter()
+            .all(|file| generation_of(&disk, file) <= generation_of(&disk, &path))
+    );
+    let mut bytes = disk.read_file(&path).unwrap();
+    let id = rig.store.directory_id();
+    let header = FileHeader::decode(bytes.first_chunk().unwrap(), id).unwrap();
+    let before = FileHeader {
+        generation: header.generation - 3,
+        first_lsn: Lsn(1),
+        ..header
+    };
+    for copy in [0, 4096] {
+        bytes[copy..copy + 4096].copy_from_slice(&before.encode(id));
+    }
+    disk.write_file(&path, &bytes).unwrap();
+    let before = (disk.ops(), disk.files());
+    let error = Rig::open(&disk, &small()).err().expect("a start");
+    assert!(
+        std::matches!(&error, OpenError::Refused(why) if why.contains(&path) && why.contains("earlier lap")),
+        "{error}"
+    );
+    assert_eq!((disk.ops(), disk.files()), before);
+}
+
+/// A record is written when all that its snapshots cover is durable.
+#[test]
+fn last_group_that_a_snapshot_covers_was_durable() {
+    let mut rig = Rig::new(&small());
+    let first = rig.produce(key(1, 0), 2, 100, 1);
+    let last = rig.produce(key(1, 0), 2, 100, 2);
+    rig.inline.checkpoint().unwrap();
+    let disk = rig.disk.after_kill();
+    let path = journal_of(&disk, &last);
+    let at = position_in(&disk, &path, &last);
+    let image = disk.after_kill();
+    image.flip_bit(&path, at + 80, 3).unwrap();
+    let again = Rig::open(&image, &small()).unwrap();
+    assert!(!again.store.report().unfinished);
+    assert_eq!(
+        again.read(key(1, 0), Offset::ZERO, 10_000).unwrap(),
+        (first, offset(2))
+    );
+    assert_eq!(
+        again.read(key(1, 0), offset(2), 10_000).unwrap_err(),
+        ReadError::Corrupt {
+            first: offset(2),
+            last: offset(3)
+        }
+    );
+    // Without its header nothing tells what else was in it.
+    disk.zero_sector(&path, at / 4096 * 4096).unwrap();
+    let before = (disk.ops(), disk.files());
+    let error = Rig::open(&disk, &small()).err().expect("a start");
+    assert!(
+        std::matches!(&error, OpenError::Refused(why) if why.contains(&path) && why.contains("offset 4")),
+        "{error}"
+    );
+    assert_eq!((disk.ops(), disk.files()), before);
+}
+
+#[test]
+fn file_that_a_start_begins_can_be_read_where_its_first_group_will_stand() {
+    let (rig, stored) = journal_only(60);
+    let disk = rig.disk.after_kill();
+    let files = journal_files(&disk).into_iter();
+    let oldest = files.min_by_key(|path| generation_of(&disk, path)).unwrap();
+    disk.make_unreadable(&oldest, 8192, 1).unwrap();
+    let before = generation_of(&disk, &oldest);
+    drop(Rig::open(&disk, &small()).unwrap());
+    assert!(generation_of(&disk, &oldest) > before, "another file was begun");
+    let again = Rig::open(&disk.after_kill(), &small()).unwrap();
+    assert_eq!(again.read_all(key(1, 0)), stored.concat());
+}
