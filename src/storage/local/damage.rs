@@ -198,19 +198,12 @@ impl Looker<'_> {
         at == stop
     }
 
-    /// Whether a batch stood here that is damaged, too: what is left of its offset is right, or its length leads to the next.
+    /// Whether a batch stood here that is damaged, too: it still has its offset, or its length leads to the next. Less is no
+    /// evidence: behind a batch in the value of a record come zeros.
     fn is_what_is_left_of_a_batch(&mut self, at: Place, stop: Place) -> bool {
-        let Some(head) = self.read(at.position, LENGTH_END) else {
-            return true;
-        };
-        let offset = at.offset.get().to_be_bytes();
-        // Zeroed in part, or with one flip in it.
-        let differ = offset
-            .iter()
-            .zip(&head)
-            .filter(|(was, is)| is != was && **is != 0);
-        let is_left = differ.count() <= 1;
-        is_left || self.by_length(at, stop).is_some()
+        let head = self.read(at.position, LENGTH_END);
+        let offset = head.as_deref().and_then(<[u8]>::first_chunk);
+        offset == Some(&at.offset.get().to_be_bytes()) || self.by_length(at, stop).is_some()
     }
 
     /// The batch at a position, if it is whole and ends at or before `stop`.
