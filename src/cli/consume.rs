@@ -19,6 +19,7 @@ use super::record_json;
 use super::record_output::write_readable;
 use super::session::connect;
 use super::signals::Interruption;
+use super::skipped::Skipped;
 use crate::client::{Client, ConsumedBatch, Error, OffsetSpec, PartitionReader, Start};
 use crate::model::{Offset, PartitionId, TopicId};
 
@@ -95,6 +96,9 @@ pub(crate) struct ConsumeArgs {
     /// Only these partitions.
     #[arg(short, long, value_name = "N", value_delimiter = ',')]
     pub(super) partitions: Vec<u32>,
+    /// Go on behind damaged records, with a warning; exit code 7 at the end if there were any.
+    #[arg(long)]
+    pub(super) skip_corrupt: bool,
     /// How a record is written: a record format, or json for JSON lines.
     #[arg(short = 'f', long, value_name = "FORMAT")]
     record_format: Option<String>,
@@ -116,7 +120,7 @@ pub(crate) async fn run(args: ConsumeArgs, context: &Context) -> Outcome {
     if args.count == Some(0) {
         return Ok(());
     }
-    let mut reading = Reading::new(&client, &args.topic);
+    let mut reading = Reading::new(&client, &args);
     interruption.or(reading.add(ranges)).await?;
     if new_partitions.is_none() {
         reading.adds_no_more();
@@ -137,6 +141,7 @@ async fn print_all(
     mut new_partitions: Option<NewPartitions>,
 ) -> Outcome {
     let topic = reading.topic;
+    let mut skipped = Skipped::default();
     loop {
         if let Some(new_partitions) = &mut new_partitions {
             let more = new_partitions.look().await;
@@ -163,7 +168,14 @@ async fn print_all(
             break;
         };
         let (batch, end) = match result {
-            Ok(received) => received,
+            Ok(Found::Batch(batch, end)) => (batch, end),
+            Ok(Found::Damage(first, last)) => {
+                skipped.pass_over(topic, partition, (first, last));
+                if let Some(place) = place.as_deref_mut() {
+                    place.printed(partition, last.next());
+                }
+                continue;
+            }
             Err(error) => {
                 settle(printer, place.as_deref_mut()).await?;
                 return Err(failed(topic, partition, error));
@@ -186,7 +198,8 @@ async fn print_all(
             break;
         }
     }
-    settle(printer, place).await
+    settle(printer, place).await?;
+    skipped.outcome()
 }
 
 /// Flushes the output, then commits: in the other order a kill in between would lose what was not flushed.
@@ -212,6 +225,7 @@ fn begin(partitions: &[u32]) -> Vec<Range> {
 struct Reading<'a> {
     client: &'a Client,
     topic: &'a str,
+    on_damage: OnDamage,
     /// `None`: no reader is added any more.
     sender: Option<mpsc::Sender<Received>>,
     batches: mpsc::Receiver<Received>,
@@ -219,11 +233,16 @@ struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    fn new(client: &'a Client, topic: &'a str) -> Self {
+    fn new(client: &'a Client, args: &'a ConsumeArgs) -> Self {
         let (sender, batches) = mpsc::channel(BATCHES_WAITING);
         Self {
             client,
-            topic,
+            topic: &args.topic,
+            on_damage: if args.skip_corrupt {
+                OnDamage::PassOver
+            } else {
+                OnDamage::End
+            },
             sender: Some(sender),
             batches,
             readers: JoinSet::new(),
@@ -238,7 +257,8 @@ impl<'a> Reading<'a> {
                 .build()
                 .await?;
             if let Some(sender) = &self.sender {
-                self.readers.spawn(read(reader, range, sender.clone()));
+                self.readers
+                    .spawn(read(reader, range, self.on_damage, sender.clone()));
             }
         }
         Ok(())
@@ -330,17 +350,42 @@ async fn partitions_of(client: &Client, args: &ConsumeArgs) -> Result<(TopicId, 
     }
 }
 
-type Received = (PartitionId, Result<(ConsumedBatch, Option<Offset>), Error>);
+type Received = (PartitionId, Result<Found, Error>);
+
+/// What comes next of a partition.
+enum Found {
+    /// A batch, and where to end in it.
+    Batch(ConsumedBatch, Option<Offset>),
+    /// First and last offset of what cannot be read and is passed over.
+    Damage(Offset, Offset),
+}
+
+/// What damage is to a reader.
+#[derive(Clone, Copy)]
+enum OnDamage {
+    End,
+    PassOver,
+}
 
 /// Reads one partition to its end, or until an error or nobody listens.
-async fn read(mut reader: PartitionReader, range: Range, out: mpsc::Sender<Received>) {
+async fn read(mut reader: PartitionReader, range: Range, on_damage: OnDamage, out: mpsc::Sender<Received>) {
     while range.end.is_none_or(|end| reader.position() < end) {
         let Some(result) = reader.next_batch().await else {
             return;
         };
-        let ended = result.is_err();
-        let message = (range.partition, result.map(|batch| (batch, range.end)));
-        if out.send(message).await.is_err() || ended {
+        let found = match (result, on_damage) {
+            (Ok(batch), _) => Ok(Found::Batch(batch, range.end)),
+            (Err(error), OnDamage::End) => Err(error),
+            (Err(error), OnDamage::PassOver) => match error.damaged_offsets() {
+                Some((first, last)) => {
+                    reader.seek(last.next());
+                    Ok(Found::Damage(first, last))
+                }
+                None => Err(error),
+            },
+        };
+        let ended = found.is_err();
+        if out.send((range.partition, found)).await.is_err() || ended {
             return;
         }
     }
@@ -353,7 +398,7 @@ pub(super) fn failed(topic: &str, partition: PartitionId, error: Error) -> Stopp
     let message = format!("{topic}/{partition}: offsets {first} to {last} are damaged and cannot be read");
     Failure::new(Exit::Partial, "DATA_CORRUPT", message)
         .hint(format!(
-            "what follows can be read: -p {partition} -o {}",
+            "what follows can be read: -p {partition} -o {}; --skip-corrupt goes on behind all that is damaged",
             last.next()
         ))
         .into()
@@ -502,7 +547,7 @@ mod tests {
         );
         assert_eq!(
             failure.hint.as_deref(),
-            Some("what follows can be read: -p 2 -o 20")
+            Some("what follows can be read: -p 2 -o 20; --skip-corrupt goes on behind all that is damaged")
         );
     }
 }

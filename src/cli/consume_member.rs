@@ -10,8 +10,9 @@ use super::failure::{Outcome, Stopped};
 use super::output::say;
 use super::session::connect;
 use super::signals::Interruption;
+use super::skipped::Skipped;
 use crate::client::{
-    AutoCommit, Client, CommitError, GroupConsumer, GroupHandle, LostRange, OffsetSpec, TopicPartition,
+    AutoCommit, Client, CommitError, Error, GroupConsumer, GroupHandle, LostRange, OffsetSpec, TopicPartition,
 };
 use crate::model::{Offset, PartitionId};
 
@@ -70,6 +71,7 @@ pub(super) async fn run(args: &ConsumeArgs, group: &str, style: Style, context: 
         consumer,
         ends,
         lost: 0,
+        skipped: args.skip_corrupt.then(Skipped::default),
     };
     // Where a signal ends the printing it waits for something: what was printed was flushed, and counts as processed.
     let printed = interruption.or(printing.run(&mut printer)).await;
@@ -81,7 +83,8 @@ pub(super) async fn run(args: &ConsumeArgs, group: &str, style: Style, context: 
     };
     printed?;
     flushed?;
-    Ok(left?)
+    left?;
+    printing.skipped.map_or(Ok(()), |skipped| skipped.outcome())
 }
 
 struct Printing<'a> {
@@ -91,6 +94,8 @@ struct Printing<'a> {
     ends: Option<Ends>,
     /// Ranges of lost records that were told.
     lost: usize,
+    /// `None`: damage is the end.
+    skipped: Option<Skipped>,
 }
 
 impl Printing<'_> {
@@ -118,8 +123,12 @@ impl Printing<'_> {
                 Some(Ok(batch)) => batch,
                 Some(Err(error)) => {
                     self.commit().await?;
-                    let partition = self.stands_at(error.damaged_offsets());
-                    return Err(failed(self.topic, partition, error));
+                    let at = self.stands_at(error.damaged_offsets());
+                    if let Some(error) = self.pass_over(at.as_ref(), error) {
+                        let partition = at.map_or(PartitionId(0), |at| at.partition);
+                        return Err(failed(self.topic, partition, error));
+                    }
+                    continue;
                 }
             };
             let partition = &batch.partition;
@@ -159,7 +168,7 @@ impl Printing<'_> {
     }
 
     /// The partition that cannot be read on because of this damage.
-    fn stands_at(&self, damage: Option<(Offset, Offset)>) -> PartitionId {
+    fn stands_at(&self, damage: Option<(Offset, Offset)>) -> Option<TopicPartition> {
         let assigned = self.consumer.assignment();
         let stands = assigned.iter().find(|at| {
             let position = self.consumer.position(at);
@@ -167,9 +176,20 @@ impl Printing<'_> {
                 .zip(position)
                 .is_some_and(|((first, last), at)| (first..=last).contains(&at))
         });
-        stands
-            .or(assigned.first())
-            .map_or(PartitionId(0), |at| at.partition)
+        stands.or(assigned.first()).cloned()
+    }
+
+    /// Goes on behind damage if that was asked for; else, and of any other error, gives it back.
+    fn pass_over(&mut self, at: Option<&TopicPartition>, error: Error) -> Option<Error> {
+        let (Some(skipped), Some(at), Some((first, last))) = (&mut self.skipped, at, error.damaged_offsets())
+        else {
+            return Some(error);
+        };
+        // Taken away meanwhile, it is the next member's to skip.
+        if self.consumer.seek(at, last.next()).is_ok() {
+            skipped.pass_over(self.topic, at.partition, (first, last));
+        }
+        None
     }
 
     fn tell_lost(&mut self) {

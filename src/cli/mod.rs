@@ -43,6 +43,7 @@ mod record_time;
 mod serve;
 mod session;
 mod signals;
+mod skipped;
 mod topic;
 mod topic_config;
 mod topic_offsets;

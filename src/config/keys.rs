@@ -208,6 +208,8 @@ pub(super) static KEYS: &[Key] = &[
     duration!("storage.checkpoint_every", "A checkpoint is written after so long if anything changed.", millis(SECOND, DAY), storage.checkpoint_every),
     number!("storage.reserve_bytes", "Disk space set aside in the file `reserve`, which produce never uses: for the broker's own partitions, deletions, checkpoints and recovery.", bytes(MIB, 1024 * GIB), storage.reserve_bytes),
     number!("storage.reads_max", "Most reads from disk at once.", count(1, 256), storage.reads_max),
+    duration!("storage.scrub_interval", "All segments are read and checked once in so long, in the background; 0: never.", millis(0, 366 * DAY), storage.scrub_interval),
+    number!("storage.scrub_bytes_per_second", "Most bytes that the scrub reads in a second.", bytes(64 * KIB, 64 * GIB), storage.scrub_bytes_per_second),
     hot(duration!("storage.retention_every", "How often segments that are too old or too many are looked for.", millis(SECOND, DAY), broker.retention_every)),
     number!("limits.connections_max", "Connections at once; at most 60 % of the descriptors that the process may have.", count(1, 1_000_000), net.connections_max),
     Key {

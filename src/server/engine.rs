@@ -363,6 +363,8 @@ fn local_now(store: &LocalStore, recovery_took: Duration) -> LocalNow {
         admitted_bytes: status.admitted_bytes,
         journal_files: status.journal_files,
         crc_errors: status.crc_errors,
+        read_errors: status.read_errors,
+        scrub: status.scrub,
         storage_full: status.storage_full,
         reserve_held_bytes: status.reserve_held_bytes,
         failed: status.failure.is_some(),

@@ -2,6 +2,7 @@
 //!
 //! The one place that knows both the components and the names of metrics.
 
+mod damage;
 mod groups;
 mod memory;
 
@@ -20,7 +21,7 @@ use crate::model::Glob;
 use crate::model::{ErrorCode, MemoryHealth, Timestamp};
 use crate::net::{Counters, Hangup};
 use crate::rt::Clock;
-use crate::storage::local::{RecoveryReport, StatsNow};
+use crate::storage::local::{ReadErrors, RecoveryReport, ScrubNow, StatsNow};
 use crate::telemetry::{Kind, LogCounts, Page};
 
 /// A page is kept for so long: scrapes that come faster get the same one.
@@ -71,8 +72,12 @@ pub(crate) struct LocalNow {
     pub(crate) admitted_bytes: u64,
     /// Journal files that are ready, and how many there shall be.
     pub(crate) journal_files: (u32, u32),
-    /// Damaged batches found by reading.
+    /// Damaged ranges found by reading.
     pub(crate) crc_errors: u64,
+    /// Reads of segments that failed.
+    pub(crate) read_errors: ReadErrors,
+    /// What the scrub has done.
+    pub(crate) scrub: ScrubNow,
     /// Whether produce is refused for want of disk.
     pub(crate) storage_full: bool,
     /// Bytes of disk set aside for the broker's own work.
@@ -695,12 +700,7 @@ fn journal(page: &mut Page, local: &LocalNow) {
     ] {
         page.one(Kind::Gauge, name, help, value);
     }
-    page.one(
-        Kind::Counter,
-        "naru_crc_errors",
-        "Damaged batches found by reading.",
-        local.crc_errors,
-    );
+    damage::show(page, local);
 }
 
 fn storage_state(local: &LocalNow) -> u64 {

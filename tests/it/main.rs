@@ -28,6 +28,7 @@ mod connections;
 mod consumers;
 #[cfg(test)]
 mod doctor;
+#[cfg(test)]
 mod examples;
 #[cfg(test)]
 mod group_commands;
@@ -63,6 +64,8 @@ mod proxy;
 mod rot;
 #[cfg(test)]
 mod rounds;
+#[cfg(test)]
+mod scrub;
 #[cfg(test)]
 mod steps;
 #[cfg(test)]

@@ -53,14 +53,12 @@ impl LocalLog {
         if segment.oldest_append == segment.newest_append {
             return Ok(Some(segment.oldest_append));
         }
-        match self.reads().entry_at_or_below(self.partition(), segment.base, at) {
-            // An index that was left by another life must not lead out of the segment.
-            Ok(entry) => {
-                let time = entry.map_or(segment.oldest_append, |entry| entry.append_time);
-                Ok(Some(time.clamp(segment.oldest_append, segment.newest_append)))
-            }
-            Err(_) if self.is_deleted() => Err(ReadError::NotOwner),
-            Err(error) => Err(ReadError::Io(error.to_string())),
+        let entry = self.reads().entry_at_or_below(self.partition(), segment.base, at);
+        if self.is_deleted() {
+            return Err(ReadError::NotOwner);
         }
+        // An index that was left by another life must not lead out of the segment.
+        let time = entry.map_or(segment.oldest_append, |entry| entry.append_time);
+        Ok(Some(time.clamp(segment.oldest_append, segment.newest_append)))
     }
 }

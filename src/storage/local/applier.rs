@@ -41,6 +41,8 @@ pub(super) struct Applier {
     /// Whether anything was applied since the last checkpoint, and when that was.
     pub(super) changed: bool,
     pub(super) last_checkpoint: Duration,
+    /// Ranges found damaged by reading of which a checkpoint tells the next life.
+    pub(super) damage_noted: u64,
     /// When segments are looked at next whether they are old enough to be closed.
     pub(super) next_look: Duration,
 }
@@ -480,7 +482,7 @@ impl Applier {
         asked
             || self.engine.files.is_short()
             || frees_a_file
-            || (self.changed && old)
+            || (old && (self.changed || self.engine.reads.crc_errors() > self.damage_noted))
             || self.trimmed
             || !self.deleted.is_empty()
             // Files go one record later, which can wait, but not for somebody to append, and not if space is what is short.

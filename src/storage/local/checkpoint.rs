@@ -117,6 +117,7 @@ impl Applier {
         if planted::is(Bug::CheckpointAhead) {
             lsn = self.engine.durable_lsn();
         }
+        let damage_noted = self.engine.reads.crc_errors();
         let mut partitions = self.describe_partitions(source);
         let retired: Vec<_> = partitions.iter_mut().flat_map(retire).collect();
         if planted::is(Bug::UnlinkedBeforeCheckpoint) {
@@ -156,6 +157,7 @@ impl Applier {
         self.forget_retired(retired)?;
         self.changed = false;
         self.trimmed = false;
+        self.damage_noted = damage_noted;
         self.last_checkpoint = self.engine.clock.mono();
         Ok(())
     }
@@ -235,8 +237,6 @@ impl Applier {
             // Where nothing is left the next record still has to know where the log ended.
             state.log_start = gone.map_or(state.log_start, |gone| gone.end.max(state.log_start));
             state.segments.retain(|segment| segment.base != *base);
-            let first = state.segments.first().map(|segment| segment.base);
-            state.log_start = first.map_or(state.log_start, |first| first.max(state.log_start));
             drop(state);
             self.segments.forget_segment(*key, *base);
             self.engine.reads.close(|of| of == *key);

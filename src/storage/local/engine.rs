@@ -15,6 +15,7 @@ use super::log::LocalLog;
 use super::queue::Queue;
 use super::read::ReadSide;
 use super::reserve::Reserve;
+use super::scrub::{Rest, ScrubCounts};
 use super::settings::Settings;
 use super::stats::Stats;
 use super::tail::Tail;
@@ -61,6 +62,9 @@ pub(super) struct Engine {
     pub(super) budget: Arc<Budget>,
     pub(super) reserve: Reserve,
     pub(super) stats: Stats,
+    pub(super) scrubbed: ScrubCounts,
+    /// Of the scrub's thread.
+    pub(super) scrub_rest: Rest,
     /// For groups on their way to the journal, and then part of the memory tail.
     pub(super) buffers: Arc<BufferPool>,
     pub(super) logs: Mutex<BTreeMap<PartitionKey, Arc<LocalLog>>>,
@@ -99,6 +103,8 @@ impl Engine {
             budget: Arc::new(budget),
             reserve: Reserve::new(Arc::clone(&disk), settings.reserve_bytes),
             stats: Stats::default(),
+            scrubbed: ScrubCounts::default(),
+            scrub_rest: Rest::default(),
             buffers: Arc::new(BufferPool::new(pool_bytes)),
             logs: Mutex::new(begin.logs),
             control: Mutex::new(Control {
@@ -156,6 +162,7 @@ impl Engine {
         self.durable.send_modify(|state| state.poisoned = true);
         self.failed.send_replace(true);
         self.files.stop();
+        self.scrub_rest.stop();
         self.changed.notify_all();
     }
 
@@ -230,6 +237,7 @@ impl Engine {
             .get_or_insert_with(|| "abandoned".to_owned());
         self.queue.poison();
         self.files.stop();
+        self.scrub_rest.stop();
         self.changed.notify_all();
     }
 

@@ -2,10 +2,12 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::applier::Applier;
 use super::engine::{Control, Engine};
 use super::journal::{Journal, Round};
+use super::scrub::Scrub;
 use crate::storage::SharedSnapshots;
 
 /// Drives an engine round by round.
@@ -13,6 +15,7 @@ pub struct Inline {
     engine: Arc<Engine>,
     journal: Journal,
     applier: Applier,
+    scrub: Scrub,
     snapshots: SharedSnapshots,
 }
 
@@ -24,6 +27,7 @@ impl Inline {
         snapshots: SharedSnapshots,
     ) -> Self {
         Self {
+            scrub: Scrub::new(Arc::clone(&engine)),
             engine,
             journal,
             applier,
@@ -117,6 +121,11 @@ impl Inline {
             engine.durable_lsn() >= lsn
         };
         self.applier.round(&asked, &*self.snapshots, &mut until_durable)
+    }
+
+    /// Reads the next piece of the segments if it is due. Returns how long nothing is; `None`: nothing is ever scrubbed.
+    pub fn scrub(&mut self) -> Option<Duration> {
+        self.scrub.round()
     }
 
     /// A clean stop: everything written, applied, and a clean checkpoint.

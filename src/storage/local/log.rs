@@ -194,11 +194,6 @@ impl LocalLog {
         self.state().deleted
     }
 
-    /// Whether what is to be read lies below the log start by now.
-    pub(super) fn is_trimmed_to(&self, spec: &ReadSpec) -> bool {
-        spec.from < self.state().log_start
-    }
-
     /// Where in a segment a batch of so many bytes goes if it is the next one.
     pub(super) fn next_position(&self, length: u32) -> u64 {
         let state = self.state();
@@ -318,10 +313,19 @@ impl LocalLog {
         }
     }
 
-    /// Marks a range as damaged.
-    pub(super) fn quarantine(&self, first: Offset, last: Offset) {
+    /// Marks a range as damaged, what lies below the log start left out. Whether that is news.
+    pub(super) fn quarantine(&self, first: Offset, last: Offset) -> bool {
         let mut state = self.state();
+        let first = first.max(state.log_start);
+        let known = state
+            .quarantined
+            .iter()
+            .any(|(from, to)| *from <= first && last <= *to);
+        if last < first || known {
+            return false;
+        }
         insert_range(&mut state.quarantined, first, last);
+        true
     }
 
     fn read_memory(&self, spec: &ReadSpec) -> Option<Result<ReadOut, ReadError>> {

@@ -6,10 +6,12 @@
 
 use std::io;
 
+use super::damage::Place;
+use super::fence::{beginning, place_of};
 use super::log::{LocalLog, LogState, SegmentMeta, TailBatch};
-use super::read::{Step, Walk, still_damaged};
+use super::read::{Step, Walk};
 use crate::model::{Lsn, Offset, Timestamp};
-use crate::record::{BatchHeader, check_crc};
+use crate::record::BatchHeader;
 use crate::storage::{ReadError, TimedOffset, find_in_batch};
 
 /// How often a lookup begins anew because what it looked at went from memory to disk, or was removed, meanwhile.
@@ -119,13 +121,17 @@ impl LocalLog {
         at: Timestamp,
     ) -> Result<Look, ReadError> {
         match self.walk_to(segment, from, at) {
-            Ok(found) => found.map(|found| found.map_or(Look::Nothing, Look::Found)),
-            Err(_) if self.is_deleted() => Err(ReadError::NotOwner),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Look::Moved),
+            Ok(Ok(found)) => Ok(found.map_or(Look::Nothing, Look::Found)),
+            _ if self.is_deleted() => Err(ReadError::NotOwner),
             // Its file is cut step by step on the way to being removed, which is no damage.
-            Err(_) if self.state().log_start >= segment.end => Ok(Look::Moved),
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
-                Err(self.damaged(segment.base.max(from), segment.end))
+            _ if self.is_gone(&segment) => Ok(Look::Moved),
+            Ok(Err(damaged)) => Err(damaged),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                self.file_is_missing(&segment);
+                Err(ReadError::Corrupt {
+                    first: segment.base.max(from),
+                    last: Offset::new(segment.end.get() - 1).unwrap_or(segment.base),
+                })
             }
             Err(e) => Err(ReadError::Io(e.to_string())),
         }
@@ -139,27 +145,39 @@ impl LocalLog {
     ) -> io::Result<Result<Option<TimedOffset>, ReadError>> {
         let key = self.partition();
         let file = self.reads().file(key, segment.base, false)?;
-        let older = self.reads().entry_behind_older(key, segment.base, at)?;
-        let removed = self.reads().entry_at_or_below(key, segment.base, from)?;
+        let older = self.reads().entry_behind_older(key, segment.base, at);
+        let removed = self.reads().entry_at_or_below(key, segment.base, from);
         let start = older.into_iter().chain(removed).max_by_key(|e| e.base);
-        let position = start.map_or(0, |e| u64::from(e.position));
-        let mut walk = Walk::new(&*file, self.reads().buffers(), segment, position, PIECE_BYTES);
-        let mut expected = start.map_or(segment.base, |e| e.base);
+        let start = start.map_or(beginning(&segment), |e| place_of(&e));
+        let mut walk = Walk::new(
+            &*file,
+            self.reads().buffers(),
+            segment,
+            start.position,
+            PIECE_BYTES,
+        )
+        .counted_by(self.reads());
+        let mut expected = start.offset;
         loop {
-            let (header, bytes) = match walk.step(expected)? {
-                Step::End => return Ok(Ok(None)),
-                // What cannot be read may be what is looked for: there is no right answer without it.
-                Step::Damaged => return Ok(Err(self.damage_at(segment, from, expected))),
-                Step::Batch(header, bytes) => (header, bytes),
-            };
-            // A flipped bit in a timestamp would make the answer wrong.
-            if check_crc(&header, &bytes).is_err() {
-                if !still_damaged(&*file, walk.position, bytes.len(), &header)? {
-                    walk.forget_piece();
-                    continue;
+            // Every batch is checked: a flipped bit in a timestamp would make the answer wrong.
+            let (header, bytes) = match walk.checked_step(expected, Offset::ZERO) {
+                Ok(Step::Batch(header, bytes)) => (header, bytes),
+                Ok(Step::End) if expected >= segment.end => return Ok(Ok(None)),
+                trouble => {
+                    let here = Place {
+                        position: walk.position,
+                        offset: expected,
+                    };
+                    match self.batch_for_lookup(&*file, &segment, here, from, trouble.err())? {
+                        Ok(Some(whole)) => {
+                            walk.go_to(whole.place.position);
+                            (whole.header, whole.bytes)
+                        }
+                        Ok(None) => return Ok(Ok(None)),
+                        Err(damaged) => return Ok(Err(damaged)),
+                    }
                 }
-                return Ok(Err(self.damaged(header.base_offset, header.last_offset().next())));
-            }
+            };
             if header.last_offset() >= from && header.max_timestamp >= at {
                 match find_in_batch(&header, &bytes, from, at) {
                     Ok(None) => {}

@@ -15,8 +15,10 @@ mod blocks;
 mod budget;
 mod buffers;
 mod checkpoint;
+mod damage;
 mod directory;
 mod engine;
+mod fence;
 pub mod format;
 mod group;
 mod inline;
@@ -33,6 +35,7 @@ mod redo;
 mod reserve;
 mod roll;
 mod scan;
+mod scrub;
 mod segment;
 mod settings;
 mod stats;
@@ -54,6 +57,7 @@ pub use journal::Round;
 pub use log::LocalLog;
 pub use paths::FileKind;
 pub use recovery::{OpenError, RecoveryReport};
+pub use scrub::ScrubNow;
 pub use settings::Settings;
 pub use stats::StatsNow;
 
@@ -86,8 +90,21 @@ pub struct Status {
     pub reserve_held_bytes: u64,
     /// Why the engine failed, if it did.
     pub failure: Option<String>,
-    /// Damaged batches found by reading.
+    /// Damaged ranges found by reading.
     pub crc_errors: u64,
+    /// Reads of segments that failed.
+    pub read_errors: ReadErrors,
+    /// What the scrub has done.
+    pub scrub: ScrubNow,
+}
+
+/// Reads of segments that failed since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadErrors {
+    /// They did not when they were tried again.
+    pub healed: u64,
+    /// They did, and records were lost.
+    pub lasting: u64,
 }
 
 /// The engine on local disk.
@@ -181,6 +198,8 @@ impl LocalStore {
             reserve_held_bytes: self.engine.reserve.held_bytes(),
             failure: control.failure,
             crc_errors: self.engine.reads.crc_errors(),
+            read_errors: self.engine.reads.read_errors(),
+            scrub: self.engine.scrubbed.now(),
         }
     }
 }

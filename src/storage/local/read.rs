@@ -9,12 +9,14 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
+use super::ReadErrors;
 use super::buffers::BufferPool;
+use super::fence::{beginning, place_of};
 use super::format::index::{INDEX_ENTRY_BYTES, IndexEntry};
 use super::log::{LocalLog, SegmentMeta};
 use super::paths;
 use super::tail::Tail;
-use crate::disk::{DiskFile, Mode, SharedDisk, read_exact_at};
+use crate::disk::{BLOCK_BYTES, DiskFile, Mode, SharedDisk, read_exact_at};
 use crate::model::{Offset, PartitionKey, Timestamp};
 use crate::planted::{self, Bug};
 use crate::record::{BatchHeader, HEADER_BYTES, check_crc};
@@ -44,6 +46,8 @@ pub(super) struct ReadSide {
     slots: Arc<Semaphore>,
     buffers: Arc<BufferPool>,
     crc_errors: AtomicU64,
+    healed_errors: AtomicU64,
+    lasting_errors: AtomicU64,
 }
 
 impl ReadSide {
@@ -56,6 +60,8 @@ impl ReadSide {
             slots: Arc::new(Semaphore::new(reads_max.max(1))),
             buffers: Arc::new(BufferPool::new(POOL_BYTES)),
             crc_errors: AtomicU64::new(0),
+            healed_errors: AtomicU64::new(0),
+            lasting_errors: AtomicU64::new(0),
         }
     }
 
@@ -75,9 +81,43 @@ impl ReadSide {
         Arc::clone(&self.slots)
     }
 
-    /// Batches or files that turned out to be damaged.
+    /// Ranges of offsets that turned out to be damaged.
     pub(super) fn crc_errors(&self) -> u64 {
         self.crc_errors.load(Ordering::Relaxed)
+    }
+
+    /// Reads of segments that failed.
+    pub(super) fn read_errors(&self) -> ReadErrors {
+        ReadErrors {
+            healed: self.healed_errors.load(Ordering::Relaxed),
+            lasting: self.lasting_errors.load(Ordering::Relaxed),
+        }
+    }
+
+    /// A read failed, and did not when it was tried again.
+    pub(super) fn note_healed_error(&self) {
+        self.healed_errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A read failed whatever was tried.
+    pub(super) fn note_lasting_error(&self) {
+        self.lasting_errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A range of offsets turned out to be damaged.
+    pub(super) fn note_damage(&self) {
+        self.crc_errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether the disk gives anything at all: if not, what it does not give of a segment is no damage of that segment.
+    pub(super) fn disk_answers(&self) -> bool {
+        paths::CHECKPOINTS.iter().any(|path| {
+            let mut front = [0; 16];
+            self.disk.open(path, Mode::Buffered).is_ok_and(|file| {
+                let dropped = file.drop_cache(0, BLOCK_BYTES as u64);
+                dropped.is_ok() && read_exact_at(&*file, &mut front, 0).is_ok()
+            })
+        })
     }
 
     pub(super) fn file(&self, key: PartitionKey, base: Offset, index: bool) -> io::Result<Arc<dyn DiskFile>> {
@@ -128,9 +168,8 @@ impl ReadSide {
         key: PartitionKey,
         segment: Offset,
         offset: Offset,
-    ) -> io::Result<Option<IndexEntry>> {
-        let (before, _) = self.search(key, segment, |e| e.base <= offset)?;
-        Ok(before)
+    ) -> Option<IndexEntry> {
+        self.search(key, segment, |e| e.base <= offset).0
     }
 
     /// The last index entry before which every record is older than `at`.
@@ -139,20 +178,18 @@ impl ReadSide {
         key: PartitionKey,
         segment: Offset,
         at: Timestamp,
-    ) -> io::Result<Option<IndexEntry>> {
-        let (before, _) = self.search(key, segment, |e| e.max_timestamp_before < at)?;
-        Ok(before)
+    ) -> Option<IndexEntry> {
+        self.search(key, segment, |e| e.max_timestamp_before < at).0
     }
 
     /// The first index entry above an offset.
-    fn entry_above(
+    pub(super) fn entry_above(
         &self,
         key: PartitionKey,
         segment: Offset,
         offset: Offset,
-    ) -> io::Result<Option<IndexEntry>> {
-        let (_, after) = self.search(key, segment, |e| e.base <= offset)?;
-        Ok(after)
+    ) -> Option<IndexEntry> {
+        self.search(key, segment, |e| e.base <= offset).1
     }
 
     /// The last entry of which `is_before` holds and the first of which it does not: it holds for those of a front part.
@@ -162,20 +199,18 @@ impl ReadSide {
         key: PartitionKey,
         segment: Offset,
         is_before: impl Fn(&IndexEntry) -> bool,
-    ) -> io::Result<(Option<IndexEntry>, Option<IndexEntry>)> {
-        let file = match self.file(key, segment, true) {
-            Ok(file) => file,
-            // The index only makes reading faster: without it the segment is walked from its start.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((None, None)),
-            Err(e) => return Err(e),
+    ) -> (Option<IndexEntry>, Option<IndexEntry>) {
+        // The index only makes reading faster: without it the segment is walked from its start.
+        let Ok(file) = self.file(key, segment, true) else {
+            return (None, None);
         };
-        let count = file.len()? / INDEX_ENTRY_BYTES as u64;
+        let count = file.len().unwrap_or_default() / INDEX_ENTRY_BYTES as u64;
         let (mut low, mut high) = (0, count);
         let (mut before, mut after) = (None, None);
         while low < high {
             let middle = low + (high - low) / 2;
             // A damaged entry says nothing: take the next one that holds instead.
-            let Some((at, entry)) = first_good_entry(&*file, middle, high)? else {
+            let Some((at, entry)) = first_good_entry(&*file, middle, high) else {
                 high = middle;
                 continue;
             };
@@ -187,24 +222,24 @@ impl ReadSide {
                 high = middle;
             }
         }
-        Ok((before, after))
+        (before, after)
     }
 }
 
-fn first_good_entry(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<Option<(u64, IndexEntry)>> {
+fn first_good_entry(file: &dyn DiskFile, from: u64, to: u64) -> Option<(u64, IndexEntry)> {
     for at in from..to {
         let mut bytes = [0; INDEX_ENTRY_BYTES];
         match read_exact_at(file, &mut bytes, at * INDEX_ENTRY_BYTES as u64) {
             Ok(()) => {}
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return None,
             // Without an index reading is slow, and never wrong.
             Err(_) => continue,
         }
         if let Ok(entry) = IndexEntry::decode(&bytes) {
-            return Ok(Some((at, entry)));
+            return Some((at, entry));
         }
     }
-    Ok(None)
+    None
 }
 
 /// A walk along the batches of one segment.
@@ -217,6 +252,8 @@ pub(super) struct Walk<'a> {
     piece_at: u64,
     piece_bytes: usize,
     pub(super) position: u64,
+    /// Who counts reads that failed.
+    counted_by: Option<&'a ReadSide>,
 }
 
 /// What stands at the walk's position.
@@ -253,7 +290,20 @@ impl<'a> Walk<'a> {
             piece_at: 0,
             piece_bytes: piece_bytes.clamp(PIECE_BYTES, 1 << 20),
             position,
+            counted_by: None,
         }
+    }
+
+    /// The same, with reads that failed counted if another one gave what was wanted.
+    pub(super) fn counted_by(mut self, reads: &'a ReadSide) -> Self {
+        self.counted_by = Some(reads);
+        self
+    }
+
+    /// Goes on at another position, with what the file holds there now.
+    pub(super) fn go_to(&mut self, position: u64) {
+        self.forget_piece();
+        self.position = position;
     }
 
     /// Reads what stands here from the file again.
@@ -268,14 +318,36 @@ impl<'a> Walk<'a> {
         let skip = usize::try_from(self.position.saturating_sub(self.piece_at)).unwrap_or(usize::MAX);
         if self.position < self.piece_at || skip.saturating_add(wanted) > self.piece.len() {
             let len = wanted.max(self.piece_bytes).min(left);
-            let mut buf = self.buffers.take(len);
-            let into = buf.get_mut(..len).unwrap_or_default();
-            read_exact_at(self.file, into, self.position)?;
-            self.piece = self.buffers.freeze(buf, len);
+            // A sector that cannot be read is not to hide what stands in front of it.
+            self.piece = self.read(len).or_else(|_| self.read_again(len, wanted))?;
             self.piece_at = self.position;
             return Ok(self.piece.clone());
         }
         Ok(self.piece.slice(skip..))
+    }
+
+    /// Reads what failed once more, and then no more than is wanted: a sector that cannot be read is not to hide what stands
+    /// in front of it.
+    fn read_again(&mut self, len: usize, wanted: usize) -> io::Result<Bytes> {
+        let again = self.read(len);
+        match &again {
+            Err(_) if wanted < len => {
+                self.piece_bytes = 0;
+                self.read(wanted)
+            }
+            Err(_) => again,
+            Ok(_) => {
+                self.counted_by.inspect(|reads| reads.note_healed_error());
+                again
+            }
+        }
+    }
+
+    fn read(&self, len: usize) -> io::Result<Bytes> {
+        let mut buf = self.buffers.take(len);
+        let into = buf.get_mut(..len).unwrap_or_default();
+        read_exact_at(self.file, into, self.position)?;
+        Ok(self.buffers.freeze(buf, len))
     }
 
     /// The header of the batch that stands here, if it is the one expected. Reads nothing behind the piece that has it.
@@ -297,7 +369,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Whether the batch that stands here has more than so many bytes; false if there is none.
-    fn is_larger_than(&mut self, bytes: u64, expected: Offset) -> io::Result<bool> {
+    pub(super) fn is_larger_than(&mut self, bytes: u64, expected: Offset) -> io::Result<bool> {
         Ok(std::matches!(self.head(expected)?, Head::Batch(header) if header.total_bytes() > bytes))
     }
 
@@ -312,6 +384,16 @@ impl<'a> Walk<'a> {
         };
         let bytes = self.fill(total)?;
         Ok(Step::Batch(header, bytes.slice(..total)))
+    }
+
+    /// As [`step`](Self::step); a batch that ends at or behind `from` is checked.
+    pub(super) fn checked_step(&mut self, expected: Offset, from: Offset) -> io::Result<Step> {
+        let step = self.step(expected)?;
+        let damaged = std::matches!(
+            &step,
+            Step::Batch(header, bytes) if header.last_offset() >= from && check_crc(header, bytes).is_err()
+        );
+        Ok(if damaged { Step::Damaged } else { step })
     }
 }
 
@@ -341,16 +423,14 @@ impl LocalLog {
         };
         match self.walk(spec, segment, end) {
             Ok(found) => found,
-            Err(_) if self.is_deleted() => Err(ReadError::NotOwner),
-            Err(e) if self.is_trimmed_to(spec) => {
-                tracing::debug!(error = %e, "a segment was removed while it was read");
-                Err(ReadError::OutOfRange(self.state().bounds(spec.durable)))
+            Err(e) => {
+                if e.kind() == io::ErrorKind::NotFound {
+                    self.file_is_missing(&segment);
+                }
+                // Removed while it was read, or damaged; else the disk is what fails.
+                self.state().check(spec)?;
+                Err(ReadError::Io(e.to_string()))
             }
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
-                // The file is shorter than what was applied to it: what is missing is damage, not absence.
-                Err(self.damaged(spec.from, segment.end))
-            }
-            Err(e) => Err(ReadError::Io(e.to_string())),
         }
     }
 
@@ -362,11 +442,12 @@ impl LocalLog {
     ) -> io::Result<Result<ReadOut, ReadError>> {
         let key = self.partition();
         let file = self.reads().file(key, segment.base, false)?;
-        let start = self.reads().entry_at_or_below(key, segment.base, spec.from)?;
-        let mut expected = start.map_or(segment.base, |e| e.base);
+        let start = self.reads().entry_at_or_below(key, segment.base, spec.from);
+        let start = start.map_or(beginning(&segment), |e| place_of(&e));
         let max_bytes = spec.max_bytes as usize;
-        let position = start.map_or(0, |e| u64::from(e.position));
-        let mut walk = Walk::new(&*file, self.reads().buffers(), segment, position, max_bytes);
+        let walk = Walk::new(&*file, self.reads().buffers(), segment, start.position, max_bytes);
+        let mut walk = walk.counted_by(self.reads());
+        let mut expected = start.offset;
         let mut out = ReadOut {
             next: spec.from,
             ..ReadOut::default()
@@ -375,97 +456,43 @@ impl LocalLog {
         while expected < end {
             // What the answer has no room for is not read: with batches of about its size that would be every second one.
             let room = u64::from(spec.max_bytes).saturating_sub(out.bytes);
-            if !runs.is_empty() && walk.is_larger_than(room, expected)? {
+            if !runs.is_empty() && walk.is_larger_than(room, expected).unwrap_or(true) {
                 break;
             }
-            match walk.step(expected)? {
-                // Offsets up to the end were acknowledged: a last batch that tells fewer than it has is damaged.
-                Step::End if runs.is_empty() => {
-                    return Ok(Err(self.damage_at(segment, spec.from, expected)));
+            let (header, piece, at) = match walk.checked_step(expected, spec.from) {
+                Ok(Step::Batch(header, _)) => (header, walk.piece.clone(), walk.position - walk.piece_at),
+                // What was found so far is an answer; the next read begins here.
+                _ if !runs.is_empty() => break,
+                // Offsets up to the end were acknowledged: batches that end before are damaged, too.
+                trouble => {
+                    let whole =
+                        self.batch_in_spite_of_damage(&*file, &segment, start, spec, trouble.err())?;
+                    let whole = match whole {
+                        Ok(whole) => whole,
+                        Err(error) => return Ok(Err(error)),
+                    };
+                    walk.go_to(whole.place.position);
+                    (whole.header, whole.bytes, 0)
                 }
-                Step::End => break,
-                Step::Damaged => match self.skip_damage(&mut walk, spec.from, expected)? {
-                    Some(next) => expected = next,
-                    None if runs.is_empty() => return Ok(Err(self.damage_at(segment, spec.from, expected))),
-                    None => break,
-                },
-                Step::Batch(header, bytes) => {
-                    let total = bytes.len();
-                    let wanted = header.last_offset() >= spec.from;
-                    if wanted && check_crc(&header, &bytes).is_err() {
-                        if !runs.is_empty() {
-                            break;
-                        }
-                        if !still_damaged(&*file, walk.position, total, &header)? {
-                            walk.forget_piece();
-                            continue;
-                        }
-                        return Ok(Err(self.damaged(header.base_offset, header.last_offset().next())));
-                    }
-                    if wanted {
-                        let fits = out.bytes + total as u64 <= u64::from(spec.max_bytes);
-                        let first = runs.is_empty() && spec.min_one;
-                        if !(fits || first) {
-                            break;
-                        }
-                        let from = usize::try_from(walk.position - walk.piece_at).unwrap_or(usize::MAX);
-                        runs.push(&walk.piece, from, total);
-                        out.bytes += total as u64;
-                        out.next = header.last_offset().next();
-                    }
-                    walk.position += total as u64;
-                    expected = header.last_offset().next();
+            };
+            let total = header.total_bytes();
+            if header.last_offset() >= spec.from {
+                let fits = out.bytes + total <= u64::from(spec.max_bytes);
+                let first = runs.is_empty() && spec.min_one;
+                if !(fits || first) {
+                    break;
                 }
+                runs.push(&piece, at, total);
+                out.bytes += total;
+                out.next = header.last_offset().next();
             }
+            walk.position += total;
+            expected = header.last_offset().next();
         }
         runs.close();
         out.extents = runs.extents;
         Ok(Ok(out))
     }
-
-    /// Jumps over damage that lies wholly below the offset asked for; returns the offset of the next batch.
-    fn skip_damage(&self, walk: &mut Walk<'_>, from: Offset, expected: Offset) -> io::Result<Option<Offset>> {
-        let next = self
-            .reads()
-            .entry_above(self.partition(), walk.segment.base, expected)?;
-        Ok(next.filter(|e| e.base <= from).map(|e| {
-            walk.position = u64::from(e.position);
-            e.base
-        }))
-    }
-
-    /// No batch can be made out where `expected` should stand: everything up to the next indexed one is damaged.
-    pub(super) fn damage_at(&self, segment: SegmentMeta, from: Offset, expected: Offset) -> ReadError {
-        let next = self
-            .reads()
-            .entry_above(self.partition(), segment.base, expected.max(from));
-        let end = next.ok().flatten().map_or(segment.end, |e| e.base);
-        self.damaged(expected, end)
-    }
-
-    pub(super) fn damaged(&self, first: Offset, end: Offset) -> ReadError {
-        let last = Offset::new(end.get() - 1).unwrap_or(first).max(first);
-        self.reads().crc_errors.fetch_add(1, Ordering::Relaxed);
-        self.quarantine(first, last);
-        tracing::error!(
-            event = "data_corrupt", topic = %self.partition().topic, partition = %self.partition().partition,
-            first = %first, last = %last, "acknowledged data is damaged"
-        );
-        ReadError::Corrupt { first, last }
-    }
-}
-
-/// Reads once more past the page cache: a flipped bit in memory is not damage on disk.
-pub(super) fn still_damaged(
-    file: &dyn DiskFile,
-    at: u64,
-    len: usize,
-    header: &BatchHeader,
-) -> io::Result<bool> {
-    file.drop_cache(at, len as u64)?;
-    let mut again = vec![0; len];
-    read_exact_at(file, &mut again, at)?;
-    Ok(check_crc(header, &again).is_err())
 }
 
 /// Batches of one piece that stand one after the other become one extent.
@@ -476,7 +503,9 @@ struct Runs {
 }
 
 impl Runs {
-    fn push(&mut self, piece: &Bytes, from: usize, len: usize) {
+    fn push(&mut self, piece: &Bytes, from: u64, len: u64) {
+        let from = usize::try_from(from).unwrap_or(usize::MAX);
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
         match &mut self.open {
             Some((open, _, to)) if *to == from && open.as_ptr() == piece.as_ptr() => *to += len,
             _ => {

@@ -409,6 +409,7 @@ impl Conclusion<'_> {
             retired: self.retired,
             changed: false,
             last_checkpoint: engine.clock.mono(),
+            damage_noted: 0,
             next_look: engine.clock.mono(),
             engine: Arc::clone(&engine),
         };

@@ -33,6 +33,10 @@ pub struct Settings {
     pub open_files_max: usize,
     /// Most reads from disk at once.
     pub reads_max: usize,
+    /// From the beginning of one pass of the scrub over all segments to that of the next; zero: no scrub.
+    pub scrub_interval: Duration,
+    /// Most bytes that the scrub reads in a second.
+    pub scrub_bytes_per_second: u64,
 }
 
 impl Default for Settings {
@@ -51,6 +55,8 @@ impl Default for Settings {
             seal_after: Duration::from_millis(20),
             open_files_max: 256,
             reads_max: 4,
+            scrub_interval: Duration::from_secs(7 * 24 * 3600),
+            scrub_bytes_per_second: 8 << 20,
         }
     }
 }

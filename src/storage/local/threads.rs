@@ -1,4 +1,4 @@
-//! The engine's threads: journal, applier, and the maker of journal files.
+//! The engine's threads: journal, applier, the maker of journal files, and the scrub.
 
 use std::io;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use super::engine::{Control, Engine};
 use super::journal::{Journal, Round};
 use super::journal_files::Waited;
 use super::queue::Work;
+use super::scrub::Scrub;
 use crate::storage::SharedSnapshots;
 
 /// How often the applier looks at the disk and the clock when nobody calls it.
@@ -24,6 +25,7 @@ pub(super) struct Threads {
     journal: Option<JoinHandle<()>>,
     applier: Option<JoinHandle<io::Result<()>>>,
     maker: Option<JoinHandle<()>>,
+    scrub: Option<JoinHandle<()>>,
 }
 
 impl Threads {
@@ -33,6 +35,7 @@ impl Threads {
             journal: None,
             applier: None,
             maker: None,
+            scrub: None,
         }
     }
 
@@ -53,10 +56,15 @@ impl Threads {
         })?);
         let shared = Arc::clone(engine);
         self.maker = Some(thread("naru-files", move || maker_loop(&shared))?);
+        let scrub = Scrub::new(Arc::clone(engine));
+        let shared = Arc::clone(engine);
+        self.scrub = Some(thread("naru-scrub", move || scrub_loop(&shared, scrub))?);
         Ok(())
     }
 
     pub(super) fn shutdown(&mut self, engine: &Engine) -> io::Result<()> {
+        engine.scrub_rest.stop();
+        join(self.scrub.take());
         // What was taken in is written first; the files end when the journal needs no more of them.
         engine.queue.close();
         join(self.journal.take());
@@ -83,6 +91,7 @@ impl Threads {
         engine.abandon();
         join(self.journal.take());
         join(self.maker.take());
+        join(self.scrub.take());
         if let Some(applier) = self.applier.take() {
             // Its result was an interrupted round.
             let _ = applier.join();
@@ -186,6 +195,14 @@ fn applier_round(
         applier.checkpoint(&**snapshots, true, &mut until_durable)?;
     }
     Ok(asked.stop)
+}
+
+fn scrub_loop(engine: &Engine, mut scrub: Scrub) {
+    while let Some(rest) = scrub.round() {
+        if engine.scrub_rest.rest(rest) {
+            return;
+        }
+    }
 }
 
 fn maker_loop(engine: &Engine) {

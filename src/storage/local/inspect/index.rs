@@ -10,7 +10,7 @@ const ENTRY_BYTES: u64 = INDEX_ENTRY_BYTES as u64;
 const PIECE_ENTRIES: u64 = 1_024;
 
 /// The entries for the trusted bytes of a segment, in order.
-pub(super) struct IndexWalk<'a> {
+pub(in crate::storage::local) struct IndexWalk<'a> {
     file: &'a dyn DiskFile,
     entries: u64,
     /// Bytes of the segment that the entries may point into.
@@ -28,7 +28,7 @@ pub(super) struct IndexWalk<'a> {
 }
 
 impl<'a> IndexWalk<'a> {
-    pub(super) fn new(file: &'a dyn DiskFile, segment_bytes: u64) -> io::Result<Self> {
+    pub(in crate::storage::local) fn new(file: &'a dyn DiskFile, segment_bytes: u64) -> io::Result<Self> {
         Ok(Self {
             entries: file.len()? / ENTRY_BYTES,
             file,
@@ -44,7 +44,7 @@ impl<'a> IndexWalk<'a> {
     }
 
     /// The next entry that holds and points into the trusted bytes, with its own position in the index.
-    pub(super) fn peek(&mut self) -> Option<(u64, IndexEntry)> {
+    pub(in crate::storage::local) fn peek(&mut self) -> Option<(u64, IndexEntry)> {
         while self.peeked.is_none() && self.next < self.entries {
             let at = self.next;
             self.next += 1;
@@ -66,12 +66,38 @@ impl<'a> IndexWalk<'a> {
     }
 
     /// Goes behind the entry that was peeked at.
-    pub(super) fn advance(&mut self) {
+    pub(in crate::storage::local) fn advance(&mut self) {
         self.peeked = None;
     }
 
+    /// Begins with the entry of this number.
+    pub(in crate::storage::local) fn beginning_with(mut self, entry: u64) -> Self {
+        self.next = entry;
+        self
+    }
+
+    /// The number of the entry that comes next.
+    pub(in crate::storage::local) fn place(&self) -> u64 {
+        self.peeked.map_or(self.next, |(at, _)| at / ENTRY_BYTES)
+    }
+
+    /// Passes over what points in front of a position.
+    pub(in crate::storage::local) fn skip_to(&mut self, position: u64) {
+        while self
+            .peek()
+            .is_some_and(|(_, entry)| u64::from(entry.position) < position)
+        {
+            self.advance();
+        }
+    }
+
+    /// Entries that do not hold so far, and have a good one behind them.
+    pub(in crate::storage::local) fn damaged_entries(&self) -> u64 {
+        self.damaged.map_or(0, |(_, count)| count)
+    }
+
     /// Goes to the end. Where nothing is written any more, entries without a good one behind them are damaged, too.
-    pub(super) fn finish(mut self, sealed: bool) -> (u64, Option<(u64, u64)>) {
+    pub(in crate::storage::local) fn finish(mut self, sealed: bool) -> (u64, Option<(u64, u64)>) {
         while self.peek().is_some() {
             self.advance();
         }

@@ -20,6 +20,7 @@ pub use verify::{rehearse, verify};
 use super::paths;
 use crate::disk::{Disk, DiskFile, Mode};
 
+pub(super) use index::IndexWalk;
 pub(super) use rehearsal::internal_damage;
 
 /// The file that a running broker holds a lock on.

@@ -1,6 +1,7 @@
 //! The engine on the simulated disk, driven round by round.
 
 mod behaviour;
+mod fence;
 mod flips;
 mod headers;
 mod inspect;
@@ -9,6 +10,7 @@ mod power;
 mod reserve;
 mod retire;
 mod rot;
+mod scrub;
 pub(crate) mod swarm;
 mod threaded;
 mod time;

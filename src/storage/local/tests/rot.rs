@@ -12,7 +12,7 @@ fn journal_only(batches: u8) -> (Rig, Vec<Bytes>) {
     (rig, stored)
 }
 
-fn position_in(disk: &SimDisk, path: &str, needle: &[u8]) -> u64 {
+pub(super) fn position_in(disk: &SimDisk, path: &str, needle: &[u8]) -> u64 {
     let bytes = disk.read_file(path).unwrap();
     let at = bytes.windows(needle.len()).position(|w| w == needle);
     u64::try_from(at.unwrap_or_else(|| panic!("not in {path}"))).unwrap()
