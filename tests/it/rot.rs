@@ -579,6 +579,30 @@ const OF_SEGMENTS: &[Case] = &[
     ),
 ];
 
+/// What a start finds out later, when it is read.
+const OF_PLACES: &[Case] = &[
+    case(
+        "segment, cut",
+        Stopped,
+        |d| cut(&d.segment(0), 9 * 6_070),
+        Told(8, 9),
+    ),
+    case(
+        "indexes, swapped",
+        Stopped,
+        |d| swap(&d.index(0), &d.index(1)),
+        Whole,
+    ),
+    case(
+        "newest index, that of the oldest",
+        Stopped,
+        |d| {
+            fs::copy(d.index(0), d.index(1)).unwrap();
+        },
+        Whole,
+    ),
+];
+
 const SHUT: Case = case(
     "segment, not to be read",
     Stopped,
@@ -705,10 +729,16 @@ async fn look(client: &Client) -> Result<BTreeSet<i64>, (Option<i32>, String)> {
 async fn rot_on_any_kind_of_file_comes_to_what_the_table_says() {
     let begun = crate::peer::now();
     let filled = Arc::new([fill(Stopped).await, fill(Killed).await]);
-    let mut cases: Vec<&Case> = [OF_SMALL_FILES, OF_CHECKPOINTS, OF_THE_JOURNAL, OF_SEGMENTS]
-        .into_iter()
-        .flatten()
-        .collect();
+    let mut cases: Vec<&Case> = [
+        OF_SMALL_FILES,
+        OF_CHECKPOINTS,
+        OF_THE_JOURNAL,
+        OF_SEGMENTS,
+        OF_PLACES,
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     if rustix::process::geteuid().is_root() {
         skipped("a file that may not be read", "root may read everything");
     } else {

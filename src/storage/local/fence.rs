@@ -7,7 +7,7 @@ use super::damage::{self, Found, Place, Whole};
 use super::format::index::IndexEntry;
 use super::log::{LocalLog, SegmentMeta};
 use super::paths;
-use crate::disk::DiskFile;
+use crate::disk::{DiskFile, read_exact_at};
 use crate::model::Offset;
 use crate::storage::{ReadError, ReadSpec};
 
@@ -25,6 +25,22 @@ pub(super) fn beginning(segment: &SegmentMeta) -> Place {
         position: 0,
         offset: segment.base,
     }
+}
+
+/// Where a walk begins by the index: at the batch that an entry names, or at the first one if the entry is none of this segment.
+pub(super) fn place_by(entry: Option<IndexEntry>, segment: &SegmentMeta) -> Place {
+    let is_own = |entry: &IndexEntry| {
+        (segment.base..segment.end).contains(&entry.base) && u64::from(entry.position) < segment.bytes
+    };
+    entry
+        .filter(is_own)
+        .map_or(beginning(segment), |entry| place_of(&entry))
+}
+
+/// Whether a batch with this offset begins at a place, as far as eight bytes tell.
+fn begins_at(file: &dyn DiskFile, place: Place) -> bool {
+    let mut base = [0; 8];
+    read_exact_at(file, &mut base, place.position).is_ok() && i64::from_be_bytes(base) == place.offset.get()
 }
 
 impl LocalLog {
@@ -47,6 +63,12 @@ impl LocalLog {
                 .reads()
                 .entry_above(self.partition(), segment.base, place.offset);
             entry.map(|entry| place_of(&entry))
+        };
+        // The index may be that of another segment: what it says is no proof of damage.
+        let from = if begins_at(file, from) {
+            from
+        } else {
+            beginning(segment)
         };
         let mut found = damage::look(file, segment, &next_indexed, from, target);
         if found.damaged.is_empty() {

@@ -7,7 +7,7 @@
 use std::io;
 
 use super::damage::Place;
-use super::fence::{beginning, place_of};
+use super::fence::place_by;
 use super::log::{LocalLog, LogState, SegmentMeta, TailBatch};
 use super::read::{Step, Walk};
 use crate::model::{Lsn, Offset, Timestamp};
@@ -148,7 +148,7 @@ impl LocalLog {
         let older = self.reads().entry_behind_older(key, segment.base, at);
         let removed = self.reads().entry_at_or_below(key, segment.base, from);
         let start = older.into_iter().chain(removed).max_by_key(|e| e.base);
-        let start = start.map_or(beginning(&segment), |e| place_of(&e));
+        let start = place_by(start, &segment);
         let mut walk = Walk::new(
             &*file,
             self.reads().buffers(),

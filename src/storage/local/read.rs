@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::ReadErrors;
 use super::buffers::BufferPool;
-use super::fence::{beginning, place_of};
+use super::fence::place_by;
 use super::format::index::{INDEX_ENTRY_BYTES, IndexEntry};
 use super::log::{LocalLog, SegmentMeta};
 use super::paths;
@@ -443,7 +443,7 @@ impl LocalLog {
         let key = self.partition();
         let file = self.reads().file(key, segment.base, false)?;
         let start = self.reads().entry_at_or_below(key, segment.base, spec.from);
-        let start = start.map_or(beginning(&segment), |e| place_of(&e));
+        let start = place_by(start, &segment);
         let max_bytes = spec.max_bytes as usize;
         let walk = Walk::new(&*file, self.reads().buffers(), segment, start.position, max_bytes);
         let mut walk = walk.counted_by(self.reads());

@@ -560,6 +560,39 @@ fn journal_file_that_is_shorter_than_its_header_refuses_to_start() {
     }
 }
 
+/// Entries with right checksums, of batches that stand elsewhere: what an index says is no proof of damage.
+#[test]
+fn index_of_another_segment_leads_no_read_astray() {
+    let mut rig = Rig::new(&small());
+    let stored: Vec<_> = (0..40).map(|i| rig.produce(key(1, 0), 2, 700, i)).collect();
+    // The same offsets at other positions.
+    for i in 0..40 {
+        rig.produce(key(2, 0), 2, 500, i);
+    }
+    rig.inline.stop().unwrap();
+    let indexes: Vec<_> = rig
+        .disk
+        .files()
+        .into_iter()
+        .map(|(path, _)| path)
+        .filter(|path| path.ends_with(".index"))
+        .collect();
+    let own = indexes.iter().filter(|path| path.contains("/01010101-"));
+    for of in own {
+        for other in &indexes {
+            let disk = rig.disk.after_kill();
+            let bytes = disk.read_file(other).unwrap();
+            disk.write_file(of, &bytes).unwrap();
+            let again = Rig::open(&disk, &small()).unwrap();
+            for (n, batch) in stored.iter().enumerate() {
+                let at = offset(i64::try_from(n).unwrap() * 2);
+                assert_eq!(again.read(key(1, 0), at, 1).unwrap().0, batch, "{other} as {of}");
+            }
+            assert_eq!(again.store.open(key(1, 0), CONFIG).stats().quarantined, []);
+        }
+    }
+}
+
 /// Every broker has a reserve unless it was told to do without: it is nobody else's file.
 #[test]
 fn directory_that_lost_its_format_and_has_a_reserve_says_what_format_should_read() {

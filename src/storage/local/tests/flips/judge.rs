@@ -1,5 +1,7 @@
 //! Starts on a damaged image, reads everything, and compares with what is due.
 
+use std::collections::BTreeSet;
+
 use super::super::*;
 use super::directories::{Directory, Sent, TINY};
 use super::rules::Outcome;
@@ -122,7 +124,7 @@ fn check_reads(
     }
     told.sort();
     told.dedup();
-    compare_told(&told, outcome, directory)
+    compare_told(&told, outcome)
 }
 
 /// Reads one partition; what is told to be damaged.
@@ -171,38 +173,17 @@ fn whole(key: PartitionKey, batch: &Sent, outcome: &Outcome, found: &[u8]) -> Ve
     bytes
 }
 
-fn compare_told(told: &[Range], outcome: &Outcome, directory: &Directory) -> Result<(), String> {
-    let Outcome::Told {
-        key,
-        first,
-        last,
-        exact,
-    } = outcome
-    else {
-        return same("told", &told.to_vec(), &Vec::new());
+fn compare_told(told: &[Range], outcome: &Outcome) -> Result<(), String> {
+    let offsets = |(key, first, last): &Range| {
+        let key = *key;
+        (first.get()..=last.get()).map(move |n| (key, n))
     };
-    let (batches, start) = (&directory.sent[key], directory.starts.get(key));
-    let begins =
-        |at: Offset| start.is_some_and(|start| at <= *start) || batches.iter().any(|batch| batch.base == at);
-    let ends = |at: Offset| batches.iter().any(|batch| batch.last == at);
-    let front = told.iter().map(|(_, from, _)| *from).min();
-    let back = told.iter().map(|(_, _, to)| *to).max();
-    let wrong = told.iter().any(|(of, ..)| of != key)
-        || front.is_some_and(|at| !begins(at))
-        || back.is_some_and(|at| !ends(at));
-    let has = |n: i64| {
-        told.iter()
-            .any(|(_, from, to)| *from <= offset(n) && offset(n) <= *to)
+    let found: BTreeSet<_> = told.iter().flat_map(offsets).collect();
+    let due = match outcome {
+        Outcome::Told { key, first, last } => offsets(&(*key, *first, *last)).collect(),
+        _ => BTreeSet::new(),
     };
-    let all = (first.get()..=last.get()).all(has);
-    let more = batches
-        .iter()
-        .flat_map(|b| b.base.get()..=b.last.get())
-        .any(|n| has(n) && (n < first.get() || n > last.get()));
-    if wrong || !all || (*exact && more) {
-        return Err(format!("told: {told:?}"));
-    }
-    Ok(())
+    same("told", &found, &due)
 }
 
 /// The block of a group as it was found.

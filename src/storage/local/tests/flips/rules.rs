@@ -99,13 +99,11 @@ pub(super) enum Outcome {
     Nothing,
     /// No start, nothing is changed, and the message has all of these.
     Refused(Vec<String>),
-    /// These offsets are told to be damaged, and nothing else; where it cannot be told where a damaged batch ends, whole batches
-    /// beside it as well.
+    /// These offsets are told to be damaged, and nothing else.
     Told {
         key: PartitionKey,
         first: Offset,
         last: Offset,
-        exact: bool,
     },
     /// Everything is there, but the leader epoch of the batch with this offset may be another.
     Epoch { key: PartitionKey, base: Offset },
@@ -312,7 +310,6 @@ impl Map<'_> {
                 key: part.key,
                 first: part.base.max(start),
                 last: part.last,
-                exact: true,
             };
             // Of what is below the log start nothing is due, and the state above may lack it.
             let is_trimmed = part.last < start;
@@ -386,20 +383,12 @@ impl Map<'_> {
             return self.add(path, at, rule, Outcome::Nothing);
         }
         if last < start {
-            // Nothing of it is due, but where it ends may not be known.
-            let beside = Outcome::Told {
-                key,
-                first: start,
-                last,
-                exact: false,
-            };
-            return self.add(path, at, Rule::SegmentTrimmed, beside);
+            return self.add(path, at, Rule::SegmentTrimmed, Outcome::Nothing);
         }
         let told = Outcome::Told {
             key,
             first: base.max(start),
             last,
-            exact: false,
         };
         let (epoch, behind) = (at.start + 12, at.start + 16);
         self.add(path, at.start..epoch, Rule::SegmentBatch, told.clone());
