@@ -75,7 +75,7 @@ bugs! {
     PartialBatchAfterEnospc = "partial-batch-after-enospc",
     /// A full disk under the segments counts as broken. The broker goes on by itself when there is room.
     EnospcIsFatal = "enospc-is-fatal",
-    /// Entries of an index are believed without their checksum after an unclean stop. No readable record is called damaged.
+    /// Entries of an index are believed without their checksum, and whatever they say, after an unclean stop. No readable record is called damaged.
     IndexTrusted = "index-trusted",
     /// Recovery does not write what the page cache shows already. What it relies on is on the disk.
     ReplaySkipsEqualBytes = "replay-skips-equal-bytes",

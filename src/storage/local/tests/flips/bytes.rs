@@ -1,6 +1,8 @@
 //! The formats of `docs/storage-format.md` once more, as far as the rules need them: read from whole bytes, without any check,
 //! and without the code that is tested.
 
+use std::collections::BTreeSet;
+
 use super::super::*;
 
 fn at<const N: usize>(bytes: &[u8], from: usize) -> [u8; N] {
@@ -34,6 +36,8 @@ pub(super) struct Record {
     pub(super) clean_end: u64,
     /// With its checksum.
     pub(super) bytes: u64,
+    /// Partitions of which it has the last, partial block.
+    pub(super) put_back: BTreeSet<PartitionKey>,
     /// Segments by their partition and base: bytes of batches, and whether it is the last one of its partition.
     pub(super) segments: BTreeMap<(PartitionKey, Offset), (u64, bool)>,
 }
@@ -41,11 +45,11 @@ pub(super) struct Record {
 impl Record {
     pub(super) fn of(file: &[u8]) -> Self {
         assert_eq!(&file[..8], b"NARUCKPT");
-        let mut segments = BTreeMap::new();
+        let (mut segments, mut put_back) = (BTreeMap::new(), BTreeSet::new());
         let mut next = 76;
         for _ in 0..u32_at(file, 68) {
             let key = key_at(file, next, next + 16);
-            let has_snapshot = u32_at(file, next + 20) & 1 == 1;
+            let flags = u32_at(file, next + 20);
             let (count, quarantined) = (u32_at(file, next + 52), u32_at(file, next + 56));
             next += 60;
             for n in 1..=count {
@@ -56,8 +60,12 @@ impl Record {
                 next += 52;
             }
             next += 16 * quarantined;
-            if has_snapshot {
+            if flags & 1 != 0 {
                 next += 12 + u32_at(file, next + 8);
+            }
+            if flags & 2 != 0 {
+                next += 4 + u32_at(file, next);
+                put_back.insert(key);
             }
         }
         Self {
@@ -65,6 +73,7 @@ impl Record {
             lsn: u64_at(file, 48),
             clean_end: u64_at(file, 56),
             bytes: 40 + u64_at(file, 32) + 4,
+            put_back,
             segments,
         }
     }

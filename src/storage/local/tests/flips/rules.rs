@@ -51,6 +51,8 @@ pub(super) enum Rule {
     JournalUnused,
     /// A batch in a segment.
     SegmentBatch,
+    /// A batch, or the end of one, in the last block of a segment, of which the checkpoint has a copy.
+    SegmentPutBack,
     /// The leader epoch of a batch in a segment, which no checksum covers.
     SegmentEpoch,
     /// A batch below the log start.
@@ -391,13 +393,20 @@ impl Map<'_> {
             last,
         };
         let (epoch, behind) = (at.start + 12, at.start + 16);
-        self.add(path, at.start..epoch, Rule::SegmentBatch, told.clone());
-        self.add(
-            path,
-            epoch..behind,
-            Rule::SegmentEpoch,
-            Outcome::Epoch { key, base },
-        );
-        self.add(path, behind..at.end, Rule::SegmentBatch, told);
+        let parts = [
+            (at.start..epoch, Rule::SegmentBatch, told.clone()),
+            (epoch..behind, Rule::SegmentEpoch, Outcome::Epoch { key, base }),
+            (behind..at.end, Rule::SegmentBatch, told),
+        ];
+        let put_back_from = if self.newest.put_back.contains(&key) {
+            checked_from
+        } else {
+            u64::MAX
+        };
+        for (bytes, rule, outcome) in parts {
+            let cut = put_back_from.clamp(bytes.start, bytes.end);
+            self.add(path, bytes.start..cut, rule, outcome);
+            self.add(path, cut..bytes.end, Rule::SegmentPutBack, Outcome::Nothing);
+        }
     }
 }
