@@ -103,6 +103,14 @@ impl Problem {
         }
     }
 
+    /// Whether it may be seen because the checkpoint is not the newest one.
+    const fn is_of_an_older_checkpoint(&self) -> bool {
+        matches!(
+            self,
+            Self::CheckpointGone { .. } | Self::FileMissing { .. } | Self::GroupsLost { .. }
+        )
+    }
+
     /// The file that it is about, if it is about one.
     pub(super) fn file(&self) -> Option<String> {
         match self {
@@ -191,13 +199,7 @@ impl Survey {
                 groups_lost(files, &all, (*first).max(newest.lsn.next()), *last)
             }));
         if planted::is(Bug::OlderCheckpointAccepted) {
-            let older = |p: &Problem| {
-                matches!(
-                    p,
-                    Problem::CheckpointGone { .. } | Problem::FileMissing { .. } | Problem::GroupsLost { .. }
-                )
-            };
-            problems.retain(|p| !older(p));
+            problems.retain(|problem| !problem.is_of_an_older_checkpoint());
         }
         let end = groups.last().map_or(base, |g| g.lsn).max(proven);
         let lost_at = lost
