@@ -585,7 +585,7 @@ const OF_PLACES: &[Case] = &[
         "segment, cut",
         Stopped,
         |d| cut(&d.segment(0), 9 * 6_070),
-        Told(8, 9),
+        Told(9, 9),
     ),
     case(
         "indexes, swapped",

@@ -55,6 +55,11 @@ fn rot(broker: &Broker, record: &str) {
     panic!("{record} is in no segment");
 }
 
+/// A record of a hundred, which fill several blocks: of the last one there is a copy.
+fn order(number: usize) -> String {
+    format!("order-{number:03}{:.>60}\n", "")
+}
+
 #[test]
 fn rot_that_nobody_reads_is_found_told_and_skipped() {
     let mut setup = Setup::default();
@@ -62,7 +67,7 @@ fn rot_that_nobody_reads_is_found_told_and_skipped() {
     let mut broker = setup.start();
     assert_eq!(run(&broker, &["topic", "create", "orders"], "").0, 0);
     for part in 0..5 {
-        let lines: String = (0..20).map(|i| format!("order-{:03}\n", part * 20 + i)).collect();
+        let lines: String = (0..20).map(|i| order(part * 20 + i)).collect();
         assert_eq!(run(&broker, &["produce", "orders"], &lines).0, 0);
     }
     broker.signal(Signal::TERM);
@@ -83,7 +88,7 @@ fn rot_that_nobody_reads_is_found_told_and_skipped() {
         "{described}"
     );
 
-    let whole: Vec<String> = (0..100).map(|i| format!("order-{i:03}\n")).collect();
+    let whole: Vec<String> = (0..100).map(order).collect();
     let before = whole[..first].concat();
     let consume = ["consume", "orders", "--exit-at-end", "-f", "%v\\n"];
     let (code, printed, said) = run(&broker, &consume, "");
