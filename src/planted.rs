@@ -86,6 +86,10 @@ bugs! {
     PartialBlockLeft = "partial-block-left",
     /// A segment is closed with unsynced writes. What a checkpoint names is there.
     ClosedUnsynced = "closed-unsynced",
+    /// A batch that is sent again is acknowledged before the first one is durable. Acknowledged records survive.
+    DuplicateAnsweredEarly = "duplicate-answered-early",
+    /// A start does not learn sequences of producers from the batches that it replays. Nothing is there twice.
+    SequenceNotReplayed = "sequence-not-replayed",
 }
 
 #[cfg(not(any(test, feature = "test-faults")))]

@@ -12,6 +12,7 @@ use crate::api::{
 use crate::metadata::PRODUCER_ID_FIRST;
 use crate::model::{Acks, Lsn, Offset, ProducerId, Timestamp, TimestampType, TopicConfig, TopicStorage};
 use crate::partition::Decision;
+use crate::planted::{self, Bug};
 use crate::record::{BatchBuilder, ProducerFields, Record, SealedBatch, validate};
 use crate::storage::{Class, LogStore, PartitionLog, Permit, Placed, Step};
 
@@ -166,10 +167,11 @@ impl<S: LogStore> Broker<S> {
             } => {
                 self.counters.duplicate();
                 partition.traffic.duplicate();
+                let early = planted::is(Bug::DuplicateAnsweredEarly);
                 return Ok(Place {
                     offsets: Some((base, last)),
                     append_time,
-                    lsn,
+                    lsn: if early { Lsn::ZERO } else { lsn },
                     duplicate: true,
                 });
             }

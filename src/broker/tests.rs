@@ -8,6 +8,7 @@ mod groups;
 mod lag;
 mod members;
 mod memory;
+mod planted;
 mod power;
 mod produce;
 mod restart;

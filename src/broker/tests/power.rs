@@ -40,9 +40,9 @@ struct History {
     acknowledged: usize,
 }
 
-struct Life {
-    broker: Arc<Broker<LocalStore>>,
-    inline: Inline,
+pub(super) struct Life {
+    pub(super) broker: Arc<Broker<LocalStore>>,
+    pub(super) inline: Inline,
 }
 
 /// The smallest journal there is, so that its files are used again and again.
@@ -59,7 +59,7 @@ fn engine() -> EngineSettings {
 }
 
 impl Life {
-    fn begin(disk: &SimDisk, ids: &Arc<CountedIds>) -> Self {
+    pub(super) fn begin(disk: &SimDisk, ids: &Arc<CountedIds>) -> Self {
         Self::begin_at(disk, ids, &Arc::new(ManualClock::at(START)), &engine())
     }
 
@@ -85,12 +85,12 @@ impl Life {
     }
 
     /// Makes room first if there is none.
-    fn ask(&mut self, request: Request) -> Response {
+    pub(super) fn ask(&mut self, request: Request) -> Response {
         self.try_ask(request).1.unwrap()
     }
 
     /// The LSN that the answer waits for, and the answer.
-    fn try_ask(&mut self, request: Request) -> (Lsn, Reply) {
+    pub(super) fn try_ask(&mut self, request: Request) -> (Lsn, Reply) {
         let mut outcome = self.broker.receive(request);
         while let Outcome::Blocked { request, .. } = outcome {
             self.inline.make_journal_file().unwrap();
@@ -101,8 +101,14 @@ impl Life {
         waits(outcome)
     }
 
-    fn make_durable(&mut self) {
+    pub(super) fn make_durable(&mut self) {
         while self.inline.journal().unwrap() == Round::Worked {}
+    }
+
+    /// How many records the first partition of a topic has ever had.
+    pub(super) fn end(&self, topic: &str) -> usize {
+        let end = self.see_topics()[topic].ends[0];
+        usize::try_from(end).unwrap()
     }
 
     /// As requests would find it.
