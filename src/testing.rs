@@ -13,14 +13,21 @@ const FIRST_SEED: u64 = 1;
 /// `NARU_TEST_SEED=n` begins with this seed. `NARU_TEST_SECONDS=n` makes the test go on until so many seconds have passed,
 /// whatever its number of rounds, and begin with another seed every time. Without either the seeds are always the same: what
 /// comes in is judged by what it changes, and new ground is for the long run.
+pub(crate) fn rounds(default_rounds: u64) -> Rounds {
+    rounds_behind(0, default_rounds)
+}
+
+/// As [`rounds`], for the test that goes on where another one ends: the short form begins so many seeds further on.
 #[expect(
     clippy::disallowed_methods,
     reason = "a run draws its own seed and says which"
 )]
-pub(crate) fn rounds(default_rounds: u64) -> Rounds {
+pub(crate) fn rounds_behind(others: u64, default_rounds: u64) -> Rounds {
     let is_long = number("NARU_TEST_SECONDS").is_some();
     let drawn = || is_long.then(|| uuid::Uuid::new_v4().as_u64_pair().0);
-    let seed = number("NARU_TEST_SEED").or_else(drawn).unwrap_or(FIRST_SEED);
+    let seed = number("NARU_TEST_SEED")
+        .or_else(drawn)
+        .unwrap_or(FIRST_SEED + others);
     eprintln!("NARU_TEST_SEED={seed} draws the same again");
     Rounds {
         next: seed,

@@ -100,11 +100,11 @@ fn engine(options: &Options, run: Run) -> Result<Figures, Finding> {
     })
 }
 
-/// Runs as many seeds as are due and reports all findings together.
-fn swarm(name: &str, rounds: u64, draw: fn(u64) -> Options, run: Run, situations: &[&str]) {
+/// Runs as many seeds as are due, behind those of other tests, and reports all findings together.
+fn swarm(name: &str, (others, rounds): (u64, u64), draw: fn(u64) -> Options, run: Run, situations: &[&str]) {
     let mut figures = Figures::default();
     let mut findings = Vec::new();
-    for seed in crate::testing::rounds(rounds) {
+    for seed in crate::testing::rounds_behind(others, rounds) {
         match engine(&draw(seed), run) {
             Ok(found) => figures.add(&found),
             Err(finding) => findings.push(finding.to_string()),
@@ -152,12 +152,12 @@ const SURVIVED: &[&str] = &[
 
 #[test]
 fn no_seed_loses_what_was_acknowledged_when_the_disk_fails_openly() {
-    swarm("swarm-1", 200, Options::draw, life::run, SURVIVED);
+    swarm("swarm-1", (0, 200), Options::draw, life::run, SURVIVED);
 }
 
 #[test]
 fn no_other_seed_loses_what_was_acknowledged_when_the_disk_fails_openly() {
-    swarm("swarm-2", 200, Options::draw, life::run, SURVIVED);
+    swarm("swarm-2", (200, 200), Options::draw, life::run, SURVIVED);
 }
 
 const DETECTED: &[&str] = &[
@@ -174,5 +174,5 @@ const DETECTED: &[&str] = &[
 
 #[test]
 fn no_seed_loses_anything_in_silence_when_the_disk_lies() {
-    swarm("swarm-lies", 60, lies::options, lies::run, DETECTED);
+    swarm("swarm-lies", (0, 60), lies::options, lies::run, DETECTED);
 }
