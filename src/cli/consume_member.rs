@@ -123,7 +123,7 @@ impl Printing<'_> {
                 Some(Ok(batch)) => batch,
                 Some(Err(error)) => {
                     self.commit().await?;
-                    let at = self.stands_at(error.damaged_offsets());
+                    let at = self.consumer.failed_partition();
                     if let Some(error) = self.pass_over(at.as_ref(), error) {
                         let partition = at.map_or(PartitionId(0), |at| at.partition);
                         return Err(failed(self.topic, partition, error));
@@ -165,18 +165,6 @@ impl Printing<'_> {
             Some(ends) => ends.are_reached(self.group, self.topic).await,
             None => Ok(false),
         }
-    }
-
-    /// The partition that cannot be read on because of this damage.
-    fn stands_at(&self, damage: Option<(Offset, Offset)>) -> Option<TopicPartition> {
-        let assigned = self.consumer.assignment();
-        let stands = assigned.iter().find(|at| {
-            let position = self.consumer.position(at);
-            damage
-                .zip(position)
-                .is_some_and(|((first, last), at)| (first..=last).contains(&at))
-        });
-        stands.or(assigned.first()).cloned()
     }
 
     /// Goes on behind damage if that was asked for; else, and of any other error, gives it back.

@@ -119,3 +119,51 @@ fn rot_that_nobody_reads_is_found_told_and_skipped() {
         metric(&broker, "naru_scrub_bytes_total")
     );
 }
+
+/// Both partitions stand at the same offsets when one of them cannot be read on.
+#[test]
+fn what_is_skipped_as_a_member_is_of_the_damaged_partition_alone() {
+    let mut broker = Setup::default().start();
+    assert_eq!(run(&broker, &["topic", "create", "orders", "-p", "2"], "").0, 0);
+    for part in 0..5 {
+        for partition in 0..2 {
+            let lines: String = (0..20).map(|i| order(500 * partition + 20 * part + i)).collect();
+            let to = partition.to_string();
+            assert_eq!(run(&broker, &["produce", "orders", "-p", &to], &lines).0, 0);
+        }
+    }
+    broker.signal(Signal::TERM);
+    broker.child.wait().unwrap();
+    for damaged in [500, 520, 540] {
+        rot(&broker, &format!("order-{damaged:03}"));
+    }
+    broker.restart();
+    let args = [
+        "consume",
+        "orders",
+        "-g",
+        "billing",
+        "-o",
+        "start",
+        "--exit-at-end",
+        "--skip-corrupt",
+        "-f",
+        "%v\\n",
+    ];
+    let (code, printed, said) = run(&broker, &args, "");
+    assert_eq!(code, 7, "{said}");
+    let printed: Vec<_> = printed.lines().map(|line| format!("{line}\n")).collect();
+    for whole in (0..100).map(order) {
+        assert!(
+            printed.contains(&whole),
+            "{whole} is whole and was skipped: {said}"
+        );
+    }
+    let skipped = 200 - printed.len();
+    assert!(
+        said.contains(&format!(" with {skipped} offsets skipped")),
+        "{} printed: {said}",
+        printed.len()
+    );
+    assert!(!said.contains("orders/0"), "{said}");
+}

@@ -145,6 +145,11 @@ impl GroupConsumer {
         self.handle().position(partition)
     }
 
+    /// Of which partition the last error was, if it was about one: behind [`Error::damaged_offsets`] it can be read on.
+    pub fn failed_partition(&self) -> Option<TopicPartition> {
+        self.shared.places().failed.clone()
+    }
+
     /// Goes on at this offset.
     ///
     /// # Errors

@@ -64,6 +64,8 @@ pub(super) struct Places {
     claims: u64,
     /// To be told to the program.
     pub(super) errors: VecDeque<Error>,
+    /// Of which partition the last error was that the program was told.
+    pub(super) failed: Option<TopicPartition>,
     /// Nothing more will come.
     pub(super) has_ended: bool,
     /// It is about to leave.
@@ -401,6 +403,7 @@ impl Places {
         behind: fn(&T) -> Offset,
     ) -> Poll<Option<Result<Got<T>, Error>>> {
         if let Some(error) = self.errors.pop_front() {
+            self.failed = None;
             return Poll::Ready(Some(Err(error)));
         }
         if self.has_ended {
@@ -446,7 +449,10 @@ impl Places {
                 };
                 match after_error(reader, &partition, (group, reset), error) {
                     Ok(lost) => self.note_lost(lost),
-                    Err(error) => return Poll::Ready(Some(Err(error))),
+                    Err(error) => {
+                        self.failed = Some(partition);
+                        return Poll::Ready(Some(Err(error)));
+                    }
                 }
             }
         }

@@ -132,9 +132,9 @@ impl LocalLog {
     }
 
     /// A segment's file is not there, although nobody has removed it: everything that it held is lost.
-    pub(super) fn file_is_missing(&self, segment: &SegmentMeta) {
+    pub(super) fn file_is_missing(&self, segment: &SegmentMeta) -> bool {
         let last = Offset::new(segment.end.get() - 1).unwrap_or(segment.base);
-        self.fence(segment, segment.base, last);
+        self.fence(segment, segment.base, last)
     }
 
     /// Whether a segment is not part of the log any more.

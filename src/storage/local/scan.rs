@@ -58,8 +58,9 @@ pub(super) fn open_files(disk: &dyn Disk, directory: DirectoryId) -> io::Result<
     };
     for entry in entries {
         let number = entry.name.strip_suffix(".journal").and_then(|n| n.parse().ok());
-        let Some(number) = number.filter(|n| paths::journal(*n).ends_with(&entry.name) && !entry.is_dir)
-        else {
+        // One that leaves no number for the next file was never made.
+        let ours = |n: &u64| *n < u64::MAX && paths::journal(*n).ends_with(&entry.name) && !entry.is_dir;
+        let Some(number) = number.filter(ours) else {
             tracing::warn!(event = "unknown_file", file = %entry.name, "ignored a file in the journal directory");
             continue;
         };

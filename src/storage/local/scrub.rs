@@ -279,7 +279,10 @@ impl Pass {
             self.partition = Some((Arc::clone(&log), segment.end));
             match Current::open(engine, &log, segment) {
                 Ok(current) => return Some(current),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => log.file_is_missing(&segment),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    let news = u64::from(log.file_is_missing(&segment));
+                    engine.scrubbed.damaged.fetch_add(news, Ordering::Relaxed);
+                }
                 Err(error) => {
                     tracing::warn!(event = "scrub_failed", error = %error, "a segment could not be opened to be scrubbed");
                 }

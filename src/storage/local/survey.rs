@@ -42,7 +42,7 @@ pub(super) enum Problem {
     /// The newest file has lost its header.
     #[error(
         "{}: its header is damaged or that of an earlier lap, but it holds group {lsn} and perhaps more: put a whole copy in \
-         its place, or move it out of the directory to start without its groups",
+         its place; `naru log salvage` tells whether its header can be written again",
         paths::journal(*number)
     )]
     HeaderGone { number: u64, lsn: Lsn },
@@ -266,7 +266,10 @@ fn walk(
         for (key, lsn) in found.reached.into_iter().filter(|(_, lsn)| *lsn < before) {
             walked.reached.entry(key).or_insert(lsn);
         }
-        walked.deletions.extend(found.deletions);
+        let deletions = found.deletions.into_iter();
+        walked
+            .deletions
+            .extend(deletions.filter(|(lsn, _)| *lsn < before));
         walked
             .unreadable
             .extend(found.unreadable.into_iter().map(|at| (index, at)));

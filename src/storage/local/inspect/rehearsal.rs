@@ -264,7 +264,11 @@ impl<'a> Rehearsal<'a> {
     }
 
     fn trim(&mut self, key: PartitionKey, to: Offset, report: &mut Report) -> io::Result<()> {
-        if to > self.log(key).next {
+        let log = self.log(key);
+        if to > log.next && log.active.is_none() && !log.broken {
+            // Whether there never was a batch, as in memory, or they are lost: what is below is gone.
+            log.next = to;
+        } else if to > log.next {
             self.fill_gap(key, to, report)?;
         }
         let log = self.log(key);
