@@ -96,6 +96,17 @@ fn search(finder: &Finder, budget: u64, bug: Option<Bug>) -> (Hunt, f64) {
     (hunt, clock.mono().as_secs_f64())
 }
 
+/// A test for each bug: this finder finds it.
+macro_rules! found {
+    ($($name:ident: $bug:ident by $finder:path;)+) => {
+        $(#[test]
+        fn $name() {
+            $crate::planted::hunt::finds(&$finder, $crate::planted::Bug::$bug);
+        })+
+    };
+}
+pub(crate) use found;
+
 /// Asserts that a finder finds a bug within its budget.
 pub(crate) fn finds(finder: &Finder, bug: Bug) {
     let (hunt, seconds) = search(finder, finder.budget, Some(bug));

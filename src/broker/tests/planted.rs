@@ -4,8 +4,7 @@
 use super::power::Life;
 use super::*;
 use crate::disk::sim::{CutProfile, SimDisk, SimOptions};
-use crate::planted::Bug;
-use crate::planted::hunt::{Finder, Hunt, finds, is_clean};
+use crate::planted::hunt::{Finder, Hunt, found, is_clean};
 
 const RETRIES: Finder = Finder {
     name: "seeds with retries",
@@ -155,15 +154,6 @@ fn one_seed(seed: u64) {
         }
         (client, disk) = client.power_cut(&disk, &ids, rng.u64(..));
     }
-}
-
-macro_rules! found {
-    ($($name:ident: $bug:ident by $finder:path;)+) => {
-        $(#[test]
-        fn $name() {
-            finds(&$finder, Bug::$bug);
-        })+
-    };
 }
 
 found! {
