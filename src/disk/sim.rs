@@ -235,6 +235,11 @@ impl SimDisk {
         self.state().faults.add(fault);
     }
 
+    /// Whether a fault of this kind is still to come.
+    pub fn expects(&self, kind: FaultKind) -> bool {
+        self.state().faults.are_ordered(kind)
+    }
+
     /// Cancels all faults that are still to come.
     pub fn clear_faults(&self) {
         self.state().faults.clear();

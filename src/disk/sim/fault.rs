@@ -156,6 +156,10 @@ impl Faults {
         }
     }
 
+    pub(super) fn are_ordered(&self, kind: FaultKind) -> bool {
+        self.ordered.iter().any(|fault| fault.kind == kind)
+    }
+
     pub(super) fn clear(&mut self) {
         self.ordered.clear();
     }

@@ -75,7 +75,9 @@ impl<'a> Life<'a> {
 
     fn inject(&mut self) {
         for rate in &self.options.rates {
-            if self.draw.below(1000) < rate.per_mille {
+            // Bytes that two reads in a row do not get are damage; here the disk fails once.
+            let again = rate.kind == FaultKind::ReadFails && self.rig.disk.expects(rate.kind);
+            if self.draw.below(1000) < rate.per_mille && !again {
                 let fault = Fault::next(rate.kind, rate.prefix).after(self.draw.below(4));
                 self.rig.disk.inject(fault.times(rate.times));
             }
