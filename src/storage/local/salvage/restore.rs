@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use crate::disk::{AlignedBuf, Disk};
+use crate::disk::Disk;
 use crate::storage::local::format::DirectoryId;
 use crate::storage::local::format::checkpoint::Checkpoint;
-use crate::storage::local::format::journal::{BLOCK, FileHeader};
+use crate::storage::local::format::journal::FileHeader;
 use crate::storage::local::inspect::Finding;
+use crate::storage::local::journal_files::write_header;
 use crate::storage::local::paths;
 use crate::storage::local::scan::{self, ScannedFile};
 
@@ -43,13 +44,7 @@ pub(super) fn header(
         None => None,
     };
     let (file, header) = header.ok_or(io::ErrorKind::InvalidData)?;
-    let mut block = AlignedBuf::zeroed(BLOCK);
-    block.copy_from_slice(&header.encode(directory));
-    for at in [0, BLOCK as u64] {
-        file.file.write_all_at(&block, at)?;
-        file.file.sync_data()?;
-    }
-    Ok(())
+    write_header(&*file.file, &header, directory)
 }
 
 /// The header by the first group, which holds under one generation alone: one that is missing among those of the others, or
