@@ -150,15 +150,15 @@ impl Budget {
 
     /// What the disk has now.
     pub(super) fn set_disk_free(&self, bytes: u64) {
-        let more = {
+        let tell = {
             let mut inner = self.inner.lock().expect("no panics while locked");
-            let more = bytes > inner.disk_free;
+            let (more, was_full) = (bytes > inner.disk_free, self.is_full(&inner));
             inner.disk_free = bytes;
-            let was_full = inner.disk_full;
             self.resume(&mut inner);
-            more || was_full != inner.disk_full
+            more || was_full != self.is_full(&inner)
         };
-        if more {
+        if tell {
+            // Also that it is full: what waits for memory or the journal would wait for nothing, and is told so.
             self.freed.notify_waiters();
         }
     }
@@ -172,14 +172,19 @@ impl Budget {
         inner.disk_full &= inner.disk_free < needed;
     }
 
-    /// The disk was found full: produce waits until there is room for more than a moment.
+    /// The disk was found full: produce is refused until there is room for more than a moment, and what waits to be
+    /// admitted is told.
     pub(super) fn disk_is_full(&self) {
         self.inner.lock().expect("no panics while locked").disk_full = true;
+        self.freed.notify_waiters();
     }
 
     /// Whether produce would be refused for want of disk.
     pub(super) fn storage_full(&self) -> bool {
-        let inner = self.inner.lock().expect("no panics while locked");
+        self.is_full(&self.inner.lock().expect("no panics while locked"))
+    }
+
+    fn is_full(&self, inner: &Inner) -> bool {
         let free = inner
             .disk_free
             .saturating_sub(inner.admitted)
@@ -197,7 +202,7 @@ impl Budget {
         self.inner.lock().expect("no panics while locked").admitted
     }
 
-    /// Ready when something was given back after this call.
+    /// Ready when something was given back after this call, or the disk was found full: then, too, a new try has an answer.
     pub(super) fn freed(&self) -> BoxFuture<'static, ()> {
         // A `Notified` counts from its creation on, so nothing is lost between this and the next try.
         Box::pin(Arc::clone(&self.freed).notified_owned())
@@ -298,6 +303,26 @@ mod tests {
         budget.disk_is_full();
         assert!(!takes(72 << 10));
         assert!(takes(80 << 10));
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_room_is_told_that_the_disk_is_full() {
+        let found_by: [fn(&Budget); 2] = [|budget| budget.set_disk_free(8 << 10), Budget::disk_is_full];
+        for found in found_by {
+            let budget = budget();
+            // The journal has no file that it could free: only the disk could give it one.
+            budget.set_journal(0, 64 << 10, 0);
+            assert_eq!(budget.permit(1, Class::Produce).unwrap_err(), Backpressure::Busy);
+            let told = budget.freed();
+            found(&budget);
+            tokio::select! {
+                biased;
+                () = told => {}
+                () = std::future::ready(()) => panic!("a full disk is an answer"),
+            }
+            let refused = budget.permit(1, Class::Produce).unwrap_err();
+            assert!(matches!(refused, Backpressure::StorageFull { .. }), "{refused:?}");
+        }
     }
 
     #[test]
