@@ -13,6 +13,10 @@ use super::scan::{self, FoundGroup, ScannedFile};
 use crate::model::{Lsn, Offset, PartitionKey, TopicId};
 use crate::planted::{self, Bug};
 
+/// How far into a file whose header does not say that it is in use a start looks for groups that say so. More than the
+/// largest group has, and not so much that every start would read the whole ring.
+const FRONT_BYTES: u64 = 16 << 20;
+
 /// Why the broker must not start: acknowledged data may be missing, and what is there does not say which.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Problem {
@@ -333,24 +337,24 @@ fn header_gone(files: &[ScannedFile], newest: Lsn, directory: DirectoryId) -> io
     let next = known.last().map_or(1, |last| last + 1);
     let oldest = known.first().copied().unwrap_or(next);
     let missing = (oldest..next).filter(|generation| !known.contains(generation));
-    // All of the newest are refused, also those that are not needed: their generation would be given again.
+    // All of the newest are refused, also those that are not needed: their generation would be given again. The known ones
+    // are looked for, too: a disk may have put the header into another file.
     let wanted: Vec<_> = std::iter::once((next, Lsn::ZERO))
         .chain(missing.map(|generation| (generation, newest)).take(files.len()))
+        .chain(known.iter().map(|generation| (*generation, newest)))
         .collect();
     for file in files {
         if file.header.is_some() {
             // A header that never reached the disk leaves that of the last lap, which is whole.
-            let used = scan::first_group_of(file, directory, next, Lsn::ZERO, GROUPS_START + 1)?;
-            if let Some(lsn) = used {
+            if let Some(lsn) = group_at_front(file, directory, next, newest)? {
                 let number = file.number;
                 return Ok(Some(Problem::HeaderGone { number, lsn }));
             }
             continue;
         }
         for (generation, above) in &wanted {
-            // Zeros may be a file that was never used: only where its first group would stand is worth a look.
-            let used = file.illegible
-                || scan::first_group_of(file, directory, *generation, Lsn::ZERO, GROUPS_START + 1)?.is_some();
+            // Zeros may be a file that was never used: only its front is worth a look.
+            let used = file.illegible || group_at_front(file, directory, *generation, newest)?.is_some();
             if !used {
                 continue;
             }
@@ -361,6 +365,21 @@ fn header_gone(files: &[ScannedFile], newest: Lsn, directory: DirectoryId) -> io
         }
     }
     Ok(None)
+}
+
+/// A group at the front of a file that was written under a generation that no header has: its first one, or one behind that
+/// which is needed. Where it is not the first, that is gone together with both copies of the header.
+fn group_at_front(
+    file: &ScannedFile,
+    directory: DirectoryId,
+    generation: u64,
+    newest: Lsn,
+) -> io::Result<Option<Lsn>> {
+    let first = scan::first_group_of(file, directory, generation, Lsn::ZERO, GROUPS_START + 1)?;
+    if first.is_some() {
+        return Ok(first);
+    }
+    scan::first_group_of(file, directory, generation, newest, FRONT_BYTES.min(file.bytes))
 }
 
 /// The last group that something else than a group behind it proves to have been durable.
@@ -485,7 +504,9 @@ fn needed_files(files: &[ScannedFile], base: Lsn) -> (Vec<usize>, Option<Problem
         .collect();
     order.sort_by_key(|(h, _)| h.generation);
     let needed = base.next();
-    let first = order.iter().rposition(|(h, _)| h.first_lsn <= needed);
+    let newest = order.iter().rfind(|(h, _)| h.first_lsn <= needed);
+    // More than one if a disk has put a header into another file as well: its groups are in one of them.
+    let first = newest.and_then(|(n, _)| order.iter().position(|(h, _)| h.generation == n.generation));
     let missing = order.first().filter(|_| first.is_none());
     let missing = missing.map(|(oldest, _)| Problem::FileMissing {
         needed,

@@ -6,6 +6,7 @@
 //! a trace is told by the journal as it was meant to be ([`Written`]): any later group that is there as it was written, and
 //! any header of a file that was begun later.
 
+use std::collections::BTreeSet;
 use std::sync::PoisonError;
 
 use super::life::Life;
@@ -104,23 +105,7 @@ impl Written {
                 |(of, at): &(String, u64)| of == path && range.contains(&usize::try_from(*at).unwrap());
             length > 0 && meant.is_some() && meant == is && !unreadable.iter().any(covered)
         };
-        let length_at = |path: &String, at| {
-            let of = self
-                .groups
-                .values()
-                .find(|(file, position, _)| (file, *position) == (path, at));
-            of.map_or(0, |(_, _, length)| *length)
-        };
-        // A file is not looked into if neither its header nor its first group is there: as if it were not in use.
-        let looked_into = |path: &String| {
-            intact(path, 0, BLOCK)
-                || intact(path, BLOCK, BLOCK)
-                || intact(path, 2 * BLOCK, length_at(path, 2 * BLOCK))
-        };
         let groups = self.groups.iter().filter(|(lsn, (path, at, length))| {
-            if !looked_into(path) {
-                return false;
-            }
             // Its place may have been used again.
             let header = self.files.get(path).and_then(|file| file[*at..].first_chunk());
             header
@@ -233,8 +218,14 @@ pub(super) fn check_log(
     Ok((start, end, found))
 }
 
-/// A whole engine.
-fn check(rig: &Rig, expected: &State, what: &str) -> Result<Told, Finding> {
+/// A whole engine. `damaged` are the partitions of which damage was told before: what is above them lacks that for good, also
+/// when the damage itself was trimmed.
+fn check(
+    rig: &Rig,
+    expected: &State,
+    damaged: &mut BTreeSet<PartitionKey>,
+    what: &str,
+) -> Result<Told, Finding> {
     let keys: Vec<_> = rig.store.engine.logs().keys().copied().collect();
     let invented = keys
         .iter()
@@ -249,8 +240,10 @@ fn check(rig: &Rig, expected: &State, what: &str) -> Result<Told, Finding> {
     }
     let above = rig.above.lock().unwrap();
     for (key, expected) in &expected.above.0 {
-        let fenced = !rig.store.open(*key, rig.config).stats().quarantined.is_empty();
-        ensure(fenced || above.0.get(key) == Some(expected), || {
+        if !rig.store.open(*key, rig.config).stats().quarantined.is_empty() {
+            damaged.insert(*key);
+        }
+        ensure(damaged.contains(key) || above.0.get(key) == Some(expected), || {
             format!(
                 "{what}: the state above {key} is {:?}, not {expected:?}",
                 above.0.get(key)
@@ -265,7 +258,7 @@ pub(super) fn run(options: &Options) -> Result<Figures, Finding> {
     let written = Arc::default();
     Written::follow(&written, &disk);
     let mut life = Life::begin_on(options, &disk);
-    let mut unreadable = Vec::new();
+    let (mut unreadable, mut damaged) = (Vec::new(), BTreeSet::new());
     for _ in 0..options.lives {
         life.live()?;
         let image = life.end();
@@ -273,12 +266,12 @@ pub(super) fn run(options: &Options) -> Result<Figures, Finding> {
         for _ in 0..aims {
             rot(&mut life, &image, &mut unreadable);
         }
-        if !is_served(&mut life, &image, &written, &unreadable)? {
+        if !is_served(&mut life, &image, &written, &unreadable, &mut damaged)? {
             return Ok(life.figures);
         }
     }
     life.rig.disk.clear_faults();
-    finish(life)
+    finish(life, &mut damaged)
 }
 
 /// One piece of damage, mostly in what stands in front of a batch or a group.
@@ -331,6 +324,7 @@ fn is_served(
     image: &SimDisk,
     written: &Arc<Mutex<Written>>,
     unreadable: &[(String, u64)],
+    damaged: &mut BTreeSet<PartitionKey>,
 ) -> Result<bool, Finding> {
     let proven = written.lock().unwrap().proven(image, unreadable);
     let before = (image.ops(), image.files());
@@ -366,9 +360,9 @@ fn is_served(
     life.model.cut_above(report.end);
     written.lock().unwrap().groups.retain(|lsn, _| *lsn <= report.end);
     let expected = life.model.state(report.end);
-    let told = check(&life.rig, &expected, "recovered")?;
-    let damaged = told.values().any(|(_, _, found)| !found.corrupt.is_empty());
-    life.figures.reach(if damaged {
+    let told = check(&life.rig, &expected, damaged, "recovered")?;
+    let is_damaged = told.values().any(|(_, _, found)| !found.corrupt.is_empty());
+    life.figures.reach(if is_damaged {
         "damage was told with its offsets"
     } else {
         "all was there"
@@ -379,7 +373,7 @@ fn is_served(
         .open(&again)
         .map_err(|e| Finding(format!("recovering again: {e}")))?;
     life.figures.recoveries += 1;
-    let second = check(&again, &expected, "recovered twice")?;
+    let second = check(&again, &expected, damaged, "recovered twice")?;
     ensure(second == told, || {
         let differs = told.iter().find(|(key, found)| second.get(*key) != Some(*found));
         let ranges =
@@ -396,7 +390,7 @@ fn is_served(
 }
 
 /// The disk tells the truth again: the engine works, or says why not, and a stop in order leaves what there was.
-fn finish(mut life: Life<'_>) -> Result<Figures, Finding> {
+fn finish(mut life: Life<'_>, damaged: &mut BTreeSet<PartitionKey>) -> Result<Figures, Finding> {
     for _ in 0..10 {
         life.produce()?;
         life.commit();
@@ -420,7 +414,7 @@ fn finish(mut life: Life<'_>) -> Result<Figures, Finding> {
             ensure(end >= model.acknowledged, || {
                 format!("a stop at {} came back at {end}", model.acknowledged)
             })?;
-            check(&again, &model.state(end), "after a clean stop")?;
+            check(&again, &model.state(end), damaged, "after a clean stop")?;
         }
         Err(_) => figures.reach("a start was refused"),
     }
