@@ -35,8 +35,9 @@ fn last_group_that_the_disk_does_not_give_is_not_taken_for_unfinished() {
     }
     // Only while the batch is looked at: header and table were read before, and all could be read behind it.
     let image = disk.after_kill();
-    image.inject(Fault::next(FaultKind::ReadFails, &path).after(3).times(4));
+    image.inject(Fault::next(FaultKind::ReadFails, &path).after(4).times(4));
     refuses_because_of(&image, &path, group);
+    image.clear_faults();
     let again = Rig::open(&image, &small()).unwrap();
     assert_eq!(again.read_all(key(1, 0)), [first, last].concat());
 }
@@ -160,6 +161,74 @@ fn header_of_the_last_lap_does_not_hide_the_groups_of_this_one() {
         "{error}"
     );
     assert_eq!((disk.ops(), disk.files()), before);
+}
+
+/// Writes over the headers of a journal file.
+fn with_headers(disk: &SimDisk, path: &str, headers: &[u8]) {
+    let mut bytes = disk.read_file(path).unwrap();
+    bytes[..headers.len()].copy_from_slice(headers);
+    disk.write_file(path, &bytes).unwrap();
+}
+
+/// The newest journal file, and the one before, of a journal with groups in both that no checkpoint covers.
+fn two_files() -> (SimDisk, String, String) {
+    let (rig, stored) = journal_only(60);
+    let disk = rig.disk.after_kill();
+    let newest = journal_of(&disk, stored.last().unwrap());
+    let generation = generation_of(&disk, &newest);
+    let files = journal_files(&disk);
+    let before = files
+        .iter()
+        .find(|file| generation_of(&disk, file) + 1 == generation);
+    let before = before.unwrap().clone();
+    (disk, before, newest)
+}
+
+#[track_caller]
+fn refuses_because_of_a_header(disk: &SimDisk, path: &str) {
+    let before = (disk.ops(), disk.files());
+    let error = Rig::open(disk, &small()).err().expect("a start");
+    assert!(
+        std::matches!(&error, OpenError::Refused(why) if why.contains(path) && why.contains("header")),
+        "{error}"
+    );
+    assert_eq!((disk.ops(), disk.files()), before);
+}
+
+#[test]
+fn groups_behind_a_lost_first_group_show_that_a_file_without_header_is_in_use() {
+    let (disk, before, newest) = two_files();
+    let bytes = disk.read_file(&newest).unwrap();
+    let second = (3 * 4096..bytes.len() as u64)
+        .step_by(4096)
+        .find(|at| bytes[usize::try_from(*at).unwrap()..].starts_with(b"NGRP"));
+    assert!(second.is_some(), "one group cannot be behind another");
+    // As an earlier lap had left it, and as if it had never been used.
+    let old = disk.read_file(&before).unwrap()[..8192].to_vec();
+    for headers in [old, vec![0; 8192]] {
+        with_headers(&disk, &newest, &headers);
+        disk.zero_sector(&newest, 2 * 4096).unwrap();
+        refuses_because_of_a_header(&disk, &newest);
+    }
+}
+
+#[test]
+fn header_that_went_into_another_file_hides_no_group() {
+    // Instead of its own file.
+    let (disk, before, newest) = two_files();
+    let headers = disk.read_file(&newest).unwrap()[..8192].to_vec();
+    with_headers(&disk, &newest, &[0; 8192]);
+    with_headers(&disk, &before, &headers);
+    refuses_because_of_a_header(&disk, &newest);
+    // And as well as into its own.
+    let (disk, _, newest) = two_files();
+    let whole = Rig::open(&disk.after_kill(), &small()).unwrap();
+    let mut unused = vec![0; disk.read_file(&newest).unwrap().len()];
+    unused[..4096].copy_from_slice(&disk.read_file(&newest).unwrap()[..4096]);
+    disk.write_file("journal/00000099.journal", &unused).unwrap();
+    let again = Rig::open(&disk, &small()).unwrap();
+    assert_eq!(again.read_all(key(1, 0)), whole.read_all(key(1, 0)));
+    assert_eq!(again.store.report().end, whole.store.report().end);
 }
 
 /// A record is written when all that its snapshots cover is durable.
