@@ -28,6 +28,8 @@ use crate::{broker, http, net, telemetry};
 /// All settings of a broker.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// The file that they were read from, for commands that are shown.
+    pub file: Option<PathBuf>,
     /// Where the records are kept.
     pub data_dir: PathBuf,
     /// Keep everything in memory instead.
@@ -57,6 +59,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            file: None,
             data_dir: PathBuf::from("naru-data"),
             in_memory: false,
             memory_bytes_max: 256 << 20,

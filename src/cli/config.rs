@@ -11,6 +11,7 @@ use super::failure::{Exit, Failure, Outcome};
 use super::output::{Output, line};
 use super::serve::{ServeArgs, refused};
 use crate::config;
+use crate::model::shell_path;
 
 /// Commands below `config`.
 #[derive(Debug, Subcommand)]
@@ -106,7 +107,8 @@ fn init(args: &InitArgs, output: Output) -> Outcome {
         _ => Failure::unexpected(format!("cannot write {path}: {error}")),
     })?;
     output.tell(&format!(
-        "wrote {path}; `naru config check {path}` checks it once it is changed"
+        "wrote {path}; `naru config check {}` checks it once it is changed",
+        shell_path(&args.file)
     ));
     Ok(())
 }

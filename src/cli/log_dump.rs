@@ -131,7 +131,7 @@ pub(super) fn run(args: &DumpArgs, context: &Context) -> Outcome {
         shown.map_err(|error| match error {
             DumpError::Output(error) => error.into(),
             DumpError::Read(error) => cannot_read(path, &error).into(),
-            error @ (DumpError::Unknown | DumpError::Format { .. } | DumpError::TooLarge { .. }) => {
+            error @ (DumpError::Unknown | DumpError::Format { .. }) => {
                 super::Stopped::from(unreadable(path, &error))
             }
         })?;

@@ -11,7 +11,7 @@ use super::offline::{self, Names, Offline};
 use super::output::{bytes_text, line};
 use super::serve::ServeArgs;
 use super::{Context, log_verify, record_time};
-use crate::model::{Offset, PartitionKey};
+use crate::model::{Offset, PartitionKey, shell_path};
 use crate::rt::{Clock as _, SystemClock};
 use crate::storage::local::inspect::{Effect, Held, Kind, Lost};
 use crate::storage::local::salvage::{Done, Plan, SalvageError, Way, check, plan};
@@ -53,19 +53,23 @@ pub(super) fn run(args: SalvageArgs, context: &Context, offline: Offline) -> Out
     }
     let wanted: Vec<Way> = args.give_up.iter().chain(&args.restore).copied().collect();
     let (found, names) = look(&args.dir, context, offline)?;
+    let place = Place {
+        dir: &args.dir,
+        config: args.config.as_deref(),
+    };
     if wanted.is_empty() {
-        return tell(&args.dir, context, &found, &names);
+        return tell(place, context, &found, &names);
     }
-    let dir = args.dir.as_path();
-    check(&found, &wanted).map_err(|error| refused(dir, &error))?;
+    let dir = place.dir;
+    check(&found, &wanted).map_err(|error| refused(place, &error))?;
     let configuration = ServeArgs::with_file(args.config.clone()).configuration(None)?;
     let name = record_time::text(SystemClock::new().wall()).replace(':', "-");
     let done = (offline.salvage)(dir, &configuration.settings, &wanted, &name);
-    let done = done.map_err(|error| refused(dir, &error))?;
+    let done = done.map_err(|error| refused(place, &error))?;
     if context.output.wants_json() {
         context.output.json(&done_json(&done, &found, &names))?;
     } else {
-        line(&done_text(dir, &done, &found, &names))?;
+        line(&done_text(place, &done, &found, &names))?;
     }
     Ok(())
 }
@@ -81,25 +85,32 @@ fn look(dir: &Path, context: &Context, offline: Offline) -> Result<(Plan, Names)
     Ok((found.map_err(|e| no_verdict(dir, &e))?, Names::new(names)))
 }
 
-fn refused(dir: &Path, error: &SalvageError) -> Failure {
-    let message = format!("{}: {error}", dir.display());
-    let ask = format!(
-        "`naru log salvage {}` says what stands in the way now",
-        dir.display()
-    );
+/// What a command line has to say that is to do something to the same directory as this one.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    dir: &'a Path,
+    config: Option<&'a Path>,
+}
+
+fn refused(place: Place<'_>, error: &SalvageError) -> Failure {
+    let message = format!("{}: {error}", place.dir.display());
+    let ask = format!("`{}` says what stands in the way now", command(place, &[]));
     match error {
-        SalvageError::Inspect(e) => no_verdict(dir, e),
+        SalvageError::Inspect(e) => no_verdict(place.dir, e),
         SalvageError::Differs(_) => Failure::new(Exit::CheckFailed, "OTHER_FINDINGS", message).hint(ask),
         SalvageError::InUse(_) => Failure::new(Exit::Conflict, "DATA_DIR_IN_USE", message),
-        SalvageError::Copies { .. } | SalvageError::Open(_) | SalvageError::Io(_) => {
+        SalvageError::Copies { .. } | SalvageError::Disk(_) | SalvageError::Unfinished { .. } => {
             Failure::unexpected(message).hint(ask)
         }
     }
 }
 
-/// The command that takes all ways.
-fn command(dir: &Path, ways: &[Way]) -> String {
-    let mut words = format!("naru log salvage {}", dir.display());
+/// The command that takes these ways; without any it only looks. It can be pasted into a shell as it is.
+fn command(place: Place<'_>, ways: &[Way]) -> String {
+    let mut words = format!("naru log salvage {}", shell_path(place.dir));
+    if let Some(config) = place.config {
+        words.push_str(&format!(" --config {}", shell_path(config)));
+    }
     for way in ways {
         let flag = if way.restores() { "--restore" } else { "--give-up" };
         words.push_str(&format!(" {flag} {way}"));
@@ -145,11 +156,11 @@ fn losses(found: &Plan) -> Vec<Loss> {
     gaps.chain(rest).collect()
 }
 
-fn tell(dir: &Path, context: &Context, found: &Plan, names: &Names) -> Outcome {
+fn tell(place: Place<'_>, context: &Context, found: &Plan, names: &Names) -> Outcome {
     if context.output.wants_json() {
-        context.output.json(&plan_json(dir, found, names))?;
+        context.output.json(&plan_json(place, found, names))?;
     } else {
-        line(&plan_text(dir, found, names))?;
+        line(&plan_text(place, found, names))?;
     }
     if found.obstacles.is_empty() {
         return Ok(());
@@ -158,7 +169,8 @@ fn tell(dir: &Path, context: &Context, found: &Plan, names: &Names) -> Outcome {
     Err(Failure::new(Exit::CheckFailed, "START_REFUSED", message).into())
 }
 
-fn plan_text(dir: &Path, found: &Plan, names: &Names) -> String {
+fn plan_text(place: Place<'_>, found: &Plan, names: &Names) -> String {
+    let dir = place.dir;
     if found.obstacles.is_empty() {
         let damaged = "; what is damaged is answered with DATA_CORRUPT, and `naru log verify` names it";
         let damaged = if found.report.affects_acknowledged() {
@@ -212,7 +224,7 @@ fn plan_text(dir: &Path, found: &Plan, names: &Names) -> String {
     if let Some(ways) = found.ways() {
         text.push_str(&format!(
             "\n\nKeep a copy of the directory, try `naru log verify` on it, and when nobody has a better copy of the file:\n   {}",
-            command(dir, &ways)
+            command(place, &ways)
         ));
     }
     text
@@ -253,12 +265,12 @@ fn loss_text(loss: &Loss, names: &Names) -> String {
     )
 }
 
-fn done_text(dir: &Path, done: &Done, found: &Plan, names: &Names) -> String {
+fn done_text(place: Place<'_>, done: &Done, found: &Plan, names: &Names) -> String {
     let (files, bytes) = done.copied;
     let mut text = format!(
         "copied   {files} files, {}, to {}",
         bytes_text(bytes),
-        dir.join(&done.copies).display()
+        place.dir.join(&done.copies).display()
     );
     for obstacle in &found.obstacles {
         if let Some(way) = obstacle.way {
@@ -273,7 +285,7 @@ fn done_text(dir: &Path, done: &Done, found: &Plan, names: &Names) -> String {
         ));
     }
     if found.goes_on {
-        text.push_str(&format!("\nnext     naru log salvage {}", dir.display()));
+        text.push_str(&format!("\nnext     {}", command(place, &[])));
     } else {
         text.push_str("\na broker starts on this directory");
     }
@@ -290,7 +302,7 @@ fn losses_json(found: &Plan, names: &Names) -> Value {
     losses(found).iter().map(loss).collect()
 }
 
-fn plan_json(dir: &Path, found: &Plan, names: &Names) -> Value {
+fn plan_json(place: Place<'_>, found: &Plan, names: &Names) -> Value {
     let obstacle = |o: &crate::storage::local::salvage::Obstacle| {
         let mut value = log_verify::finding_json(&o.finding, names);
         value["way"] = o.way.map(|way| way.to_string()).into();
@@ -301,7 +313,7 @@ fn plan_json(dir: &Path, found: &Plan, names: &Names) -> Value {
         "obstacles": found.obstacles.iter().map(obstacle).collect::<Vec<_>>(),
         "given_up": losses_json(found, names),
         "more_behind": found.goes_on,
-        "command": found.ways().filter(|ways| !ways.is_empty()).map(|ways| command(dir, &ways)),
+        "command": found.ways().filter(|ways| !ways.is_empty()).map(|ways| command(place, &ways)),
     })
 }
 
@@ -311,4 +323,31 @@ fn done_json(done: &Done, found: &Plan, names: &Names) -> Value {
         "given_up": losses_json(found, names),
         "more_behind": found.goes_on,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_that_are_shown_can_be_pasted() {
+        let group: Way = "group:3-4".parse().unwrap();
+        let ways = [Way::Format, group];
+        let plain = Place {
+            dir: Path::new("./data"),
+            config: None,
+        };
+        assert_eq!(
+            command(plain, &ways),
+            "naru log salvage ./data --restore format --give-up group:3-4"
+        );
+        let odd = Place {
+            dir: Path::new("/mnt/it's $1"),
+            config: Some(Path::new("my naru.toml")),
+        };
+        let shown = r"naru log salvage '/mnt/it'\''s $1' --config 'my naru.toml'";
+        assert_eq!(command(odd, &[]), shown);
+        let failure = refused(odd, &SalvageError::Differs("x".to_owned()));
+        assert!(failure.hint.unwrap().contains(shown));
+    }
 }

@@ -273,6 +273,7 @@ fn assemble(assignments: Vec<Assignment>, read_from: Sources, problems: &mut Pro
             (None, _) => problems.add(|| unknown(&assignment)),
         }
     }
+    configuration.settings.file = configuration.read_from.file.clone();
     configuration.settings.broker.topic_defaults = Arc::new(defaults);
     configuration.settings.log.node = configuration.settings.broker.broker_id.0;
     configuration

@@ -155,6 +155,15 @@ pub fn read_exact_at(file: &dyn DiskFile, mut buf: &mut [u8], mut at: u64) -> io
     Ok(())
 }
 
+/// Drops all pages of the page cache that a range touches: of one of which only a part is named the whole would stay.
+pub fn drop_pages(file: &dyn DiskFile, at: u64, len: u64) {
+    let block = BLOCK_BYTES as u64;
+    let from = at / block * block;
+    let to = at.saturating_add(len).checked_next_multiple_of(block);
+    // Advice that is not taken costs certainty about the cache, and nothing else.
+    let _ = file.drop_cache(from, to.unwrap_or(u64::MAX) - from);
+}
+
 /// Refuses what direct I/O could not do, in the same way on every disk; also catches by 512 B what a device with small
 /// sectors would let pass.
 fn check_alignment(direct: bool, buf: &[u8], at: u64) -> io::Result<()> {

@@ -23,7 +23,7 @@ use crate::config::Settings;
 use crate::disk::SharedDisk;
 use crate::disk::real::RealDisk;
 use crate::metadata::TopicDefaults;
-use crate::model::DurableState;
+use crate::model::{DurableState, shell_path};
 use crate::net;
 use crate::rt::{BoxFuture, Clock, IdSource, RandomIds, Tasks};
 use crate::storage::LogStore;
@@ -240,8 +240,8 @@ async fn recover(
         Ok(Err(OpenError::Io(error))) if error.kind() == std::io::ErrorKind::StorageFull => {
             Err(Refusal::Full(error))
         }
-        Ok(Err(error @ OpenError::NotOurs(_))) => Err(Refusal::NotOurs(refused(&settings.data_dir, &error))),
-        Ok(Err(error)) => Err(Refusal::Other(refused(&settings.data_dir, &error))),
+        Ok(Err(error @ OpenError::NotOurs(_))) => Err(Refusal::NotOurs(refused(settings, &error))),
+        Ok(Err(error)) => Err(Refusal::Other(refused(settings, &error))),
         Err(ended) => Err(Refusal::Other(ServeError::Storage(format!(
             "recovery ended: {ended}"
         )))),
@@ -271,16 +271,29 @@ fn open_disk(dir: &Path) -> std::io::Result<SharedDisk> {
     Ok(Arc::new(LossyDisk::open(dir, seed)?))
 }
 
-fn refused(dir: &Path, error: &OpenError) -> ServeError {
+fn refused(settings: &Settings, error: &OpenError) -> ServeError {
+    let dir = &settings.data_dir;
     if !matches!(error, OpenError::NotOurs(_) | OpenError::Io(_)) {
         // A line of its own: a long message is cut in the log.
-        let dir = dir.display();
+        let [doctor, salvage] = ways_out(dir, settings.file.as_deref());
         tracing::error!(
             event = "start_refused",
-            "the data directory is not to be trusted: naru doctor {dir} looks at it, naru log salvage {dir} tells the ways out"
+            "the data directory is not to be trusted: {doctor} looks at it, {salvage} tells the ways out"
         );
     }
     ServeError::Storage(format!("{}: {}", dir.display(), with_causes(error)))
+}
+
+/// Commands for who is refused a start, to be pasted into a shell.
+fn ways_out(dir: &Path, config: Option<&Path>) -> [String; 2] {
+    let dir = shell_path(dir);
+    let config = config.map_or(String::new(), |config| {
+        format!(" --config {}", shell_path(config))
+    });
+    [
+        format!("naru doctor {dir}"),
+        format!("naru log salvage {dir}{config}"),
+    ]
 }
 
 fn tell_recovery(report: &RecoveryReport) {
@@ -428,4 +441,18 @@ pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ways_out_of_a_refused_start_can_be_pasted() {
+        let [doctor, salvage] = ways_out(Path::new("/my data"), Some(Path::new("a b.toml")));
+        assert_eq!(doctor, "naru doctor '/my data'");
+        assert_eq!(salvage, "naru log salvage '/my data' --config 'a b.toml'");
+        let [_, salvage] = ways_out(Path::new("/data"), None);
+        assert_eq!(salvage, "naru log salvage /data");
+    }
 }

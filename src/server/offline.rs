@@ -32,7 +32,7 @@ pub fn state_of(feed: &mut dyn FnMut(&mut dyn Replay)) -> (BTreeMap<TopicId, Str
 /// [`SalvageError`] says what is wrong and whether anything was changed.
 pub fn salvage(dir: &Path, settings: &Settings, wanted: &[Way], name: &str) -> Result<Done, SalvageError> {
     let lock = DirectoryLock::take(dir).map_err(|error| SalvageError::InUse(error.to_string()))?;
-    let disk: SharedDisk = Arc::new(RealDisk::open(lock.dir())?);
+    let disk: SharedDisk = Arc::new(RealDisk::open(lock.dir()).map_err(SalvageError::Disk)?);
     // Looked at once more: nobody else can change anything any more.
     let plan = salvage::plan(&*disk, &mut Unwatched, &mut Recovered::new(&settings.broker))?;
     let ways = salvage::check(&plan, wanted)?;

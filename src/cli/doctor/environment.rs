@@ -9,7 +9,7 @@ use crate::cli::output::{bytes_text, duration_text};
 use crate::cli::record_time;
 use crate::disk::Disk;
 use crate::disk::real::RealDisk;
-use crate::model::Timestamp;
+use crate::model::{Timestamp, shell_path};
 use crate::rt::{Clock as _, SystemClock};
 
 /// File systems that Naru is made for.
@@ -59,15 +59,15 @@ fn permissions(dir: &Path) -> Check {
         .find(|(_, uid)| *uid != owner);
     if let Some((file, uid)) = other {
         let what = format!("{whose}, but {file} belongs to {uid}");
-        return Check::new(name, Status::Error, what).todo(format!("chown -R {owner} {}", dir.display()));
+        return Check::new(name, Status::Error, what).todo(format!("chown -R {owner} {}", shell_path(dir)));
     }
     if mode & 0o700 != 0o700 {
         let what = format!("{whose}: the owner may not read and write it");
-        return Check::new(name, Status::Error, what).todo(format!("chmod 700 {}", dir.display()));
+        return Check::new(name, Status::Error, what).todo(format!("chmod 700 {}", shell_path(dir)));
     }
     if mode & 0o077 != 0 {
         let what = format!("{whose}: other users may look into it");
-        return Check::new(name, Status::Warning, what).todo(format!("chmod 700 {}", dir.display()));
+        return Check::new(name, Status::Warning, what).todo(format!("chmod 700 {}", shell_path(dir)));
     }
     if me != owner && me != 0 {
         let what = format!("{whose}; you are {me}");

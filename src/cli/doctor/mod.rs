@@ -16,6 +16,7 @@ use super::offline::{self, Offline, Verdict};
 use super::output::{bytes_text, line};
 use super::{log_verify, record_time};
 use crate::disk::Disk as _;
+use crate::model::shell_path;
 use crate::storage::local::inspect::{Effect, Finding, Kind, RESERVE_FILE};
 
 /// Arguments of `doctor`.
@@ -237,7 +238,7 @@ fn part(dir: &Path, name: &'static str, well: String, kinds: &[Kind], verdict: &
     });
     let more = match findings.len() - 1 {
         0 => String::new(),
-        more => format!("; and {more} more, see `naru log verify {}`", dir.display()),
+        more => format!("; and {more} more, see `naru log verify {}`", shell_path(dir)),
     };
     let what = format!("{}{file}{}{at}{more}", prefix(worst.effect), worst.what);
     let check = Check::new(name, status, what);
@@ -267,7 +268,7 @@ fn start(dir: &Path, verdict: &Verdict) -> Check {
             .replace("1 reasons", "1 reason");
         let ways = format!(
             "copy the directory first; `naru log salvage {}` tells the ways out and what each gives up",
-            dir.display()
+            shell_path(dir)
         );
         return Check::new("start", Status::Error, what).todo(ways);
     }

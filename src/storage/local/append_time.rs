@@ -53,7 +53,7 @@ impl LocalLog {
         if segment.oldest_append == segment.newest_append {
             return Ok(Some(segment.oldest_append));
         }
-        let entry = self.reads().entry_at_or_below(self.partition(), segment.base, at);
+        let entry = self.reads().entry_at_or_below(self.partition(), &segment, at);
         if self.is_deleted() {
             return Err(ReadError::NotOwner);
         }

@@ -6,7 +6,9 @@
 use std::io;
 
 use super::applier::Applier;
-use super::format::checkpoint::{Checkpoint, PartitionCheckpoint, SegmentCheckpoint};
+use super::format::checkpoint::{
+    CHECKPOINT_BYTES_MAX, Checkpoint, PREFIX_BYTES, PartitionCheckpoint, SegmentCheckpoint, record_bytes,
+};
 use super::format::{DirectoryId, FormatError};
 use super::log::LocalLog;
 use super::partial::{self, PARTIAL_BLOCKS_BYTES_MAX};
@@ -60,13 +62,28 @@ fn read_one(
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Err(FormatError::Truncated)),
         Err(e) => return Err(e),
     };
-    let len = usize::try_from(file.len()?).map_err(|_| io::ErrorKind::FileTooLarge)?;
-    let mut bytes = vec![0; len];
-    match read_exact_at(&*file, &mut bytes, 0) {
-        Ok(()) => Ok(Checkpoint::decode(&bytes, directory)),
+    match read_record(&*file) {
+        Ok(record) => Ok(record.and_then(|bytes| Checkpoint::decode(&bytes, directory))),
         // A sector that cannot be read is damage of this record, not of the other.
         Err(_) => Ok(Err(FormatError::Checksum)),
     }
+}
+
+/// The bytes of the record at the front of a checkpoint file. How long it is says the record itself, and the file has to have
+/// it: the length of the file alone says nothing, nor is what stands behind the record of any use.
+pub(super) fn read_record(file: &dyn DiskFile) -> io::Result<Result<Vec<u8>, FormatError>> {
+    let len = usize::try_from(file.len()?).unwrap_or(usize::MAX);
+    let mut front = [0; PREFIX_BYTES];
+    let front = &mut front[..len.min(PREFIX_BYTES)];
+    read_exact_at(file, front, 0)?;
+    let bytes = match record_bytes(front) {
+        Ok(bytes) if bytes <= len => bytes,
+        Ok(_) => return Ok(Err(FormatError::Truncated)),
+        Err(error) => return Ok(Err(error)),
+    };
+    let mut record = vec![0; bytes];
+    read_exact_at(file, &mut record, 0)?;
+    Ok(Ok(record))
 }
 
 impl CheckpointFiles {
@@ -85,6 +102,12 @@ impl CheckpointFiles {
         record: &Checkpoint,
         directory: DirectoryId,
     ) -> io::Result<()> {
+        let bytes = record.encode(directory);
+        if bytes.len() > CHECKPOINT_BYTES_MAX {
+            // Nobody would read it again: the record before it is of more use.
+            let message = format!("a checkpoint of {} bytes is longer than any may be", bytes.len());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
         let path = paths::CHECKPOINTS[self.next];
         let file = match disk.open(path, Mode::Buffered) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -94,7 +117,7 @@ impl CheckpointFiles {
             }
             other => other?,
         };
-        write_record(&*file, &record.encode(directory))?;
+        write_record(&*file, &bytes)?;
         self.seq = record.seq;
         self.next = 1 - self.next;
         Ok(())

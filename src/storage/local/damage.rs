@@ -11,7 +11,7 @@ use std::io;
 use bytes::Bytes;
 
 use super::log::SegmentMeta;
-use crate::disk::{BLOCK_BYTES, DiskFile, read_exact_at};
+use crate::disk::{BLOCK_BYTES, DiskFile, drop_pages, read_exact_at};
 use crate::model::Offset;
 use crate::record::{BatchHeader, HEADER_BYTES, check_crc};
 
@@ -132,9 +132,20 @@ impl Looker<'_> {
             .filter(|p| p.position > damaged.position && p.position < self.end.position)
             .filter(|p| p.offset > damaged.offset && p.offset < self.end.offset);
         let stop = indexed.unwrap_or(self.end);
-        self.by_length(damaged, stop)
-            .or_else(|| self.search(damaged, stop))
-            .unwrap_or(stop)
+        let near = self.by_length(damaged, stop);
+        // The length may be what is damaged, and lead to a batch in the value of a record: one from which others follow is
+        // worth more, and the search finds it if this is none.
+        let mut left = CHECK_BYTES_MAX;
+        if near.is_some_and(|near| near == stop || self.is_followed(near, stop, &mut left)) {
+            return near.unwrap_or(stop);
+        }
+        self.search(damaged, stop).or(near).unwrap_or(stop)
+    }
+
+    /// Whether what stands at a place leads to `stop`.
+    fn is_followed(&mut self, place: Place, stop: Place, left: &mut u64) -> bool {
+        self.batch_at(place.position, stop)
+            .is_some_and(|first| self.leads_to(&first, stop, left))
     }
 
     /// The next whole batch, or `stop`, if a damaged one still has the length that leads there.
@@ -228,11 +239,11 @@ impl Looker<'_> {
             return None;
         }
         let mut bytes = vec![0; usize::try_from(len).ok()?];
-        self.drop_cache(at, len);
+        drop_pages(self.file, at, len);
         if read_exact_at(self.file, &mut bytes, at).is_ok() {
             return Some(bytes.into());
         }
-        self.drop_cache(at, len);
+        drop_pages(self.file, at, len);
         match read_exact_at(self.file, &mut bytes, at) {
             Ok(()) => Some(bytes.into()),
             Err(error) => {
@@ -240,14 +251,6 @@ impl Looker<'_> {
                 None
             }
         }
-    }
-
-    fn drop_cache(&self, at: u64, len: u64) {
-        let block = BLOCK_BYTES as u64;
-        // A page of which only a part is named stays in the cache.
-        let (from, to) = (at / block * block, (at + len).next_multiple_of(block));
-        // Advice that is not taken costs certainty about the cache, and nothing else.
-        let _ = self.file.drop_cache(from, to - from);
     }
 
     /// A piece of the file for the search, at least a header long; zeros for what the disk does not give.

@@ -193,9 +193,7 @@ pub(super) fn owner_of(record: &[u8]) -> Option<DirectoryId> {
 fn owner(disk: &dyn Disk) -> Option<DirectoryId> {
     paths::CHECKPOINTS.iter().find_map(|path| {
         let file = disk.open(path, Mode::Buffered).ok()?;
-        let mut bytes = vec![0; usize::try_from(file.len().ok()?).ok()?];
-        read_exact_at(&*file, &mut bytes, 0).ok()?;
-        owner_of(&bytes)
+        owner_of(&checkpoint::read_record(&*file).ok()?.ok()?)
     })
 }
 

@@ -12,6 +12,9 @@ use crate::model::Offset;
 use crate::planted::{self, Bug};
 use crate::storage::{ReadError, ReadSpec};
 
+/// So many entries of the index in a row that name no batch: it is that of another segment, or all is damaged.
+const PLACES_TRIED_MAX: u32 = 8;
+
 /// Where an index entry says that a batch begins.
 pub(super) fn place_of(entry: &IndexEntry) -> Place {
     Place {
@@ -60,16 +63,8 @@ impl LocalLog {
         trouble: Option<io::Error>,
     ) -> io::Result<Found> {
         let next_indexed = |place: Place| {
-            let entry = self
-                .reads()
-                .entry_above(self.partition(), segment.base, place.offset);
+            let entry = self.reads().entry_above(self.partition(), segment, place.offset);
             entry.map(|entry| place_of(&entry))
-        };
-        // The index may be that of another segment: what it says is no proof of damage.
-        let from = if begins_at(file, from) || planted::is(Bug::IndexTrusted) {
-            from
-        } else {
-            beginning(segment)
         };
         let mut found = damage::look(file, segment, &next_indexed, from, target);
         if found.damaged.is_empty() {
@@ -93,6 +88,24 @@ impl LocalLog {
         Ok(found)
     }
 
+    /// Where a batch begins by itself, at a place or in front of it: the index may be that of another segment, and what it says
+    /// is no proof of damage. Where a place is damaged an entry in front of it does, so that not all of the segment is walked.
+    fn proven(&self, file: &dyn DiskFile, segment: &SegmentMeta, from: Place) -> Place {
+        let mut place = from;
+        for _ in 0..PLACES_TRIED_MAX {
+            if begins_at(file, place) || planted::is(Bug::IndexTrusted) {
+                return place;
+            }
+            let Some(before) = Offset::new(place.offset.get() - 1).filter(|before| *before >= segment.base)
+            else {
+                break;
+            };
+            let entry = self.reads().entry_at_or_below(self.partition(), segment, before);
+            place = place_by(entry, segment);
+        }
+        beginning(segment)
+    }
+
     /// The whole batch that holds the offset asked for, where a plain walk did not get to it.
     pub(super) fn batch_in_spite_of_damage(
         &self,
@@ -102,6 +115,7 @@ impl LocalLog {
         spec: &ReadSpec,
         trouble: Option<io::Error>,
     ) -> io::Result<Result<Whole, ReadError>> {
+        let from = self.proven(file, segment, from);
         let found = self.look_closer(file, segment, from, spec.from, trouble)?;
         if let Err(error) = self.state().check(spec) {
             return Ok(Err(error));
@@ -121,7 +135,8 @@ impl LocalLog {
         from: Offset,
         trouble: Option<io::Error>,
     ) -> io::Result<Result<Option<Whole>, ReadError>> {
-        let found = self.look_closer(file, segment, at, at.offset.max(from), trouble)?;
+        let begin = self.proven(file, segment, at);
+        let found = self.look_closer(file, segment, begin, at.offset.max(from), trouble)?;
         Ok(match found.damaged.into_iter().find(|(_, last)| *last >= from) {
             Some((first, last)) => Err(ReadError::Corrupt {
                 first: first.max(from),

@@ -145,8 +145,8 @@ impl LocalLog {
     ) -> io::Result<Result<Option<TimedOffset>, ReadError>> {
         let key = self.partition();
         let file = self.reads().file(key, segment.base, false)?;
-        let older = self.reads().entry_behind_older(key, segment.base, at);
-        let removed = self.reads().entry_at_or_below(key, segment.base, from);
+        let older = self.reads().entry_behind_older(key, &segment, at);
+        let removed = self.reads().entry_at_or_below(key, &segment, from);
         let start = older.into_iter().chain(removed).max_by_key(|e| e.base);
         let start = place_by(start, &segment);
         let mut walk = Walk::new(

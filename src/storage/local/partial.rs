@@ -7,7 +7,7 @@ use std::io;
 
 use bytes::Bytes;
 
-use super::format::checkpoint::PartitionCheckpoint;
+use super::format::checkpoint::{PartitionCheckpoint, SegmentCheckpoint};
 use super::paths;
 use crate::disk::{AlignedBuf, BLOCK_BYTES, Disk, DiskFile, Mode, read_exact_at};
 use crate::model::{PartitionKey, TopicId};
@@ -85,6 +85,19 @@ pub(super) fn keep_within(partitions: &mut [PartitionCheckpoint], max: usize) {
     }
 }
 
+/// The copy that a record has of the last block of a partition's newest segment.
+pub(super) fn copy_of(partition: &PartitionCheckpoint) -> Option<&Bytes> {
+    let copy = partition.partial.as_ref();
+    copy.filter(|_| !planted::is(Bug::PartialBlockLeft))
+}
+
+/// Up to where the file of a segment has to reach: what is missing behind that can be [put back](put_back).
+pub(super) fn needed_bytes(partition: &PartitionCheckpoint, segment: &SegmentCheckpoint) -> u64 {
+    let newest = partition.segments.last();
+    let copy = copy_of(partition).filter(|_| newest.is_some_and(|newest| newest.base == segment.base));
+    segment.bytes - copy.map_or(0, |copy| copy.len() as u64)
+}
+
 /// The last, partial block of a partition's newest segment, if the file has the bytes of which the checkpoint has the checksum.
 pub(super) fn in_file(disk: &dyn Disk, partition: &PartitionCheckpoint) -> io::Result<Option<Bytes>> {
     let Some(active) = partition.segments.last() else {
@@ -98,15 +111,12 @@ pub(super) fn in_file(disk: &dyn Disk, partition: &PartitionCheckpoint) -> io::R
     Ok(holds.then(|| Bytes::from(bytes)))
 }
 
-/// Writes the block again from the copy in the checkpoint, durably; false if there is none. What stands behind it stays, as far
-/// as it can be read: it may be the only copy of something.
-pub(super) fn put_back(disk: &dyn Disk, partition: &PartitionCheckpoint) -> io::Result<bool> {
-    let (Some(active), Some(bytes)) = (partition.segments.last(), &partition.partial) else {
-        return Ok(false);
+/// Writes the block again from the copy in the checkpoint, if there is one, durably. What stands behind it stays, as far as it
+/// can be read: it may be the only copy of something.
+pub(super) fn put_back(disk: &dyn Disk, partition: &PartitionCheckpoint) -> io::Result<()> {
+    let (Some(active), Some(bytes)) = (partition.segments.last(), copy_of(partition)) else {
+        return Ok(());
     };
-    if planted::is(Bug::PartialBlockLeft) {
-        return Ok(false);
-    }
     let path = paths::segment(partition.key, active.base);
     let at = active.bytes - bytes.len() as u64;
     let mut block = AlignedBuf::zeroed(BLOCK_BYTES);
@@ -118,8 +128,7 @@ pub(super) fn put_back(disk: &dyn Disk, partition: &PartitionCheckpoint) -> io::
     block[..bytes.len()].copy_from_slice(bytes);
     let file = disk.open(&path, Mode::Direct)?;
     file.write_all_at(&block, at)?;
-    file.sync_data()?;
-    Ok(true)
+    file.sync_data()
 }
 
 /// A segment file as it will be once its last block is [put back](put_back); for who only reads.

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use super::ReadErrors;
 use super::buffers::BufferPool;
 use super::fence::place_by;
-use super::format::index::{INDEX_ENTRY_BYTES, IndexEntry};
+use super::format::index::{INDEX_ENTRY_BYTES, IndexEntry, entries_at_most};
 use super::log::{LocalLog, SegmentMeta};
 use super::paths;
 use super::tail::Tail;
@@ -166,7 +166,7 @@ impl ReadSide {
     pub(super) fn entry_at_or_below(
         &self,
         key: PartitionKey,
-        segment: Offset,
+        segment: &SegmentMeta,
         offset: Offset,
     ) -> Option<IndexEntry> {
         self.search(key, segment, |e| e.base <= offset).0
@@ -176,7 +176,7 @@ impl ReadSide {
     pub(super) fn entry_behind_older(
         &self,
         key: PartitionKey,
-        segment: Offset,
+        segment: &SegmentMeta,
         at: Timestamp,
     ) -> Option<IndexEntry> {
         self.search(key, segment, |e| e.max_timestamp_before < at).0
@@ -186,7 +186,7 @@ impl ReadSide {
     pub(super) fn entry_above(
         &self,
         key: PartitionKey,
-        segment: Offset,
+        segment: &SegmentMeta,
         offset: Offset,
     ) -> Option<IndexEntry> {
         self.search(key, segment, |e| e.base <= offset).1
@@ -197,14 +197,14 @@ impl ReadSide {
     fn search(
         &self,
         key: PartitionKey,
-        segment: Offset,
+        segment: &SegmentMeta,
         is_before: impl Fn(&IndexEntry) -> bool,
     ) -> (Option<IndexEntry>, Option<IndexEntry>) {
         // The index only makes reading faster: without it the segment is walked from its start.
-        let Ok(file) = self.file(key, segment, true) else {
+        let Ok(file) = self.file(key, segment.base, true) else {
             return (None, None);
         };
-        let count = file.len().unwrap_or_default() / INDEX_ENTRY_BYTES as u64;
+        let count = entries_at_most(file.len().unwrap_or_default(), segment.bytes);
         let (mut low, mut high) = (0, count);
         let (mut before, mut after) = (None, None);
         while low < high {
@@ -442,7 +442,7 @@ impl LocalLog {
     ) -> io::Result<Result<ReadOut, ReadError>> {
         let key = self.partition();
         let file = self.reads().file(key, segment.base, false)?;
-        let start = self.reads().entry_at_or_below(key, segment.base, spec.from);
+        let start = self.reads().entry_at_or_below(key, &segment, spec.from);
         let start = place_by(start, &segment);
         let max_bytes = spec.max_bytes as usize;
         let walk = Walk::new(&*file, self.reads().buffers(), segment, start.position, max_bytes);

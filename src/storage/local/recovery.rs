@@ -64,6 +64,11 @@ pub enum OpenError {
     /// Acknowledged data is missing that the broker cannot do without.
     #[error("refusing to start, nothing was changed: {0}")]
     Refused(String),
+    /// The same, found when segments had been written to already.
+    #[error(
+        "refusing to start: {0}; what was written by then stands in the journal or a checkpoint, too, and nothing is lost"
+    )]
+    RefusedLate(String),
     /// A file operation failed; with `StorageFull` it is worth trying again.
     #[error("opening the data directory: {0}")]
     Io(#[from] io::Error),
@@ -86,6 +91,16 @@ pub struct RecoveryReport {
     pub lost_groups: u64,
     /// The unfinished last group was dropped (it was never acknowledged).
     pub unfinished: bool,
+}
+
+impl OpenError {
+    /// As it is once segments may have been written to.
+    fn late(self) -> Self {
+        match self {
+            Self::Refused(why) => Self::RefusedLate(why),
+            other => other,
+        }
+    }
 }
 
 impl RecoveryReport {
@@ -191,9 +206,10 @@ fn recover(
     redo.begin(&*disk, newest, replay)?;
     let mut report = report_of(&found, newest);
     for group in &found.groups {
-        redo.group(&files, group, replay)?;
+        redo.group(&files, group, replay).map_err(OpenError::late)?;
     }
-    redo.finish(&found, &mut report, replay)?;
+    redo.finish(&found, &mut report, replay)
+        .map_err(OpenError::late)?;
     let retired = salvage(&*disk, &found, redo.logs())?;
     let opened = Conclusion {
         disk,
@@ -260,7 +276,7 @@ fn salvage(
             continue;
         }
         if !deleted.contains(&entry.name) {
-            let aside = format!("{}/topic-{}", paths::SALVAGE, entry.name);
+            let aside = aside(disk, &format!("topic-{}", entry.name))?;
             tracing::warn!(event = "unknown_topic", topic = %entry.name, kept = %aside, "files of a topic that nobody names were put aside");
             disk.rename(&format!("{}/{}", paths::TOPICS, entry.name), &aside)?;
         }
@@ -272,6 +288,19 @@ fn salvage(
     disk.sync_dir(paths::SALVAGE)?;
     disk.sync_dir(paths::TOPICS)?;
     Ok(retired)
+}
+
+/// A path in `salvage/` that is not taken: an earlier start may have put the same aside, which stays.
+fn aside(disk: &dyn Disk, name: &str) -> io::Result<String> {
+    let taken = disk.list(paths::SALVAGE)?;
+    let is_free = |name: &String| taken.iter().all(|entry| entry.name != *name);
+    let mut free = name.to_owned();
+    let mut number = 2_u64;
+    while !is_free(&free) {
+        free = format!("{name}.{number}");
+        number += 1;
+    }
+    Ok(format!("{}/{free}", paths::SALVAGE))
 }
 
 fn keep_copy(disk: &dyn Disk, path: &str, bytes: &[u8]) -> io::Result<()> {
@@ -315,13 +344,7 @@ fn salvage_segments(
             // The checkpoint does without it; the one before may not, and is not replaced yet.
             retired.push((key, base));
         } else {
-            let aside = format!(
-                "{}/{}-{}-{}",
-                paths::SALVAGE,
-                key.topic,
-                key.partition,
-                entry.name
-            );
+            let aside = aside(disk, &format!("{}-{}-{}", key.topic, key.partition, entry.name))?;
             tracing::warn!(event = "unknown_file", file = %path, kept = %aside, "a file that nobody names was put aside");
             disk.rename(&path, &aside)?;
         }

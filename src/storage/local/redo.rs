@@ -37,6 +37,14 @@ struct Gathered {
     bytes: Bytes,
 }
 
+/// What became of the last, partial block of a partition's newest segment.
+enum LastBlock {
+    Whole(Bytes),
+    /// It is damaged or missing, and the checkpoint has this copy of it.
+    Kept(Bytes),
+    Lost,
+}
+
 /// The state of the second pass.
 pub(super) struct Redo {
     reads: Arc<ReadSide>,
@@ -105,15 +113,24 @@ impl Redo {
         replay: &mut dyn Replay,
     ) -> Result<(), OpenError> {
         self.segments.begin_recovery();
+        let mut damaged = Vec::new();
         for partition in &newest.partitions {
             let key = partition.key;
             if self.deleted.contains(&key.topic) {
                 continue;
             }
             let log = Arc::new(log_of(partition, &self.reads));
+            let bytes = match self.check_segments(disk, partition, &log)? {
+                LastBlock::Whole(bytes) => Some(bytes),
+                LastBlock::Kept(bytes) => {
+                    damaged.push(partition);
+                    Some(bytes)
+                }
+                LastBlock::Lost => None,
+            };
             let partial = Partial {
                 crc: partition.partial_crc,
-                bytes: self.check_segments(disk, partition, &log)?,
+                bytes,
             };
             self.segments.note_partial(key, partial);
             self.next.insert(key, partition.end);
@@ -129,6 +146,12 @@ impl Redo {
                 );
             }
         }
+        // Nothing was written so far: a refusal leaves everything as it was.
+        for partition in damaged {
+            let key = partition.key;
+            tracing::warn!(event = "partial_block_put_back", topic = %key.topic, partition = %key.partition, "the last block of a segment was damaged, and is written again from the checkpoint");
+            partial::put_back(disk, partition)?;
+        }
         if planted::is(Bug::SegmentTrusted) {
             let ends: Vec<_> = self.next.iter().map(|(key, next)| (*key, *next)).collect();
             for (key, next) in ends {
@@ -138,28 +161,31 @@ impl Redo {
         Ok(())
     }
 
-    /// Compares the files with what the checkpoint says of them. A file that is missing or short is damage. Returns the bytes of the last,
-    /// partial block, which is written again if it is damaged and the checkpoint has a copy.
+    /// Compares the files with what the checkpoint says of them. A file that is missing or short is damage, unless all that is
+    /// missing can be put back. Returns what became of the last, partial block.
     fn check_segments(
         &mut self,
         disk: &dyn Disk,
         partition: &PartitionCheckpoint,
         log: &LocalLog,
-    ) -> Result<Option<Bytes>, OpenError> {
+    ) -> Result<LastBlock, OpenError> {
         let key = partition.key;
         let needed = is_needed(partition);
+        let mut last_is_short = false;
         for segment in &partition.segments {
-            let found = match front_state(disk, key, segment)? {
+            last_is_short = false;
+            let found = match front_state(disk, partition, segment)? {
                 FrontState::Whole => continue,
                 FrontState::Short(found) => found,
                 FrontState::Missing => 0,
             };
+            last_is_short = true;
             let path = paths::segment(key, segment.base);
             if needed {
                 let last = Offset::new(segment.end.get() - 1).unwrap_or(segment.base);
                 if self.accepted.has_records(key, segment.base, last) {
                     self.drop_segments(log);
-                    return Ok(None);
+                    return Ok(LastBlock::Lost);
                 }
                 return Err(refused(format!(
                     "{path} has {found} bytes, {} were durable, and the broker needs them: put a whole copy of the file in its \
@@ -174,22 +200,21 @@ impl Redo {
             }
             self.broken.insert(key);
         }
-        if self.broken.contains(&key) {
-            return Ok(None);
+        if last_is_short {
+            return Ok(LastBlock::Lost);
         }
         if let Some(bytes) = partial::in_file(disk, partition)? {
-            return Ok(Some(bytes));
+            return Ok(LastBlock::Whole(bytes));
         }
-        if partial::put_back(disk, partition)? {
-            tracing::warn!(event = "partial_block_put_back", topic = %key.topic, partition = %key.partition, "the last block of a segment was damaged, and is written again from the checkpoint");
-            return Ok(partition.partial.clone());
+        if let Some(copy) = partial::copy_of(partition) {
+            return Ok(LastBlock::Kept(copy.clone()));
         }
         if needed {
             let ends = partition.segments.last().map(|active| (active.base, active.end));
             let last = ends.and_then(|(base, end)| Some((base, Offset::new(end.get() - 1)?)));
             if last.is_some_and(|(base, last)| self.accepted.has_records(key, base, last)) {
                 self.drop_segments(log);
-                return Ok(None);
+                return Ok(LastBlock::Lost);
             }
             let path = partition
                 .segments
@@ -204,7 +229,7 @@ impl Redo {
         // could not even be opened to write behind them.
         tracing::error!(event = "partial_block_damaged", topic = %key.topic, partition = %key.partition, "the last block of a segment is damaged");
         self.broken.insert(key);
-        Ok(None)
+        Ok(LastBlock::Lost)
     }
 
     /// The broker's own partitions are read by recovery alone, and it begins at the snapshot: their segments are not needed, and
@@ -549,6 +574,7 @@ pub(super) fn is_needed(partition: &PartitionCheckpoint) -> bool {
 /// Whether the bytes of a segment that were durable are there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FrontState {
+    /// All of them, or all but what the checkpoint has a copy of.
     Whole,
     /// Only so many bytes are.
     Short(u64),
@@ -559,16 +585,21 @@ pub(super) enum FrontState {
 /// Compares the length of a segment's file with what a checkpoint says.
 pub(super) fn front_state(
     disk: &dyn Disk,
-    key: PartitionKey,
+    partition: &PartitionCheckpoint,
     segment: &SegmentCheckpoint,
 ) -> io::Result<FrontState> {
-    let found = match disk.open(&paths::segment(key, segment.base), Mode::Buffered) {
-        Ok(file) => file.len()?,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
+    let found = match disk.open(&paths::segment(partition.key, segment.base), Mode::Buffered) {
+        Ok(file) => Some(file.len()?),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
         Err(e) => return Err(e),
     };
-    Ok(match found {
-        found if found >= segment.bytes => FrontState::Whole,
+    let needed = match found {
+        Some(_) => partial::needed_bytes(partition, segment),
+        // Whoever removed a file removed more than a block.
+        None => segment.bytes,
+    };
+    Ok(match found.unwrap_or(0) {
+        found if found >= needed => FrontState::Whole,
         0 => FrontState::Missing,
         found => FrontState::Short(found),
     })

@@ -80,6 +80,9 @@ pub(super) fn open_files(disk: &dyn Disk, directory: DirectoryId) -> io::Result<
         }
         let header = copies.into_iter().max_by_key(|h| h.generation);
         let illegible = header.is_none() && !zeros;
+        // What a file has grown by since it was made holds no group.
+        let made_with = header.map_or(bytes, |header| header.file_bytes / BLOCK as u64 * BLOCK as u64);
+        let bytes = bytes.min(made_with);
         files.push(ScannedFile {
             number,
             file,

@@ -18,7 +18,7 @@ use super::inspect::IndexWalk;
 use super::log::{LocalLog, SegmentMeta};
 use super::paths;
 use super::read::{Step, Walk};
-use crate::disk::{BLOCK_BYTES, DiskFile, Mode};
+use crate::disk::{DiskFile, Mode, drop_pages};
 use crate::model::{Offset, PartitionKey, Timestamp};
 use crate::record::outer_crc;
 
@@ -316,7 +316,7 @@ impl Current {
             .disk
             .open(&paths::segment(key, segment.base), Mode::Buffered)?;
         let index = engine.disk.open(&paths::index(key, segment.base), Mode::Buffered);
-        let index = index.ok().inspect(|index| drop_cache(&**index, 0, u64::MAX));
+        let index = index.ok().inspect(|index| drop_pages(&**index, 0, u64::MAX));
         let of = Opened {
             log: Arc::clone(log),
             segment,
@@ -341,7 +341,7 @@ impl Current {
             log, segment, file, ..
         } = &self.of;
         let from = self.at.position;
-        drop_cache(&**file, from, PIECE_BYTES);
+        drop_pages(&**file, from, PIECE_BYTES);
         let piece_bytes = usize::try_from(PIECE_BYTES).unwrap_or(usize::MAX);
         let walk = Walk::new(&**file, log.reads().buffers(), *segment, from, piece_bytes);
         let mut walk = walk.counted_by(log.reads());
@@ -366,7 +366,7 @@ impl Current {
             self.index_errors += index.damaged_entries();
         }
         let read = self.at.position - from;
-        drop_cache(&**file, from, read);
+        drop_pages(&**file, from, read);
         Ok(read)
     }
 
@@ -396,7 +396,7 @@ impl Opened {
     /// The batch at a place, or the next whole one behind damage, which is fenced off; `None`: only damage is left.
     fn next_batch(&self, walk: &mut Walk<'_>, at: Place, counts: &ScrubCounts) -> io::Result<Option<Whole>> {
         if walk.is_larger_than(PIECE_BYTES, at.offset).unwrap_or(false) {
-            drop_cache(&*self.file, at.position, self.segment.bytes - at.position);
+            drop_pages(&*self.file, at.position, self.segment.bytes - at.position);
             walk.forget_piece();
         }
         let trouble = match walk.checked_step(at.offset, Offset::ZERO) {
@@ -438,18 +438,6 @@ fn misfits(index: &mut IndexWalk<'_>, whole: &Whole) -> u64 {
         wrong += u64::from(!fits);
     }
     wrong
-}
-
-/// Whole pages, so that none stays for a part of it.
-fn drop_cache(file: &dyn DiskFile, at: u64, len: u64) {
-    let block = BLOCK_BYTES as u64;
-    let from = at / block * block;
-    let to = at
-        .saturating_add(len)
-        .checked_next_multiple_of(block)
-        .unwrap_or(u64::MAX);
-    // Advice that is not taken costs certainty about the cache, and nothing else.
-    let _ = file.drop_cache(from, to - from);
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use super::format::index::{INDEX_ENTRY_BYTES, IndexEntry};
+use super::format::index::{INDEX_ENTRY_BYTES, IndexEntry, entries_at_most};
 use super::log::SegmentMeta;
 use super::partial::Partial;
 use super::paths;
@@ -295,7 +295,7 @@ fn index_entry(
 
 /// How much of an index file belongs to the bytes below the trusted end, and the last position that it indexes.
 fn trusted_index(index: &dyn DiskFile, segment: SegmentMeta) -> io::Result<(u64, Option<Indexed>)> {
-    let entries = index.len()? / INDEX_ENTRY_BYTES as u64;
+    let entries = entries_at_most(index.len()?, segment.bytes);
     for count in (1..=entries).rev() {
         let mut bytes = [0; INDEX_ENTRY_BYTES];
         // An index is never a reason to refuse a start: what the disk does not give is damaged, and cut off if it can be.

@@ -16,7 +16,12 @@ const FLAG_SNAPSHOT: u32 = 1;
 const FLAG_PARTIAL: u32 = 2;
 const FLAG_SEALED: u32 = 1;
 /// Bytes before the body: magic, version, flags, directory, length of the body.
-const PREFIX_BYTES: usize = 40;
+pub(in crate::storage::local) const PREFIX_BYTES: usize = 40;
+/// Behind the body: the checksum.
+const CRC_BYTES: usize = 4;
+/// No record has more bytes: about 100 times what 20,000 partitions with many segments need. What claims more is none, and
+/// is not read.
+pub const CHECKPOINT_BYTES_MAX: usize = 1 << 30;
 
 /// One checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +82,29 @@ pub struct SegmentCheckpoint {
     pub sealed: bool,
 }
 
+/// How many bytes a record has, by what stands at its front; no more than [`CHECKPOINT_BYTES_MAX`].
+///
+/// # Errors
+/// It is none.
+pub fn record_bytes(front: &[u8]) -> Result<usize, FormatError> {
+    let mut buf = front;
+    if take::<8>(&mut buf)? != MAGIC {
+        return Err(FormatError::Magic("checkpoint"));
+    }
+    take::<24>(&mut buf)?;
+    let length = buf.try_get_u64_le()?;
+    let bytes = length
+        .saturating_add(PREFIX_BYTES as u64)
+        .saturating_add(CRC_BYTES as u64);
+    usize::try_from(bytes)
+        .ok()
+        .filter(|bytes| *bytes <= CHECKPOINT_BYTES_MAX)
+        .ok_or(FormatError::TooLong {
+            bytes,
+            max: CHECKPOINT_BYTES_MAX,
+        })
+}
+
 impl Checkpoint {
     /// The whole record.
     pub fn encode(&self, directory: DirectoryId) -> Vec<u8> {
@@ -110,17 +138,13 @@ impl Checkpoint {
     /// # Errors
     /// Says what does not fit.
     pub fn decode(bytes: &[u8], directory: DirectoryId) -> Result<Self, FormatError> {
-        let mut buf = bytes;
-        if take::<8>(&mut buf)? != MAGIC {
-            return Err(FormatError::Magic("checkpoint"));
-        }
+        let length = record_bytes(bytes)?.saturating_sub(PREFIX_BYTES.saturating_add(CRC_BYTES));
+        let mut buf = bytes.get(MAGIC.len()..).ok_or(FormatError::Truncated)?;
         let version = buf.try_get_u32_le()?;
         let flags = buf.try_get_u32_le()?;
         let owner = take::<16>(&mut buf)?;
-        let length = usize::try_from(buf.try_get_u64_le()?).map_err(|_| FormatError::Field("length"))?;
-        let covered = length
-            .checked_add(PREFIX_BYTES)
-            .ok_or(FormatError::Field("length"))?;
+        buf.try_get_u64_le()?;
+        let covered = length.saturating_add(PREFIX_BYTES);
         let (record, rest) = bytes.split_at_checked(covered).ok_or(FormatError::Truncated)?;
         let crc = rest.first_chunk::<4>().ok_or(FormatError::Truncated)?;
         if crc32c(record) != u32::from_le_bytes(*crc) {
@@ -375,6 +399,23 @@ mod tests {
         let bytes = record.encode([7; 16]);
         let refused = Err(FormatError::Field("partial block"));
         assert_eq!(Checkpoint::decode(&bytes, [7; 16]), refused);
+    }
+
+    #[test]
+    fn record_that_claims_more_than_any_has_is_none() {
+        let mut bytes = example().encode([7; 16]);
+        assert_eq!(record_bytes(&bytes), Ok(bytes.len()));
+        for (claimed, holds) in [
+            (CHECKPOINT_BYTES_MAX - 44, true),
+            (CHECKPOINT_BYTES_MAX - 43, false),
+            (usize::MAX, false),
+        ] {
+            bytes[32..40].copy_from_slice(&(claimed as u64).to_le_bytes());
+            assert_eq!(record_bytes(&bytes).is_ok(), holds, "{claimed}");
+            assert!(Checkpoint::decode(&bytes, [7; 16]).is_err());
+        }
+        let error = record_bytes(&bytes).unwrap_err().to_string();
+        assert!(error.contains(&CHECKPOINT_BYTES_MAX.to_string()), "{error}");
     }
 
     #[test]

@@ -5,10 +5,20 @@ use bytes::{Buf, BufMut};
 use super::FormatError;
 use crate::model::{Offset, Timestamp};
 use crate::planted::{self, Bug};
-use crate::record::crc32c;
+use crate::record::{HEADER_BYTES, crc32c};
 
 /// Bytes of an entry.
 pub const INDEX_ENTRY_BYTES: usize = 40;
+
+/// How many entries of an index of so many bytes are worth a look: no segment of so many bytes has more batches, so what
+/// stands behind is none of its own, however long the file is.
+pub fn entries_at_most(index_bytes: u64, segment_bytes: u64) -> u64 {
+    let batches = segment_bytes.checked_div(HEADER_BYTES as u64).unwrap_or_default();
+    let entries = index_bytes
+        .checked_div(INDEX_ENTRY_BYTES as u64)
+        .unwrap_or_default();
+    entries.min(batches.saturating_add(1))
+}
 
 /// Where a batch begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -29,6 +29,14 @@ pub enum FormatError {
     /// From another data directory.
     #[error("belongs to another data directory")]
     OtherDirectory,
+    /// It says of itself that it is longer than any.
+    #[error("it would have {bytes} bytes, and none has more than {max}")]
+    TooLong {
+        /// How long.
+        bytes: u64,
+        /// No longer one is written.
+        max: usize,
+    },
     /// A field has an impossible value.
     #[error("{0} is impossible")]
     Field(&'static str),

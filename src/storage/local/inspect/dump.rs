@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::disk::{Disk, DiskFile, Mode, read_exact_at};
 use crate::model::{Lsn, Offset, PartitionKey, TopicId};
 use crate::record::{BatchHeader, HEADER_BYTES, check_crc, crc32c};
+use crate::storage::local::checkpoint::read_record;
 use crate::storage::local::format::checkpoint::Checkpoint;
 use crate::storage::local::format::index::{INDEX_ENTRY_BYTES, IndexEntry};
 use crate::storage::local::format::journal::{AppendEntry, BLOCK, Entry, FileHeader, GroupHeader};
@@ -18,8 +19,6 @@ use crate::storage::local::scan::{self, FoundGroup, ScannedFile};
 
 /// No batch has more bytes; a header that claims more is none.
 pub const BATCH_BYTES_MAX: u64 = 64 << 20;
-/// No checkpoint has more bytes.
-pub const CHECKPOINT_BYTES_MAX: u64 = 1 << 30;
 /// How far behind garbage the next batch is looked for.
 pub const RESYNC_BYTES_MAX: u64 = 4 << 20;
 
@@ -144,12 +143,6 @@ pub enum DumpError {
         /// What is wrong.
         #[source]
         why: FormatError,
-    },
-    /// It is larger than any such file.
-    #[error("{bytes} bytes are more than a checkpoint can have ({CHECKPOINT_BYTES_MAX})")]
-    TooLarge {
-        /// Its bytes.
-        bytes: u64,
     },
     /// The disk does not give the bytes.
     #[error(transparent)]
@@ -376,16 +369,12 @@ fn dump_group(files: &[ScannedFile], group: &FoundGroup, visit: Visit<'_>) -> Re
 }
 
 fn dump_checkpoint(file: &dyn DiskFile, visit: Visit<'_>) -> Result<(), DumpError> {
-    let len = file.len().map_err(DumpError::Read)?;
-    if len > CHECKPOINT_BYTES_MAX {
-        return Err(DumpError::TooLarge { bytes: len });
-    }
-    let bytes = read(file, 0, len).map_err(DumpError::Read)?;
-    let directory = owner(&bytes).unwrap_or_default();
-    let record = Checkpoint::decode(&bytes, directory).map_err(|why| DumpError::Format {
+    let none = |why| DumpError::Format {
         what: "the file holds no record of a checkpoint",
         why,
-    })?;
-    let record = Box::new(record);
+    };
+    let bytes = read_record(file).map_err(DumpError::Read)?.map_err(none)?;
+    let directory = owner(&bytes).unwrap_or_default();
+    let record = Box::new(Checkpoint::decode(&bytes, directory).map_err(none)?);
     visit(Item::Checkpoint { directory, record }).map_err(DumpError::Output)
 }

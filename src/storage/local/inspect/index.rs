@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::disk::{DiskFile, read_exact_at};
-use crate::storage::local::format::index::{INDEX_ENTRY_BYTES, IndexEntry};
+use crate::storage::local::format::index::{INDEX_ENTRY_BYTES, IndexEntry, entries_at_most};
 
 const ENTRY_BYTES: u64 = INDEX_ENTRY_BYTES as u64;
 /// Entries are read so many at a time.
@@ -30,7 +30,7 @@ pub(in crate::storage::local) struct IndexWalk<'a> {
 impl<'a> IndexWalk<'a> {
     pub(in crate::storage::local) fn new(file: &'a dyn DiskFile, segment_bytes: u64) -> io::Result<Self> {
         Ok(Self {
-            entries: file.len()? / ENTRY_BYTES,
+            entries: entries_at_most(file.len()?, segment_bytes),
             file,
             segment_bytes,
             next: 0,

@@ -354,19 +354,32 @@ impl<'a> Rehearsal<'a> {
 
     /// Takes batches from the segment behind what is known of it.
     fn adopt(&mut self, key: PartitionKey, to: Option<Offset>) -> io::Result<()> {
+        let disk = self.disk;
         loop {
             let log = self.log(key);
             let (next, active) = (log.next, log.active);
-            let Some((base, at)) = active.filter(|_| to.is_none_or(|to| next < to) && !log.broken) else {
-                return Ok(());
-            };
-            let Some((header, bytes)) = batch_at(self.disk, &paths::segment(key, base), at)? else {
-                return Ok(());
-            };
-            let fits = header.base_offset == next && to.is_none_or(|to| header.last_offset() < to);
-            if !fits {
+            if log.broken || to.is_some_and(|to| next >= to) {
                 return Ok(());
             }
+            let whole = |base, at| {
+                let found = batch_at(disk, &paths::segment(key, base), at)?;
+                let fits = |(header, _): &(BatchHeader, Bytes)| {
+                    header.base_offset == next && to.is_none_or(|to| header.last_offset() < to)
+                };
+                Ok::<_, io::Error>(found.filter(fits).map(|found| (base, at, found)))
+            };
+            let behind = match active {
+                Some((base, at)) => whole(base, at)?,
+                None => None,
+            };
+            // The group that is lost may have ended the segment: then the next one is named by this offset.
+            let found = match behind {
+                None => whole(next, 0)?,
+                found => found,
+            };
+            let Some((base, at, (header, bytes))) = found else {
+                return Ok(());
+            };
             self.tell(key, &header, &bytes, Timestamp::default());
             let log = self.log(key);
             log.active = Some((base, at + bytes.len() as u64));

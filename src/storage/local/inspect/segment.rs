@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::finding::{Effect, Finding, Kind, Report};
 use super::index::IndexWalk;
 use super::{InspectError, Opened, Watch, open};
-use crate::disk::{BLOCK_BYTES, Disk, DiskFile, read_exact_at};
+use crate::disk::{BLOCK_BYTES, Disk, DiskFile, drop_pages, read_exact_at};
 use crate::model::{LeaderEpoch, Offset, PartitionKey, Timestamp};
 use crate::record::{BatchHeader, HEADER_BYTES, check_crc, crc32c};
 use crate::storage::local::buffers::BufferPool;
@@ -39,10 +39,13 @@ pub(super) fn check_partition(
         max: LeaderEpoch(i32::try_from(epoch_max).unwrap_or(i32::MAX)),
     };
     check_gaps(partition, report);
+    let mut last = None;
     for segment in &partition.segments {
         report.checked.segments += 1;
-        let state = front_state(disk, partition.key, segment)?;
-        broken |= report_front(partition, segment, &state, report);
+        let state = front_state(disk, partition, segment)?;
+        let is_short = report_front(partition, segment, &state, report);
+        broken |= is_short;
+        last = Some(segment).filter(|_| !is_short);
         let path = paths::segment(partition.key, segment.base);
         let len = match state {
             FrontState::Whole => segment.bytes,
@@ -50,7 +53,8 @@ pub(super) fn check_partition(
             FrontState::Missing => continue,
         };
         let file = match open(disk, &path)? {
-            Opened::File(file) => as_started(disk, partition, segment, file)?,
+            Opened::File(file) if state == FrontState::Whole => as_started(disk, partition, segment, file)?,
+            Opened::File(file) => file,
             Opened::Missing => continue,
             Opened::Failed(e) => {
                 report.add(unreadable(partition.key, segment, &path, &e));
@@ -70,8 +74,11 @@ pub(super) fn check_partition(
         let _ = file.drop_cache(0, segment.bytes);
     }
     report_quarantined(partition, report);
-    if !broken && let Some(active) = partition.segments.last() {
-        check_partial_block(disk, partition, active, report)?;
+    // Of what the broker needs all of it is lost already.
+    if !(broken && is_needed(partition))
+        && let Some(last) = last
+    {
+        broken |= check_partial_block(disk, partition, last, report)?;
     }
     Ok(broken)
 }
@@ -178,7 +185,7 @@ fn report_quarantined(partition: &PartitionCheckpoint, report: &mut Report) {
     }
 }
 
-/// A start writes a damaged last block again from the checkpoint, if that has a copy: what it holds is checked as it will be then.
+/// A start writes a last block that is damaged or missing again from the checkpoint, if that has a copy: what it holds is checked as it will be then.
 fn as_started(
     disk: &dyn Disk,
     partition: &PartitionCheckpoint,
@@ -197,14 +204,15 @@ fn as_started(
     }
 }
 
+/// Returns whether the block is lost.
 fn check_partial_block(
     disk: &dyn Disk,
     partition: &PartitionCheckpoint,
     active: &SegmentCheckpoint,
     report: &mut Report,
-) -> Result<(), InspectError> {
+) -> Result<bool, InspectError> {
     if partial::in_file(disk, partition)?.is_some() {
-        return Ok(());
+        return Ok(false);
     }
     let key = partition.key;
     let path = paths::segment(key, active.base);
@@ -214,7 +222,7 @@ fn check_partial_block(
         .iter()
         .any(|f| f.file == path && matches!(f.kind, Kind::SegmentBatch | Kind::BatchHeader));
     if partition.partial.is_some() {
-        let what = "the last block is damaged; the next start writes it again from the checkpoint";
+        let what = "the last block is damaged or missing; the next start writes it again from the checkpoint";
         report.add(
             Finding::new(Kind::PartialBlock, Effect::Harmless, path, what)
                 .of(key)
@@ -237,7 +245,7 @@ fn check_partial_block(
                 .at(at),
         );
     }
-    Ok(())
+    Ok(partition.partial.is_none())
 }
 
 /// Leader epochs ascend along a log, and none is of a broker that there has not been.
@@ -540,7 +548,7 @@ impl SegmentCheck<'_> {
     }
 
     fn read(&self, position: u64, len: u64) -> io::Result<Bytes> {
-        self.file.drop_cache(position, len)?;
+        drop_pages(self.file, position, len);
         let mut bytes = vec![0; usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?];
         read_exact_at(self.file, &mut bytes, position)?;
         Ok(Bytes::from(bytes))

@@ -6,10 +6,10 @@ use std::io;
 use super::finding::{CheckpointSummary, Effect, Finding, Kind, Report};
 use super::rehearsal::{Nobody, Rehearsal};
 use super::{InspectError, Opened, Watch, open, segment};
-use crate::disk::{AlignedBuf, Disk, DiskFile, Entry, read_exact_at};
+use crate::disk::{AlignedBuf, Disk, Entry, read_exact_at};
 use crate::model::{Lsn, Offset, PartitionKey};
 use crate::storage::Replay;
-use crate::storage::local::checkpoint::Pair;
+use crate::storage::local::checkpoint::{Pair, read_record};
 use crate::storage::local::directory;
 use crate::storage::local::format::checkpoint::Checkpoint;
 use crate::storage::local::format::journal::{BLOCK, FileHeader, GROUPS_START};
@@ -166,17 +166,12 @@ fn identify(
     Ok(id)
 }
 
-fn read_whole(file: &dyn DiskFile) -> io::Result<Vec<u8>> {
-    let len = usize::try_from(file.len()?).map_err(|_| io::ErrorKind::FileTooLarge)?;
-    let mut bytes = vec![0; len];
-    read_exact_at(file, &mut bytes, 0)?;
-    Ok(bytes)
-}
-
-/// The bytes of a checkpoint file.
+/// The bytes of a checkpoint file's record.
 enum Raw {
     Missing,
     Unreadable(String),
+    /// It is no record.
+    Invalid(FormatError),
     Bytes(Vec<u8>),
 }
 
@@ -191,6 +186,7 @@ impl Raw {
         match self {
             Self::Missing => Err(FormatError::Truncated),
             Self::Unreadable(_) => Err(FormatError::Checksum),
+            Self::Invalid(error) => Err(error.clone()),
             Self::Bytes(bytes) => Checkpoint::decode(bytes, directory),
         }
     }
@@ -201,8 +197,9 @@ fn read_checkpoints(disk: &dyn Disk) -> Result<[Raw; 2], InspectError> {
         Ok::<_, InspectError>(match open(disk, paths::CHECKPOINTS[which])? {
             Opened::Missing => Raw::Missing,
             Opened::Failed(e) => Raw::Unreadable(e.to_string()),
-            Opened::File(file) => match read_whole(&*file) {
-                Ok(bytes) => Raw::Bytes(bytes),
+            Opened::File(file) => match read_record(&*file) {
+                Ok(Ok(bytes)) => Raw::Bytes(bytes),
+                Ok(Err(error)) => Raw::Invalid(error),
                 Err(e) => Raw::Unreadable(e.to_string()),
             },
         })
@@ -244,7 +241,7 @@ fn report_checkpoints(records: &[Raw; 2], pair: &Pair, files: &[ScannedFile], re
         let why = match raw {
             Raw::Missing => "the file is missing".to_owned(),
             Raw::Unreadable(why) => format!("the disk does not give the bytes: {why}"),
-            Raw::Bytes(_) => error.to_string(),
+            Raw::Invalid(_) | Raw::Bytes(_) => error.to_string(),
         };
         let (effect, meaning) = match newest {
             None => (Effect::Refusal, "no record says where to begin"),

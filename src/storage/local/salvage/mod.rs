@@ -113,12 +113,21 @@ pub enum SalvageError {
     /// Somebody else uses the directory.
     #[error("{0}")]
     InUse(String),
-    /// The change was begun and not finished: the same call may be made again.
-    #[error("the change was not finished, and the directory is as it was before: {0}")]
-    Open(#[from] OpenError),
-    /// The same for what is restored.
-    #[error("the change was not finished, and the directory is as it was before: {0}")]
-    Io(#[from] io::Error),
+    /// The directory could not be opened to be changed.
+    #[error("nothing was changed: {0}")]
+    Disk(io::Error),
+    /// The change was begun and not finished.
+    #[error(
+        "the change was not finished: {source}; {before}, and the files as they were before are in {copies}"
+    )]
+    Unfinished {
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+        /// What was done by then.
+        before: String,
+        /// Where the copies are.
+        copies: String,
+    },
 }
 
 /// What was done.
@@ -268,20 +277,12 @@ pub fn salvage(
         dir: copies.clone(),
         source,
     })?;
-    for way in ways {
-        match way {
-            Way::Format => directory::restore_format(&*disk, directory)?,
-            Way::Header(number) => {
-                let newest = Pair::read(&*disk, directory)?;
-                restore::header(
-                    &*disk,
-                    directory,
-                    *number,
-                    newest.newest().map(|(_, newest)| newest),
-                )?;
-            }
-            Way::Groups { .. } | Way::Records { .. } => {}
+    let mut restored = Vec::new();
+    for way in ways.iter().filter(|way| way.restores()) {
+        if let Err(error) = write_again(&*disk, directory, *way) {
+            return Err(unfinished(error, &restored, &copies));
         }
+        restored.push(*way);
     }
     let accepted = Accepted::of(ways);
     let report = if accepted.is_empty() {
@@ -289,11 +290,46 @@ pub fn salvage(
     } else {
         tracing::error!(event = "given_up", groups = ?accepted.groups, records = ?accepted.records, "acknowledged data is given up, as a person has said");
         let clock = Arc::clone(&means.clock);
-        Some(recovery::open_accepting(disk, means.settings, clock, means.ids, replay, &accepted)?.report)
+        let opened = recovery::open_accepting(disk, means.settings, clock, means.ids, replay, &accepted);
+        let opened = opened.map_err(|error| match error {
+            // What recovery says of changes is not all that was done.
+            OpenError::Refused(why) | OpenError::RefusedLate(why) => unfinished(why, &restored, &copies),
+            error => unfinished(error, &restored, &copies),
+        });
+        Some(opened?.report)
     };
     Ok(Done {
         copies,
         copied,
         report,
     })
+}
+
+fn write_again(disk: &dyn Disk, directory: DirectoryId, way: Way) -> io::Result<()> {
+    match way {
+        Way::Format => directory::restore_format(disk, directory),
+        Way::Header(number) => {
+            let pair = Pair::read(disk, directory)?;
+            restore::header(disk, directory, number, pair.newest().map(|(_, newest)| newest))
+        }
+        Way::Groups { .. } | Way::Records { .. } => Ok(()),
+    }
+}
+
+/// What was restored stays so: it does not stand in the way any more, and the same call would be refused for naming it.
+fn unfinished(
+    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    restored: &[Way],
+    copies: &str,
+) -> SalvageError {
+    let restored: Vec<_> = restored.iter().map(Way::to_string).collect();
+    let before = match restored.join(", ") {
+        none if none.is_empty() => "what was to be changed may be so in part".to_owned(),
+        done => format!("{done} was restored before that"),
+    };
+    SalvageError::Unfinished {
+        source: source.into(),
+        before,
+        copies: copies.to_owned(),
+    }
 }

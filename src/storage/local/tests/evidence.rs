@@ -5,6 +5,9 @@ use super::rot::{journal_of, journal_only, position_in};
 use super::*;
 use crate::disk::Disk;
 use crate::disk::sim::{Fault, FaultKind};
+use crate::storage::local::checkpoint::Pair;
+use crate::storage::local::survey::Survey;
+use crate::storage::local::{paths, scan};
 
 /// A start that is refused because of a block of a journal file, and has touched nothing.
 #[track_caller]
@@ -279,4 +282,50 @@ fn file_that_a_start_begins_can_be_read_where_its_first_group_will_stand() {
     assert!(generation_of(&disk, &oldest) > before, "another file was begun");
     let again = Rig::open(&disk.after_kill(), &small()).unwrap();
     assert_eq!(again.read_all(key(1, 0)), stored.concat());
+}
+
+/// Behind it no file could have a number.
+#[test]
+fn journal_file_of_the_last_number_there_is_was_never_made() {
+    let mut rig = Rig::new(&small());
+    let stored = rig.produce(key(1, 0), 2, 100, 1);
+    rig.inline.seal();
+    let disk = rig.disk.after_kill();
+    let path = paths::journal(u64::MAX);
+    disk.write_file(&path, &[0; 64 << 10]).unwrap();
+    let mut again = Rig::open(&disk, &small()).unwrap();
+    assert_eq!(again.read_all(key(1, 0)), stored);
+    for fill in 0..60 {
+        again.produce(key(1, 0), 2, 700, fill);
+    }
+    assert_eq!(disk.read_file(&path).unwrap(), [0; 64 << 10], "it is left alone");
+}
+
+/// The unfinished group deletes a topic, and the one that was given its number afterwards does not.
+#[test]
+fn deletion_of_an_unfinished_group_is_none_of_the_group_that_came_instead() {
+    let mut rig = Rig::new(&small());
+    rig.produce(key(1, 0), 2, 100, 1);
+    rig.produce(key(2, 0), 2, 100, 2);
+    let batch = rig.batch(key(1, 0), 2, 100, 3);
+    let unfinished = batch.to_bytes();
+    let lsn = rig.submit(vec![(key(1, 0), batch)], &[key(2, 0).topic]);
+    rig.inline.journal().unwrap();
+    let disk = rig.disk.after_kill();
+    let (path, at) = super::inspect::place_of(&disk, &unfinished, "journal/");
+    disk.flip_bit(&path, at + 80, 3).unwrap();
+    let mut again = Rig::open(&disk, &small()).unwrap();
+    assert!(again.store.report().unfinished);
+    again.produce(key(1, 0), 1, 50, 4);
+    again.inline.seal();
+    assert!(again.durable() >= lsn);
+    let disk = again.disk.after_kill();
+    let directory = [0x5a; 16];
+    let files = scan::open_files(&disk, directory).unwrap();
+    let pair = Pair::read(&disk, directory).unwrap();
+    let (_, newest) = pair.newest().unwrap();
+    // From the beginning, as if no checkpoint had been written since.
+    let found = Survey::above(Lsn::ZERO, &files, newest, directory).unwrap();
+    assert!(found.groups.iter().any(|group| group.lsn == lsn));
+    assert!(found.deleted.is_empty(), "{:?}", found.deleted);
 }

@@ -5,6 +5,7 @@ use super::*;
 use crate::disk::Disk;
 use crate::disk::sim::{Fault, FaultKind};
 use crate::storage::TimedOffset;
+use crate::storage::local::format::index::IndexEntry;
 use crate::testing::rounds;
 
 const KEY: PartitionKey = PartitionKey {
@@ -305,6 +306,109 @@ fn batch_in_the_value_of_a_record_is_not_taken_for_the_next_one() {
             assert!(told.1 == rest.concat(), "indexed {indexed}");
         }
     }
+}
+
+/// The length of a damaged batch leads to a batch in the value of one of its records: nothing follows on that one.
+#[test]
+fn length_that_leads_into_a_record_is_not_believed() {
+    let mut rig = Rig::new(&small());
+    let mut inner = rig.batch(KEY, 1, 50, 7);
+    inner.stamp(offset(1), rig.store.leader_epoch());
+    let inner = inner.to_bytes();
+    let mut outer = BatchBuilder::new();
+    (0..3).for_each(|_| outer.push(Timestamp(1_700_000_000_000), None, Some(&inner), &[]));
+    let mut outer = outer.seal(None);
+    outer.stamp(Offset::ZERO, rig.store.leader_epoch());
+    let mut stored = vec![outer.to_bytes()];
+    rig.submit(vec![(KEY, outer)], &[]);
+    rig.inline.journal().unwrap();
+    stored.extend((0..5).map(|i| rig.produce(KEY, 1, 30, i)));
+    // Into the next block: of the last one the checkpoint has a copy.
+    stored.push(rig.produce(KEY, 1, 4096, 5));
+    rig.inline.stop().unwrap();
+    let at = position_in(&rig.disk, &first_segment(), &inner);
+    let mut segment = rig.disk.read_file(&first_segment()).unwrap();
+    let length = u32::try_from(at - 12).unwrap();
+    segment[8..12].copy_from_slice(&length.to_be_bytes());
+    for indexed in [true, false] {
+        let image = rig.disk.after_kill();
+        image.write_file(&first_segment(), &segment).unwrap();
+        if !indexed {
+            without_index(&image);
+        }
+        let again = Rig::open(&image, &small()).unwrap();
+        let told = read_around(&again, Offset::ZERO, 10_000);
+        assert_eq!(told.0, [(offset(0), offset(2))], "indexed {indexed}");
+        assert!(told.1 == stored[1..].concat(), "indexed {indexed}");
+    }
+}
+
+/// Where batches begin that the index of the first segment names.
+fn indexed_places(disk: &SimDisk) -> Vec<u64> {
+    let path = crate::storage::local::paths::index(KEY, Offset::ZERO);
+    let bytes = disk.read_file(&path).unwrap();
+    let entries = bytes.as_chunks().0.iter();
+    let entries = entries.map(|entry| IndexEntry::decode(entry).unwrap());
+    entries.map(|entry| u64::from(entry.position)).collect()
+}
+
+/// The batch that the last entry of the index names has lost its own offset: not all that is in front of it is read for that,
+/// however often somebody comes by.
+#[test]
+fn damaged_offset_of_an_indexed_batch_is_not_looked_for_from_the_front() {
+    // From the entry before: two reads for each of about 50 batches, and some to see what follows; from the front they are 300.
+    const READS: u64 = 220;
+    let mut rig = Rig::new(&small());
+    (0..250).for_each(|i| drop(rig.produce(KEY, 1, 10, i)));
+    rig.inline.stop().unwrap();
+    let segment = rig.store.open(KEY, CONFIG).segments()[0];
+    let victim = *indexed_places(&rig.disk).last().unwrap();
+    assert!(victim > 8192 && segment.sealed, "{victim}");
+    let bytes = rig.disk.read_file(&first_segment()).unwrap();
+    let header = BatchHeader::parse(&bytes[usize::try_from(victim).unwrap()..]).unwrap();
+    let (first, last) = (header.base_offset, header.last_offset());
+    let disk = rig.disk.after_kill();
+    disk.flip_bit(&first_segment(), victim + 3, 3).unwrap();
+    let settings = Settings {
+        scrub_interval: Duration::from_secs(1),
+        scrub_bytes_per_second: 1 << 30,
+        ..small()
+    };
+    let mut rig = Rig::open(&disk, &settings).unwrap();
+    rig.trim(KEY, last.next());
+    while rig.inline.journal().unwrap() == Round::Worked {}
+    while rig.inline.apply().unwrap() == Round::Worked {}
+    let log = rig.store.open(KEY, CONFIG);
+    // What is read beyond so many pieces fails, and is seen.
+    let bounded = |what: &str, reads: u64, work: &mut dyn FnMut()| {
+        disk.inject(
+            Fault::next(FaultKind::ReadFails, &first_segment())
+                .after(reads)
+                .times(u64::MAX),
+        );
+        work();
+        let strikes = disk.take_strikes();
+        assert!(strikes.is_empty(), "{what}: more than {reads} reads");
+        disk.clear_faults();
+    };
+    for round in 0..3 {
+        bounded(&format!("lookup {round}"), READS, &mut || {
+            let found = log
+                .find_timestamp_now(Timestamp(i64::MIN), rig.durable())
+                .unwrap();
+            assert_eq!(found.unwrap().offset, last.next());
+        });
+    }
+    for round in 0..2 {
+        bounded(&format!("scrub {round}"), READS / 2, &mut || {
+            let before = rig.store.status().scrub.passes;
+            while rig.store.status().scrub.passes == before {
+                let rest = rig.inline.scrub().unwrap();
+                rig.clock.advance(rest);
+            }
+        });
+    }
+    assert!(first < last.next());
 }
 
 #[test]

@@ -464,6 +464,22 @@ proptest! {
     }
 }
 
+/// A topic in memory stores no batch, and only its trims.
+#[test]
+fn trim_of_a_partition_without_batches_is_no_gap() {
+    let mut rig = Rig::new(&small());
+    rig.produce(KEY, 1, 100, 1);
+    rig.trim(key(3, 0), offset(50));
+    rig.trim(key(3, 0), offset(70));
+    while rig.inline.journal().unwrap() == Round::Worked {}
+    rig.inline.seal();
+    let image = rig.disk.after_kill();
+    clean(&image, "trimmed");
+    let again = Rig::open(&image, &small()).unwrap();
+    let bounds = again.store.open(key(3, 0), CONFIG).bounds(again.durable());
+    assert_eq!((bounds.log_start, bounds.log_end), (offset(70), offset(70)));
+}
+
 /// All items of a file, or why there are no more.
 fn items(disk: &SimDisk, path: &str) -> (Vec<Item>, Option<DumpError>) {
     let before = disk.ops();

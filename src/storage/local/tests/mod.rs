@@ -1,5 +1,6 @@
 //! The engine on the simulated disk, driven round by round.
 
+mod absurd;
 mod behaviour;
 mod evidence;
 mod fence;

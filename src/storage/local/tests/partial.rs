@@ -2,8 +2,8 @@
 
 use super::inspect::look;
 use super::*;
-use crate::disk::BLOCK_BYTES;
 use crate::disk::sim::CutProfile;
+use crate::disk::{BLOCK_BYTES, Disk, Mode};
 use crate::storage::local::format::checkpoint::Checkpoint;
 use crate::storage::local::inspect::{Effect, Kind};
 use crate::storage::local::partial::{PARTIAL_BLOCKS_BYTES_MAX, Partial, Partials, keep_within};
@@ -72,6 +72,129 @@ fn damaged_last_block_is_put_back_whatever_is_damaged_in_it() {
             }
         }
     }
+}
+
+fn cut(disk: &SimDisk, path: &str, len: u64) {
+    let file = disk.open(path, Mode::Buffered).unwrap();
+    file.set_len(len).unwrap();
+    file.sync_data().unwrap();
+}
+
+/// A start and who looks before it agree: what is missing is lost only if the checkpoint has not all of it.
+#[test]
+fn last_block_that_was_cut_off_is_put_back_and_no_more_than_that() {
+    let (disk, all) = stopped();
+    for (key, bytes) in KEYS.iter().zip(&all) {
+        let path = paths::segment(*key, Offset::ZERO);
+        let end = bytes.len() as u64;
+        let first = end / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+        for len in [end - 1, end - 700, first + 1, first] {
+            let image = disk.after_kill();
+            cut(&image, &path, len);
+            let image = image.after_kill();
+            let report = look(&image).unwrap();
+            assert!(
+                report.starts() && !report.affects_acknowledged(),
+                "{len}: {report:#?}"
+            );
+            let finding = report.findings.iter().find(|f| f.kind == Kind::PartialBlock);
+            assert_eq!(finding.unwrap().effect, Effect::Harmless);
+            let mut rig = Rig::open(&image, &small()).unwrap();
+            let more = rig.produce(*key, 1, 50, 9);
+            let image = image.after_power_cut(0, CutProfile::DropAll);
+            assert!(look(&image).unwrap().is_clean());
+            let rig = Rig::open(&image, &small()).unwrap();
+            assert_eq!(rig.read_all(*key), [bytes.clone(), more].concat(), "{len}");
+        }
+    }
+    // One byte more, or the whole file, stands in no checkpoint.
+    let path = paths::segment(KEYS[1], Offset::ZERO);
+    let first = all[1].len() as u64 / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+    let short = disk.after_kill();
+    cut(&short, &path, first - 1);
+    let gone = disk.after_kill();
+    Disk::unlink(&gone, &path).unwrap();
+    for image in [short.after_kill(), gone.after_kill()] {
+        assert!(look(&image).unwrap().affects_acknowledged());
+        let rig = Rig::open(&image, &small()).unwrap();
+        rig.read(KEYS[1], offset(8), 1).unwrap_err();
+    }
+}
+
+#[test]
+fn small_segment_that_was_cut_to_nothing_is_put_back() {
+    let mut rig = Rig::new(&small());
+    let stored = KEYS.map(|key| rig.produce(key, 2, 100, 3));
+    rig.inline.stop().unwrap();
+    let disk = rig.disk.after_kill();
+    for key in KEYS {
+        cut(&disk, &paths::segment(key, Offset::ZERO), 0);
+    }
+    let disk = disk.after_kill();
+    let report = look(&disk).unwrap();
+    assert!(report.starts() && !report.affects_acknowledged(), "{report:#?}");
+    let rig = Rig::open(&disk, &small()).unwrap();
+    assert_eq!(KEYS.map(|key| rig.read_all(key)), stored);
+}
+
+/// It does not matter to the last block what became of an earlier segment.
+#[test]
+fn last_block_is_put_back_although_an_earlier_segment_is_gone() {
+    let mut rig = Rig::new(&small());
+    let stored: Vec<_> = (0..16).map(|n| rig.produce(KEYS[1], 1, 1450, n)).collect();
+    rig.inline.stop().unwrap();
+    let segments = rig.store.open(KEYS[1], CONFIG).segments();
+    assert_eq!(segments.len(), 2);
+    let disk = rig.disk.after_kill();
+    Disk::unlink(&disk, &paths::segment(KEYS[1], segments[0].base)).unwrap();
+    let path = paths::segment(KEYS[1], segments[1].base);
+    disk.flip_bit(&path, segments[1].bytes - 100, 3).unwrap();
+    let disk = disk.after_kill();
+    let report = look(&disk).unwrap();
+    let blocks: Vec<_> = report
+        .findings
+        .iter()
+        .filter(|f| f.kind == Kind::PartialBlock)
+        .collect();
+    assert!(
+        blocks.len() == 1 && blocks[0].effect == Effect::Harmless,
+        "{report:#?}"
+    );
+    let mut rig = Rig::open(&disk, &small()).unwrap();
+    let behind: Vec<_> = stored[usize::try_from(segments[1].base.get()).unwrap()..].to_vec();
+    rig.produce(KEYS[1], 1, 10, 3);
+    let read = rig.read(KEYS[1], segments[1].base, 1 << 20).unwrap().0;
+    assert!(read.starts_with(&behind.concat()));
+}
+
+/// One of the broker's own partitions could be put back, the other one cannot.
+#[test]
+fn refusal_for_one_last_block_leaves_the_others_as_they_were() {
+    let mut rig = Rig::new(&small());
+    let keys = [PartitionKey::META, PartitionKey::GROUPS];
+    for key in keys {
+        rig.produce(key, 2, 300, 1);
+    }
+    rig.inline.stop().unwrap();
+    let disk = rig.disk.after_kill();
+    for (path, mut record) in records(&disk) {
+        for partition in &mut record.partitions {
+            partition.snapshot = None;
+            partition.partial = partition.partial.take().filter(|_| partition.key == keys[0]);
+        }
+        disk.write_file(path, &record.encode([0x5a; 16])).unwrap();
+    }
+    for key in keys {
+        disk.flip_bit(&paths::segment(key, Offset::ZERO), 100, 3).unwrap();
+    }
+    let disk = disk.after_kill();
+    let before = (disk.ops(), disk.files());
+    let refused = Rig::open(&disk, &small()).err().unwrap().to_string();
+    assert!(
+        refused.contains("nothing was changed") && refused.contains("the last block"),
+        "{refused}"
+    );
+    assert_eq!((disk.ops(), disk.files()), before);
 }
 
 #[test]

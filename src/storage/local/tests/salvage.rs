@@ -2,6 +2,7 @@
 //! leaves the old or the new.
 
 use super::*;
+use crate::disk::sim::{Fault, FaultKind};
 use crate::disk::{Disk, Mode};
 use crate::storage::local::format::checkpoint::Checkpoint;
 use crate::storage::local::inspect::{Held, Watch};
@@ -406,5 +407,114 @@ fn offsets_of_a_damaged_last_batch_are_not_given_again_after_two_starts() {
         let rig = Rig::open(&image, &small()).unwrap();
         assert_eq!((fenced(&rig, key(A, 0)), end(&rig, key(A, 0))), (vec![(2, 3)], 4));
         image = rig.disk.after_kill();
+    }
+}
+
+/// The group that is lost was in the segments already: its records are there, also where it began a new segment, and what is said
+/// of them before is what comes of it.
+#[test]
+fn records_of_a_lost_group_that_are_in_segments_are_not_given_up() {
+    for is_last in [false, true] {
+        for begins_segment in [false, true] {
+            let mut rig = Rig::new(&small());
+            let mut stored: Vec<_> = (0..10).map(|n| rig.produce(key(A, 0), 1, 3000, n)).collect();
+            while rig.inline.apply().unwrap() == Round::Worked {}
+            let second = rig.store.open(key(A, 0), CONFIG).segments()[1].base;
+            let victim = usize::try_from(second.get()).unwrap() + usize::from(!begins_segment);
+            if is_last {
+                // A directory in which nothing follows.
+                rig = Rig::new(&small());
+                stored = (0..=victim)
+                    .map(|n| rig.produce(key(A, 0), 1, 3000, u8::try_from(n).unwrap()))
+                    .collect();
+                rig.inline.seal();
+                while rig.inline.apply().unwrap() == Round::Worked {}
+            } else {
+                rig.inline.seal();
+            }
+            let disk = rig.disk.after_kill();
+            let (path, at) = place(&disk, &stored[victim], "journal/");
+            disk.flip_bit(&path, at / 4096 * 4096 + 40, 3).unwrap();
+            let disk = disk.after_kill();
+            let what = format!("last {is_last}, begins a segment {begins_segment}");
+            let found = planned(&disk);
+            let ways = found.ways().unwrap();
+            assert!(matches!(ways[..], [Way::Groups { .. }]), "{what}: {ways:?}");
+            let lost = found
+                .report
+                .findings
+                .iter()
+                .filter(|f| f.partition == Some(key(A, 0)));
+            assert_eq!(lost.count(), 0, "{what}: {:#?}", found.report.findings);
+            assert_eq!(found.report.at_stake, [], "{what}");
+            take(&disk, &ways, "one").unwrap();
+            let rig = Rig::open(&disk.after_kill(), &small()).unwrap();
+            assert_eq!(fenced(&rig, key(A, 0)), [], "{what}");
+            assert_eq!(rig.read_all(key(A, 0)), stored.concat(), "{what}");
+        }
+    }
+}
+
+#[test]
+fn the_second_of_two_restores_that_fails_does_not_make_the_first_one_undone() {
+    let scene = scene();
+    let disk = scene.disk.after_kill();
+    disk.unlink("FORMAT").unwrap();
+    for sector in 0..16 {
+        disk.zero_sector(&scene.path, sector * 512).unwrap();
+    }
+    let disk = disk.after_kill();
+    let both = [Way::Format, Way::Header(0)];
+    assert_eq!(planned(&disk).ways().as_deref(), Some(&both[..]));
+    disk.inject(Fault::next(FaultKind::WriteFails, "journal/"));
+    let error = take(&disk, &both, "one").unwrap_err().to_string();
+    assert!(!error.contains("as it was before:"), "{error}");
+    assert!(
+        error.contains("format was restored") && error.contains("salvage/one"),
+        "{error}"
+    );
+    // What is left to do is another call.
+    assert_eq!(planned(&disk).ways(), Some(vec![Way::Header(0)]));
+    take(&disk, &[Way::Header(0)], "two").unwrap();
+    let rig = Rig::open(&disk.after_kill(), &small()).unwrap();
+    assert_eq!(rig.read_all(key(A, 0)), scene.a.concat());
+}
+
+/// Whoever salvages twice, or puts a directory back by hand, has the same topic twice.
+#[test]
+fn what_an_earlier_start_put_aside_stays_and_stops_none() {
+    let mut rig = Rig::new(&small());
+    let stored = rig.produce(key(A, 0), 2, 100, 1);
+    rig.inline.stop().unwrap();
+    let mut disk = rig.disk.after_kill();
+    let of_none = key(B, 0);
+    let topic = of_none.topic;
+    let extra = paths::segment(key(A, 0), offset(77));
+    for (round, kept) in ["", ".2", ".3"].iter().enumerate() {
+        disk.mkdir(&paths::topic(topic)).unwrap();
+        disk.mkdir(&paths::partition(of_none)).unwrap();
+        let bytes = [u8::try_from(round).unwrap(); 10];
+        disk.write_file(&paths::segment(of_none, Offset::ZERO), &bytes)
+            .unwrap();
+        disk.write_file(&extra, &bytes).unwrap();
+        let again = Rig::open(&disk, &small()).unwrap();
+        assert_eq!(again.read_all(key(A, 0)), stored);
+        again.inline.stop().unwrap();
+        disk = again.disk.after_kill();
+        for n in 0..=round {
+            let suffix = ["", ".2", ".3"][n];
+            let file = format!("salvage/topic-{topic}{suffix}/0/{:020}.log", 0);
+            assert_eq!(
+                disk.read_file(&file).unwrap(),
+                [u8::try_from(n).unwrap(); 10],
+                "{file}"
+            );
+            let file = format!("salvage/{}-0-{:020}.log{suffix}", key(A, 0).topic, 77);
+            assert_eq!(
+                disk.read_file(&file).unwrap(),
+                [u8::try_from(n).unwrap(); 10],
+                "{kept}"
+            );
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The scrub: rot that nobody reads is found, at the rate that was asked for, and told like any other.
 
 use super::*;
+use crate::disk::Disk;
 use crate::disk::sim::{Fault, FaultKind};
 use crate::storage::local::paths;
 use crate::testing::rounds;
@@ -188,4 +189,18 @@ fn disk_that_gives_nothing_is_tried_again_later() {
     pass(&mut rig);
     assert_eq!(rig.store.status().scrub.damaged, 0);
     assert_eq!(rig.read_all(key(1, 0)), stored.concat());
+}
+
+#[test]
+fn segment_that_is_gone_is_counted_once() {
+    let (mut rig, _) = filled(&settings());
+    let segments = rig.store.open(key(1, 0), CONFIG).segments();
+    let gone = segments[1];
+    Disk::unlink(&rig.disk, &paths::segment(key(1, 0), gone.base)).unwrap();
+    for _ in 0..2 {
+        pass(&mut rig);
+        assert_eq!(rig.store.status().scrub.damaged, 1);
+        let last = offset(gone.end.get() - 1);
+        assert_eq!(quarantined(&rig, key(1, 0)), [(gone.base, last)]);
+    }
 }

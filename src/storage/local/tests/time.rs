@@ -412,7 +412,8 @@ fn a_busy_segment_is_closed_by_age_too_and_what_is_in_memory_follows_the_rule() 
 #[test]
 fn a_segment_that_lost_its_end_is_never_written_to_again() {
     let mut rig = Rig::new(&small());
-    rig.produce(key(1, 0), 2, 1000, 1);
+    // More than the last block, which would be put back.
+    rig.produce(key(1, 0), 2, 3000, 1);
     rig.inline.stop().unwrap();
     let disk = rig.disk.after_kill();
     let path = super::super::paths::segment(key(1, 0), Offset::ZERO);

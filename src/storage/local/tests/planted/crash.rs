@@ -6,6 +6,7 @@ use super::*;
 use crate::disk::sim::{CutProfile, Moment};
 use crate::planted::hunt::Hunt;
 use crate::storage::local::checkpoint::Pair;
+use crate::storage::local::format::checkpoint::PartitionCheckpoint;
 use crate::storage::local::format::identity;
 use crate::storage::local::paths;
 use crate::storage::local::redo::{FrontState, front_state};
@@ -176,9 +177,14 @@ fn check_named_files(image: &SimDisk, what: &str) {
     let pair = Pair::read(image, identity::decode(&format).unwrap()).unwrap();
     let (_, newest) = pair.newest().expect("one record is whole");
     for partition in &newest.partitions {
-        for segment in &partition.segments {
-            let (key, base) = (partition.key, segment.base);
-            let state = front_state(image, key, segment).unwrap();
+        // Not with the help of the copy that the record has of the last block.
+        let named = PartitionCheckpoint {
+            partial: None,
+            ..partition.clone()
+        };
+        for segment in &named.segments {
+            let (key, base) = (named.key, segment.base);
+            let state = front_state(image, &named, segment).unwrap();
             assert_eq!(
                 state,
                 FrontState::Whole,

@@ -1,0 +1,72 @@
+//! Words of a command line that somebody may paste into a shell.
+
+use std::path::Path;
+
+/// A word as a shell of POSIX takes it for itself: in quotes if there is anything in it that a shell would not leave alone.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    // Nothing means anything between single quotes but the quote that ends them.
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// A file or directory as a word of a command line; never taken for a flag.
+pub fn shell_path(path: &Path) -> String {
+    let text = path.display().to_string();
+    let flag = if text.starts_with('-') { "./" } else { "" };
+    quoted(&format!("{flag}{text}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_shell_would_not_leave_alone_is_quoted() {
+        for (word, as_one) in [
+            ("./data", "./data"),
+            ("/var/lib/naru-1_a.b", "/var/lib/naru-1_a.b"),
+            ("group:7-9", "group:7-9"),
+            ("", "''"),
+            ("my data", "'my data'"),
+            ("~/data", "'~/data'"),
+            (
+                "a$HOME`ls`;&|<>*?[x]\"\\#!(){}",
+                "'a$HOME`ls`;&|<>*?[x]\"\\#!(){}'",
+            ),
+            ("it's", r"'it'\''s'"),
+            ("'", r"''\'''"),
+            ("zwei\nZeilen", "'zwei\nZeilen'"),
+        ] {
+            assert_eq!(quoted(word), as_one);
+        }
+        assert_eq!(shell_path(Path::new("-x")), "./-x");
+        assert_eq!(shell_path(Path::new("-x y")), "'./-x y'");
+        assert_eq!(shell_path(Path::new("/d x")), "'/d x'");
+    }
+
+    /// The shell is the judge.
+    #[test]
+    fn a_shell_gives_the_words_back() {
+        let words: Vec<String> = (1..128_u8)
+            .map(|byte| format!("a{}b", char::from(byte)))
+            .chain(["it's", "''", "-n", "\u{e4} \u{1f980}", "$(exit 3)", "\\"].map(str::to_owned))
+            .collect();
+        let line: Vec<_> = words.iter().map(|word| quoted(word)).collect();
+        let script = format!(
+            "for word in {}; do printf '%s\\0' \"$word\"; done",
+            line.join(" ")
+        );
+        let out = std::process::Command::new("sh")
+            .args(["-c", &script])
+            .output()
+            .unwrap();
+        assert!(out.status.success(), "{out:?}");
+        let given: Vec<_> = out.stdout.split(|byte| *byte == 0).collect();
+        let mut expected: Vec<_> = words.iter().map(|word| word.as_bytes()).collect();
+        expected.push(b"");
+        assert_eq!(given, expected);
+    }
+}
