@@ -50,6 +50,8 @@ bugs! {
     /// Recovery ends at the first group that does not hold, although later ones prove that it was durable. Damage is
     /// reported and never cut.
     CutAtFirstBadCrc = "cut-at-first-bad-crc",
+    /// A group that an earlier lap left in a journal file counts like one of this lap. Nothing is invented or altered.
+    EarlierLapAccepted = "earlier-lap-accepted",
     /// The base offset of a batch in a segment is not looked at. No record moves to another offset.
     BaseOffsetUnchecked = "base-offset-unchecked",
     /// A checkpoint does not wait for what its snapshots cover. State never runs ahead of the log.
@@ -90,6 +92,14 @@ bugs! {
     DuplicateAnsweredEarly = "duplicate-answered-early",
     /// A start does not learn sequences of producers from the batches that it replays. Nothing is there twice.
     SequenceNotReplayed = "sequence-not-replayed",
+    /// A fetch looks anew for each partition what is durable. A step over several partitions is seen whole or not at all.
+    ShownInParts = "shown-in-parts",
+    /// What a group is to remember is applied before there is room for it. What was not taken in has left nothing behind.
+    AppliedWithoutPermit = "applied-without-permit",
+    /// A start does not learn which members were removed or replaced. Who was fenced stays fenced.
+    FenceNotReplayed = "fence-not-replayed",
+    /// Committed offsets are shown before they are durable. What was shown stays.
+    UndurableOffsetShown = "undurable-offset-shown",
 }
 
 #[cfg(not(any(test, feature = "test-faults")))]

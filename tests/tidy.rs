@@ -200,6 +200,7 @@ const PACKAGES: &[(&str, &[&str])] = &[
     (
         "std::fs",
         &[
+            "disk/gate.rs",
             "disk/lossy.rs",
             "disk/real.rs",
             "server/lock.rs",

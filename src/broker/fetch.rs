@@ -15,6 +15,7 @@ use crate::api::{
     Response,
 };
 use crate::model::{DurableState, LeaderEpoch, LogBounds, Lsn, Offset};
+use crate::planted::{self, Bug};
 use crate::record::{Batches, DECOMPRESSED_BYTES_MAX, Record, Records, uncompressed};
 use crate::storage::{LogStore, PartitionLog, ReadError, ReadOut, ReadSpec};
 
@@ -278,7 +279,11 @@ impl<L: PartitionLog> Plan<L> {
         if target.partition.is_gone() {
             return Next::Answered(Err(errors::deleted()));
         }
-        let bounds = target.partition.log.bounds(round.durable);
+        let durable = match planted::is(Bug::ShownInParts) {
+            true => self.durable.borrow().lsn,
+            false => round.durable,
+        };
+        let bounds = target.partition.log.bounds(durable);
         let Some(from) = Offset::new(target.offset) else {
             return Next::Answered(Err(errors::out_of_range(bounds)));
         };
@@ -292,7 +297,7 @@ impl<L: PartitionLog> Plan<L> {
         }
         let spec = ReadSpec {
             from,
-            durable: round.durable,
+            durable,
             max_bytes: u32::try_from(left.min(target.max_bytes)).unwrap_or(u32::MAX),
             min_one: round.bytes == 0,
         };

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 mod aligned;
 mod error;
+#[cfg(feature = "test-faults")]
+pub mod gate;
 pub mod huge_pages;
 #[cfg(any(test, feature = "test-faults"))]
 pub mod lossy;

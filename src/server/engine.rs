@@ -253,9 +253,24 @@ fn open_disk(dir: &Path) -> std::io::Result<SharedDisk> {
     Ok(Arc::new(RealDisk::open(dir)?))
 }
 
-/// The disk of a test, which may be one that loses what was not synced.
+/// The disk of a test, which may be one that loses what was not synced, or that stands still when it is told to.
 #[cfg(feature = "test-faults")]
 fn open_disk(dir: &Path) -> std::io::Result<SharedDisk> {
+    use crate::disk::gate::{GatedDisk, VARIABLE};
+
+    let disk = open_lossy_disk(dir)?;
+    let Some(gate) = std::env::var_os(VARIABLE) else {
+        return Ok(disk);
+    };
+    warn!(
+        event = "gated_disk",
+        "TEST ONLY: this broker waits for its disk as long as {VARIABLE} is locked"
+    );
+    Ok(Arc::new(GatedDisk::new(disk, gate.into())))
+}
+
+#[cfg(feature = "test-faults")]
+fn open_lossy_disk(dir: &Path) -> std::io::Result<SharedDisk> {
     use crate::disk::lossy::{LossyDisk, VARIABLE};
 
     let Ok(seed) = std::env::var(VARIABLE) else {

@@ -50,6 +50,8 @@ pub(crate) struct Setup {
     pub(crate) http: String,
     /// The seed of a disk that loses what was not synced; another one for every start. Takes a binary with the feature.
     pub(crate) lossy: Option<u64>,
+    /// A file: as long as it is locked, the disk stands still. Takes a binary with the feature.
+    pub(crate) gate: Option<PathBuf>,
     /// More settings, as `--set` takes them.
     pub(crate) settings: Vec<String>,
     /// A program that runs the broker, with its arguments; it must leave the process id to the broker.
@@ -64,6 +66,7 @@ impl Default for Setup {
             listen: "127.0.0.1:0".to_owned(),
             http: "127.0.0.1:0".to_owned(),
             lossy: None,
+            gate: None,
             // Many tests at once on a small disk, or in memory.
             settings: vec!["storage.reserve_bytes=1MiB".to_owned()],
             under: Vec::new(),
@@ -107,6 +110,9 @@ impl Setup {
         };
         if let Some(seed) = self.lossy {
             command.env("NARU_TEST_LOSSY_DISK", seed.to_string());
+        }
+        if let Some(gate) = &self.gate {
+            command.env("NARU_TEST_DISK_GATE", gate);
         }
         self.add_to(&mut command, data_dir);
         command.arg("--port-file").arg(port_file).stderr(Stdio::piped());
@@ -221,6 +227,8 @@ impl Broker {
             self.setup.lossy.is_some(),
             "the disk is as it was asked for"
         );
+        let is_gated = self.log.event("gated_disk").is_some();
+        assert_eq!(is_gated, self.setup.gate.is_some(), "so is the way to it");
         let text = fs::read_to_string(port_file(self.dir.path())).unwrap();
         let ports: Value = serde_json::from_str(&text).unwrap();
         let (native, http) = (ports["native"].as_str().unwrap(), ports["http"].as_str().unwrap());

@@ -1,5 +1,6 @@
 //! The broker is killed again and again while members come and go, commit and step: what was acknowledged is there, steps are
-//! whole, epochs never go back, no partition has two owners, and everybody goes on within three seconds.
+//! whole, epochs never go back, no partition has two owners, and everybody goes on within three seconds. All of them write down
+//! what they ask and hear, and at the end their histories are checked together.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,9 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use naru::client::{
-    AutoCommit, Client, CommitError, CreateTopicOptions, GroupConsumer, GroupDescription, OffsetSpec,
-    ProducerRecord, Reset, Start,
+    Client, CommitError, CreateTopicOptions, GroupConsumer, GroupDescription, GroupRecord, OffsetSpec,
+    ProducerRecord, Start,
 };
+use naru::history::{Body, Done, Figures, Op, Output, Stored, Uid, check};
 use naru::model::GroupState;
 use naru::rt::{Clock, SystemClock};
 use tokio::sync::watch;
@@ -17,8 +19,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Broker, Setup};
+use crate::chaos::member::{Member, Orders, unkept};
 use crate::kill::Lossy;
 use crate::load::stubborn_client;
+use crate::notebook::{Histories, Notebook, at, value};
 use crate::peer::PATIENCE;
 use crate::rounds::rounds;
 
@@ -29,6 +33,8 @@ const PARTITIONS: u32 = 6;
 const PRODUCERS: u32 = 2;
 const STEPPERS: usize = 3;
 const READERS: usize = 2;
+/// The number of the producers' process in histories; members have those from here on.
+const OWN: u32 = 10;
 /// From a kill until everybody has got on.
 const RECOVERED_WITHIN: Duration = Duration::from_secs(3);
 /// Far below the deadlines of sessions and hand-overs, which nobody is to need.
@@ -68,6 +74,9 @@ struct Worker {
 struct Workers {
     url: String,
     ledger: Arc<Ledger>,
+    histories: Histories,
+    /// How many there have been.
+    count: u32,
     tasks: JoinSet<()>,
 }
 
@@ -81,67 +90,145 @@ impl Workers {
             done: Arc::default(),
             leave: CancellationToken::new(),
         };
+        self.count += 1;
+        let process = OWN + self.count;
+        let member = Arc::new(Member::new(Orders {
+            process,
+            url: self.url.clone(),
+            group: group.to_owned(),
+            topic: "orders".to_owned(),
+            instance: None,
+            commits_itself: false,
+            notebook: self.histories.path().join(format!("process-{process}.ndjson")),
+        }));
         let (url, ledger) = (self.url.clone(), Arc::clone(&self.ledger));
         let (done, leave) = (Arc::clone(&worker.done), worker.leave.clone());
         self.tasks.spawn(async move {
             let client = stubborn_client(&url).await;
-            let builder = client.group_consumer(group).topics(["orders"]);
-            let builder = builder.reset(Reset::Earliest).auto_commit(AutoCommit::Off);
-            let mut consumer = builder.build().await.unwrap();
-            while let Some(acknowledged) = work(&mut consumer, group, &leave, &ledger).await {
+            let Some(mut consumer) = member.join(&client, &leave).await else {
+                return;
+            };
+            let mut bill = Uid { process, number: 0 };
+            while let Some(order) = next(&member, &mut consumer, &leave).await {
+                let acknowledged = match group {
+                    "steppers" => step(&member.book, &consumer, &order, bill, &ledger).await,
+                    _ => commit(&member.book, &mut consumer, &order, &ledger).await,
+                };
+                bill.number += 1;
                 if acknowledged {
                     done.fetch_add(1, Ordering::SeqCst);
                     ledger.count.send_modify(|count| *count += 1);
                 }
             }
-            consumer.close().await.unwrap();
+            member.leave(consumer).await;
         });
         worker
     }
 }
 
-/// Takes a record, and steps or commits it. `None`: it is to leave; false: the partition went to somebody else.
-async fn work(
+/// A record; `None`: it is to leave.
+async fn next(
+    member: &Member,
     consumer: &mut GroupConsumer,
-    group: &str,
     leave: &CancellationToken,
+) -> Option<GroupRecord> {
+    tokio::select! {
+        order = member.next(consumer) => Some(order.unwrap().unwrap()),
+        () = leave.cancelled() => None,
+    }
+}
+
+/// Makes a bill of an order; false: the partition went to somebody else.
+async fn step(
+    book: &Notebook,
+    consumer: &GroupConsumer,
+    order: &GroupRecord,
+    uid: Uid,
     ledger: &Ledger,
-) -> Option<bool> {
-    let order = tokio::select! {
-        order = consumer.next() => order.unwrap().unwrap(),
-        () = leave.cancelled() => return None,
-    };
+) -> bool {
     let (partition, offset) = (order.partition.0, order.offset.get());
-    let done = if group == "steppers" {
-        let bill = ProducerRecord::to("bills")
-            .partition(partition % 2)
-            .value(format!("{partition}/{offset}"));
-        let mut step = consumer.step().append(bill).consumed(&order);
-        step.send().await.map(|_| {
-            ledger.stepped.lock().unwrap().insert((partition, offset));
-        })
-    } else {
-        consumer.commit_through(&order).await.map(|_| {
-            let mut committed = ledger.committed.lock().unwrap();
-            let known = committed.entry(partition).or_default();
-            *known = (*known).max(offset + 1);
-        })
-    };
-    match done {
-        Ok(()) => Some(true),
-        Err(CommitError::Lost { .. }) => Some(false),
-        Err(error) => panic!("{partition}/{offset}: {error}"),
+    let of = at("orders", partition);
+    let bills = partition % 2;
+    let op = book.invoke(Op::Step {
+        group: "steppers".to_owned(),
+        member: consumer.handle().member().member_id,
+        outputs: vec![Output {
+            at: at("bills", bills),
+            uid,
+            of: Some((of.clone(), offset)),
+        }],
+        offsets: vec![(of, offset + 1)],
+    });
+    let bill = ProducerRecord::to("bills").partition(bills);
+    let bill = bill.key(format!("{partition}/{offset}")).value(value(uid));
+    let mut step = consumer.step().append(bill).consumed(order);
+    let stepped = step.send().await;
+    book.end(
+        op,
+        match &stepped {
+            Ok(stepped) => {
+                let offsets = stepped.records.iter().map(|record| record.offset.unwrap().get());
+                Body::Ok(Done::Stepped(offsets.collect()))
+            }
+            Err(error) => unkept(error),
+        },
+    );
+    let is_kept = is_kept(stepped.err(), (partition, offset));
+    if is_kept {
+        ledger.stepped.lock().unwrap().insert((partition, offset));
+    }
+    is_kept
+}
+
+/// Commits an order; false: the partition went to somebody else.
+async fn commit(book: &Notebook, consumer: &mut GroupConsumer, order: &GroupRecord, ledger: &Ledger) -> bool {
+    let (partition, offset) = (order.partition.0, order.offset.get());
+    let op = book.invoke(Op::Commit {
+        group: "readers".to_owned(),
+        member: consumer.handle().member().member_id,
+        offsets: vec![(at("orders", partition), offset + 1)],
+    });
+    let committed = consumer.commit_through(order).await;
+    let is = committed.as_ref().map_or_else(unkept, |_| Body::Ok(Done::Done));
+    book.end(op, is);
+    let is_kept = is_kept(committed.err(), (partition, offset));
+    if is_kept {
+        let mut committed = ledger.committed.lock().unwrap();
+        let known = committed.entry(partition).or_default();
+        *known = (*known).max(offset + 1);
+    }
+    is_kept
+}
+
+fn is_kept(error: Option<CommitError>, (partition, offset): Place) -> bool {
+    match error {
+        None => true,
+        Some(CommitError::Lost { .. }) => false,
+        Some(error) => panic!("{partition}/{offset}: {error}"),
     }
 }
 
 /// Writes orders until it is told to stop; how many there are.
-async fn order(url: String, number: u32, stop: CancellationToken) -> u32 {
+async fn order(url: String, number: u32, book: Arc<Notebook>, stop: CancellationToken) -> u32 {
     let client = stubborn_client(&url).await;
     let producer = client.producer().build().await.unwrap();
     let mut count = 0;
     while !stop.is_cancelled() {
-        let record = ProducerRecord::to("orders").partition((number + count) % PARTITIONS);
-        producer.send(record.value("an order")).await.unwrap();
+        let partition = (number + count) % PARTITIONS;
+        let uid = Uid {
+            process: number,
+            number: u64::from(count),
+        };
+        let op = book.invoke(Op::Produce {
+            at: at("orders", partition),
+            uids: vec![uid],
+            session: Some(u64::from(number)),
+            sequence: None,
+        });
+        let record = ProducerRecord::to("orders").partition(partition);
+        let stored = producer.send(record.value(value(uid))).await.unwrap();
+        let stored = Stored::fsync(stored.offset.unwrap().get());
+        book.end(op, Body::Ok(Done::Produced(stored)));
         count += 1;
     }
     producer.close().await.unwrap();
@@ -174,7 +261,7 @@ async fn billed(client: &Client) -> BTreeSet<Place> {
         let mut reader = reader.build().await.unwrap();
         while reader.position().get() < end {
             let bill = reader.next().await.unwrap().unwrap();
-            let text = String::from_utf8(bill.value.unwrap().to_vec()).unwrap();
+            let text = String::from_utf8(bill.key.unwrap().to_vec()).unwrap();
             let (of, offset) = text.split_once('/').unwrap();
             let place = (of.parse().unwrap(), offset.parse().unwrap());
             assert!(billed.insert(place), "{place:?} has two bills");
@@ -284,6 +371,7 @@ async fn kills_amid_rebalances_steps_and_commits_lose_double_and_split_nothing()
 
 pub(crate) async fn amid_rebalances(name: &str, lossy: Lossy) {
     let (mut kills, mut orders, mut slowest) = (0, 0, Duration::ZERO);
+    let (mut polled, mut redelivered, mut claims) = (0, 0, 0);
     for seed in rounds(ROUNDS) {
         let mut random = fastrand::Rng::with_seed(seed);
         let lossy = lossy(&mut random);
@@ -291,25 +379,35 @@ pub(crate) async fn amid_rebalances(name: &str, lossy: Lossy) {
             lossy,
             ..Setup::small_journal()
         };
-        let (more, took) = one_round(setup.start(), &mut random).await;
+        let (more, took, seen) = one_round(setup.start(), &mut random).await;
         (kills, orders, slowest) = (kills + KILLS, orders + more, slowest.max(took));
+        polled += seen.polled;
+        redelivered += seen.redelivered;
+        claims += seen.claims;
     }
     let slowest = slowest.as_millis();
-    eprintln!("figures {name}: kills={kills} orders={orders} slowest_recovery_ms={slowest}");
+    eprintln!(
+        "figures {name}: kills={kills} orders={orders} polled={polled} redelivered={redelivered} claims={claims} \
+         slowest_recovery_ms={slowest}"
+    );
 }
 
-/// How many orders there were, and how long it took at most until everybody got on.
-async fn one_round(mut broker: Broker, random: &mut fastrand::Rng) -> (u32, Duration) {
+/// How many orders there were, how long it took at most until everybody got on, and what the history has counted.
+async fn one_round(mut broker: Broker, random: &mut fastrand::Rng) -> (u32, Duration, Figures) {
     let clock = SystemClock::new();
     start(&broker).await;
     let stop = CancellationToken::new();
+    let histories = Histories::new();
+    let book = Arc::new(histories.book(OWN));
     let mut producers = JoinSet::new();
     for number in 0..PRODUCERS {
-        producers.spawn(order(broker.url(), number, stop.clone()));
+        producers.spawn(order(broker.url(), number, Arc::clone(&book), stop.clone()));
     }
     let mut all = Workers {
         url: broker.url(),
         ledger: Arc::default(),
+        histories,
+        count: 0,
         tasks: JoinSet::new(),
     };
     let ledger = Arc::clone(&all.ledger);
@@ -330,9 +428,11 @@ async fn one_round(mut broker: Broker, random: &mut fastrand::Rng) -> (u32, Dura
             passing = Some(all.stepper());
         }
         ledger.more(random.u64(0..=200)).await;
+        book.nemesis("the broker is killed");
         broker.kill();
         let killed = clock.mono();
         broker.restart();
+        book.nemesis("the broker is ready");
         let client = broker.client().await;
         all_got_on(&client, &workers, &mut epochs).await;
         let took = clock.mono().saturating_sub(killed);
@@ -342,7 +442,14 @@ async fn one_round(mut broker: Broker, random: &mut fastrand::Rng) -> (u32, Dura
         check_ledger(&client, &ledger).await;
     }
     stop.cancel();
-    let orders: u32 = producers.join_all().await.into_iter().sum();
+    let orders = producers.join_all().await.into_iter().sum();
+    workers.extend(passing);
+    let figures = finish(&broker, all, &workers, orders).await;
+    (orders, slowest, figures)
+}
+
+/// Everybody processes all that there is, and leaves; then the ledger and the histories are checked. What they have counted.
+async fn finish(broker: &Broker, mut all: Workers, workers: &[Worker], orders: u32) -> Figures {
     let client = broker.client().await;
     let ends = ends(&client, "orders", PARTITIONS).await;
     let expected: BTreeMap<_, _> = (0..).zip(ends).collect();
@@ -352,7 +459,7 @@ async fn one_round(mut broker: Broker, random: &mut fastrand::Rng) -> (u32, Dura
         }
     };
     at_once(&client, "everything is processed", finished).await;
-    for worker in workers.iter().chain(&passing) {
+    for worker in workers {
         worker.leave.cancel();
     }
     let ended = async {
@@ -361,8 +468,12 @@ async fn one_round(mut broker: Broker, random: &mut fastrand::Rng) -> (u32, Dura
         }
     };
     at_once(&client, "everybody has left", ended).await;
-    check_ledger(&client, &ledger).await;
+    check_ledger(&client, &all.ledger).await;
     let billed = billed(&client).await;
     assert_eq!(billed.len(), usize::try_from(orders).unwrap());
-    (orders, slowest)
+    let report = check(all.histories.events());
+    assert!(report.is_clean(), "{report}");
+    // Both groups have read everything, and both are in the history.
+    assert!(report.figures.polled >= 2 * billed.len(), "{report}");
+    report.figures
 }

@@ -69,6 +69,9 @@ mod salvage;
 #[cfg(test)]
 mod scrub;
 #[cfg(test)]
+#[cfg(feature = "test-faults")]
+mod standing_disk;
+#[cfg(test)]
 mod steps;
 #[cfg(test)]
 mod system;

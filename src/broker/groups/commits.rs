@@ -11,7 +11,8 @@ use crate::api::{
 use crate::broker::coordinator::not_admitted;
 use crate::broker::{Broker, Partition, errors};
 use crate::group::{self, Command, CommittedOffset};
-use crate::model::{GroupId, Offset, PartitionKey, TopicName};
+use crate::model::{GroupId, Lsn, Offset, PartitionKey, TopicName};
+use crate::planted::{self, Bug};
 use crate::storage::{LogStore, PartitionLog};
 
 /// A partition that exists, and what its topic is called.
@@ -144,8 +145,13 @@ impl<S: LogStore> Broker<S> {
             });
             shown.collect()
         };
+        let early = planted::is(Bug::UndurableOffsetShown);
         Outcome::AfterLsn {
-            lsn: self.groups.lsn(&groups),
+            lsn: if early {
+                Lsn::ZERO
+            } else {
+                self.groups.lsn(&groups)
+            },
             reply: Ok(Response::FetchOffsets(offsets)),
         }
     }

@@ -29,6 +29,7 @@ use crate::group::sessions::{Sessions, Tenure, Terms, Times};
 use crate::group::{Command, Machine, Member, Membership, Reply};
 use crate::machine::{StateMachine, Stored};
 use crate::model::{DurableState, GroupId, Lsn, MemberId, Offset, PartitionKey, Timestamp};
+use crate::planted::{self, Bug};
 use crate::rt::Clock;
 use crate::storage::{Class, LogStore, PartitionLog, Step};
 
@@ -194,8 +195,14 @@ impl<S: LogStore> Groups<S> {
             .iter()
             .map(|record| Machine::encode(record).len() + RECORD_BYTES);
         let bytes = u64::try_from(sizes.sum::<usize>()).unwrap_or(u64::MAX);
-        let permit =
-            admit(&*self.store, bytes, Class::Internal, &self.settings).map_err(Undone::NotAdmitted)?;
+        let permit = admit(&*self.store, bytes, Class::Internal, &self.settings).map_err(|refused| {
+            if planted::is(Bug::AppliedWithoutPermit) {
+                records
+                    .iter()
+                    .for_each(|record| state.driver.machine.apply(record));
+            }
+            Undone::NotAdmitted(refused)
+        })?;
         let (placed, pending) = state.driver.place(self.clock.wall(), records);
         let submitted = self.store.submit(permit, Step::append(placed));
         let lsn = submitted.map_err(errors::submit)?;

@@ -1,5 +1,8 @@
-//! Bugs planted above the engine, and the finder that must find them: an idempotent producer that sends again at random, over
-//! power cuts at random.
+//! Bugs planted above the engine, and the finders that must find them. Here: an idempotent producer that sends again at random,
+//! over power cuts at random.
+
+mod members;
+mod readers;
 
 use super::power::Life;
 use super::*;
@@ -159,9 +162,23 @@ fn one_seed(seed: u64) {
 found! {
     duplicate_answered_before_its_original_is_durable_is_found: DuplicateAnsweredEarly by RETRIES;
     sequence_that_a_start_does_not_learn_is_found: SequenceNotReplayed by RETRIES;
+    step_that_is_shown_in_parts_is_found: ShownInParts by readers::READERS;
+    state_changed_without_a_permit_is_found: AppliedWithoutPermit by members::MEMBERS;
+    fence_that_a_start_does_not_learn_is_found: FenceNotReplayed by members::MEMBERS;
+    offset_shown_before_it_is_durable_is_found: UndurableOffsetShown by members::MEMBERS;
 }
 
 #[test]
 fn without_a_bug_retries_find_nothing() {
     is_clean(&RETRIES);
+}
+
+#[test]
+fn without_a_bug_readers_find_nothing() {
+    is_clean(&readers::READERS);
+}
+
+#[test]
+fn without_a_bug_members_find_nothing() {
+    is_clean(&members::MEMBERS);
 }

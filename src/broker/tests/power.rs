@@ -1,7 +1,7 @@
 //! The broker over the engine on a simulated disk: the power fails before every operation of a recorded run, and what was
 //! acknowledged about topics and groups is there, whole, and nothing else.
 
-mod members;
+pub(super) mod members;
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -46,7 +46,7 @@ pub(super) struct Life {
 }
 
 /// The smallest journal there is, so that its files are used again and again.
-fn engine() -> EngineSettings {
+pub(super) fn engine() -> EngineSettings {
     EngineSettings {
         journal_file_bytes: 64 << 10,
         journal_first_file_bytes: 64 << 10,
@@ -63,7 +63,7 @@ impl Life {
         Self::begin_at(disk, ids, &Arc::new(ManualClock::at(START)), &engine())
     }
 
-    fn begin_at(
+    pub(super) fn begin_at(
         disk: &SimDisk,
         ids: &Arc<CountedIds>,
         clock: &Arc<ManualClock>,
@@ -93,12 +93,17 @@ impl Life {
     pub(super) fn try_ask(&mut self, request: Request) -> (Lsn, Reply) {
         let mut outcome = self.broker.receive(request);
         while let Outcome::Blocked { request, .. } = outcome {
-            self.inline.make_journal_file().unwrap();
-            self.make_durable();
-            self.inline.applier_round(true).unwrap();
+            self.make_room();
             outcome = self.broker.receive(request);
         }
         waits(outcome)
+    }
+
+    /// Does what the engine's threads do when a request waits for room.
+    pub(super) fn make_room(&mut self) {
+        self.inline.make_journal_file().unwrap();
+        self.make_durable();
+        self.inline.applier_round(true).unwrap();
     }
 
     pub(super) fn make_durable(&mut self) {

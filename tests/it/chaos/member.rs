@@ -47,11 +47,7 @@ pub(crate) struct Orders {
 /// The process, until it has left.
 pub(crate) async fn run(orders: Orders) {
     let stop = end_of_input();
-    let member = Arc::new(Member {
-        book: Notebook::create(&orders.notebook, orders.process),
-        orders,
-        processed: Mutex::default(),
-    });
+    let member = Arc::new(Member::new(orders));
     let client = stubborn_client(&member.orders.url).await;
     if let Some(consumer) = member.join(&client, &stop).await {
         member.read(consumer, &stop).await;
@@ -69,16 +65,29 @@ fn end_of_input() -> CancellationToken {
     stop
 }
 
-struct Member {
+/// A member, and what it writes down.
+pub(crate) struct Member {
     orders: Orders,
-    book: Notebook,
+    pub(crate) book: Notebook,
     /// What was read last of each partition and is not committed yet.
     processed: Mutex<BTreeMap<At, GroupRecord>>,
 }
 
 impl Member {
+    pub(crate) fn new(orders: Orders) -> Self {
+        Self {
+            book: Notebook::create(&orders.notebook, orders.process),
+            orders,
+            processed: Mutex::default(),
+        }
+    }
+
     /// Joins, however often that takes; `None`: it is to leave.
-    async fn join(self: &Arc<Self>, client: &Client, stop: &CancellationToken) -> Option<GroupConsumer> {
+    pub(crate) async fn join(
+        self: &Arc<Self>,
+        client: &Client,
+        stop: &CancellationToken,
+    ) -> Option<GroupConsumer> {
         while !stop.is_cancelled() {
             let op = self.book.invoke(Op::Join {
                 group: self.orders.group.clone(),
@@ -239,7 +248,7 @@ impl Member {
         self.leave(consumer).await;
     }
 
-    async fn leave(&self, consumer: GroupConsumer) {
+    pub(crate) async fn leave(&self, consumer: GroupConsumer) {
         self.commit(&consumer.handle(), |_| true).await;
         let op = self.book.invoke(Op::Leave {
             group: self.orders.group.clone(),
@@ -252,7 +261,7 @@ impl Member {
     }
 
     /// The next record, in the notebook before anybody has it.
-    async fn next(&self, consumer: &mut GroupConsumer) -> Option<Result<GroupRecord, Error>> {
+    pub(crate) async fn next(&self, consumer: &mut GroupConsumer) -> Option<Result<GroupRecord, Error>> {
         poll_fn(|context| {
             self.book.with(|pen| {
                 let polled = Pin::new(&mut *consumer).poll_next(context);
@@ -276,7 +285,7 @@ fn place(partition: &TopicPartition) -> At {
     at(&partition.topic, partition.partition.0)
 }
 
-fn unkept(error: &CommitError) -> Body {
+pub(crate) fn unkept(error: &CommitError) -> Body {
     match error.may_have_taken_effect() {
         true => Body::Info(error.to_string()),
         false => Body::Fail(error.to_string()),

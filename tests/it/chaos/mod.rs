@@ -3,7 +3,7 @@
 //!
 //! The moments are the test's own to choose, so here time passes by; everything else waits for events.
 
-mod member;
+pub(crate) mod member;
 mod processes;
 
 use std::path::{Path, PathBuf};

@@ -18,9 +18,9 @@ const TOO_LONG: Duration = Duration::from_secs(12);
 
 /// What there is, to the last bit of it: topics, members, what each holds, epochs, offsets, steps.
 #[derive(Clone, Debug, PartialEq)]
-struct All {
+pub(in crate::broker::tests) struct All {
     topics: BTreeMap<String, SeenTopic>,
-    groups: BTreeMap<GroupId, Group>,
+    pub(in crate::broker::tests) groups: BTreeMap<GroupId, Group>,
 }
 
 /// What there was after a request, and what its answer waits for.
@@ -55,7 +55,7 @@ impl Past {
 }
 
 impl Life {
-    fn see_all(&self) -> All {
+    pub(in crate::broker::tests) fn see_all(&self) -> All {
         let topics = self.see_topics();
         let groups = &self.broker.groups.lock().driver;
         let groups = groups.machine.groups();
@@ -77,26 +77,31 @@ fn begin(disk: &SimDisk, clock: &Arc<ManualClock>) -> Life {
 
 /// A member as its client knows it.
 #[derive(Clone, Debug)]
-struct Known {
-    name: String,
-    told: Option<Membership>,
+pub(in crate::broker::tests) struct Known {
+    pub(in crate::broker::tests) name: String,
+    pub(in crate::broker::tests) instance: Option<String>,
+    pub(in crate::broker::tests) told: Option<Membership>,
 }
 
 impl Known {
-    fn new(name: String) -> Self {
-        Self { name, told: None }
+    pub(in crate::broker::tests) fn new(name: String) -> Self {
+        Self {
+            name,
+            instance: None,
+            told: None,
+        }
     }
 
-    fn who(&self) -> GroupMember {
+    pub(in crate::broker::tests) fn who(&self) -> GroupMember {
         GroupMember {
             member_id: self.name.clone(),
             member_epoch: self.told.as_ref().map_or(0, |told| told.member_epoch),
-            instance_id: None,
+            instance_id: self.instance.clone(),
         }
     }
 
     /// It holds what it was told to hold, and releases the rest.
-    fn beat(&self) -> Request {
+    pub(in crate::broker::tests) fn beat(&self) -> Request {
         let topics = |told: &Membership| {
             let topics = told.assigned.iter().map(|topic| TopicPartitions {
                 topic: topic.topic.as_str().into(),
@@ -120,7 +125,7 @@ impl Known {
         })
     }
 
-    fn holds(&self) -> Vec<u32> {
+    pub(in crate::broker::tests) fn holds(&self) -> Vec<u32> {
         let topics = self.told.iter().flat_map(|told| &told.assigned);
         topics
             .flat_map(|topic| topic.partitions.iter().map(|p| p.partition.0))
@@ -412,7 +417,7 @@ fn check_epochs(before: &All, after: &All) {
 }
 
 /// EP12.
-fn check_owners(all: &All) {
+pub(in crate::broker::tests) fn check_owners(all: &All) {
     for (id, group) in &all.groups {
         let members = group.membership.iter().flat_map(|m| m.members.values());
         let mut keys: Vec<_> = members

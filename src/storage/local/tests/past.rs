@@ -355,11 +355,10 @@ impl Past {
                 .all(|(key, until)| end(key).is_some_and(|end| end >= *until))
         };
         after.steps = self.steps.iter().filter(whole).cloned().collect();
-        for key in self.logs.keys().filter(|key| !found.contains_key(key)) {
-            if self.deletions.contains_key(&key.topic) {
-                after.deletions.insert(key.topic, Lsn::ZERO);
-            }
-        }
+        // Nobody makes a topic again under an id that is gone.
+        let is_gone = |topic: &TopicId| !found.keys().any(|key| key.topic == *topic);
+        let gone = self.deletions.keys().copied().filter(is_gone);
+        after.deletions = gone.map(|topic| (topic, Lsn::ZERO)).collect();
         after
     }
 

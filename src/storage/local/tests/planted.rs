@@ -3,6 +3,7 @@
 
 mod crash;
 mod faults;
+mod laps;
 mod rot;
 
 use super::*;
@@ -26,6 +27,7 @@ found! {
     index_trusted_after_an_unclean_stop_is_found: IndexTrusted by crash::CRASHES;
     partial_block_left_damaged_is_found: PartialBlockLeft by crash::CRASHES;
     segment_closed_with_unsynced_writes_is_found: ClosedUnsynced by crash::CRASHES;
+    group_of_an_earlier_lap_is_found: EarlierLapAccepted by laps::LAPS;
     sync_tried_again_is_found: SyncRetried by faults::FAULTS;
     what_a_full_disk_left_of_a_batch_is_found: PartialBatchAfterEnospc by faults::FAULTS;
     full_disk_that_ends_the_engine_is_found: EnospcIsFatal by faults::FAULTS;
@@ -39,6 +41,11 @@ found! {
 #[test]
 fn without_a_bug_crashes_find_nothing() {
     is_clean(&crash::CRASHES);
+}
+
+#[test]
+fn without_a_bug_life_after_life_finds_nothing() {
+    is_clean(&laps::LAPS);
 }
 
 #[test]
