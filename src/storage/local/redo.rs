@@ -545,7 +545,9 @@ impl Redo {
     ) -> Result<(), OpenError> {
         self.flush_all()?;
         if !found.lost.is_empty() || found.tail.is_some() || self.emptied.is_some() {
-            tracing::error!(event = "journal_groups_lost", groups = ?found.lost, "durable journal groups cannot be read");
+            if !found.lost.is_empty() {
+                tracing::error!(event = "journal_groups_lost", groups = ?found.lost, "durable journal groups cannot be read");
+            }
             let ends: Vec<_> = self.next.iter().map(|(key, next)| (*key, *next)).collect();
             for (key, next) in ends {
                 self.adopt(key, next, None, replay)?;

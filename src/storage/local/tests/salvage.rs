@@ -556,6 +556,23 @@ fn a_block_that_the_disk_does_not_give_at_the_end_is_given_up_and_no_offset_twic
 }
 
 #[test]
+fn header_that_the_disk_does_not_give_is_told_and_made_again() {
+    let scene = scene();
+    let disk = scene.disk.after_kill();
+    disk.make_unreadable(&scene.path, 0, 2 * 4096).unwrap();
+    let refused = Rig::open(&disk, &small()).err().unwrap().to_string();
+    assert!(
+        refused.contains("naru doctor") && refused.contains("ddrescue"),
+        "{refused}"
+    );
+    let found = planned(&disk);
+    assert_eq!(found.ways(), Some(vec![Way::Header(0)]), "{:#?}", found.obstacles);
+    take(&disk, &[Way::Header(0)], "one").unwrap();
+    let rig = Rig::open(&disk.after_kill(), &small()).unwrap();
+    assert_eq!(rig.read_all(key(A, 0)), scene.a.concat());
+}
+
+#[test]
 fn every_refusal_of_the_journal_names_its_way_out() {
     use crate::storage::local::survey::Problem;
     let lsn = Lsn(7);
