@@ -21,7 +21,7 @@ use super::paths;
 use super::read::ReadSide;
 use super::redo::Redo;
 use super::reserve;
-use super::salvage::rebuild::rebuild;
+use super::salvage::rebuild::{Rebuilt, rebuild};
 use super::salvage::{Accepted, evidence};
 use super::scan::{self, ScannedFile};
 use super::settings::Settings;
@@ -146,14 +146,7 @@ fn recover(
     let settings = settings.clone().fitted();
     let directory = directory::identify(&*disk, &settings, ids)?;
     let pair = Pair::read(&*disk, directory)?;
-    let rebuilt = match pair.newest() {
-        Some(_) => None,
-        None if accepted.has_checkpoint() => {
-            let files = scan::open_files(&*disk, directory)?;
-            Some(rebuild(&*disk, &files, directory)?.map_err(OpenError::Refused)?)
-        }
-        None => return Err(no_checkpoint(&pair)),
-    };
+    let rebuilt = rebuilt(&*disk, &pair, directory, accepted)?;
     // The first one is written first: a kill on the way leaves the other as it is.
     let made_again = rebuilt.as_ref().map(|rebuilt| (1, &rebuilt.record));
     let Some((newest_in, newest)) = pair.newest().or(made_again) else {
@@ -211,6 +204,24 @@ fn recover(
         retired,
     };
     opened.conclude(redo, reads, replay)
+}
+
+/// The record that is made again, where none can be read and a person has given it up.
+fn rebuilt(
+    disk: &dyn Disk,
+    pair: &Pair,
+    directory: DirectoryId,
+    accepted: &Accepted,
+) -> Result<Option<Rebuilt>, OpenError> {
+    if pair.newest().is_some() {
+        return Ok(None);
+    }
+    if !accepted.has_checkpoint() {
+        return Err(no_checkpoint(pair));
+    }
+    let files = scan::open_files(disk, directory)?;
+    let rebuilt = rebuild(disk, &files, directory)?;
+    rebuilt.map(Some).map_err(OpenError::Refused)
 }
 
 fn no_checkpoint(pair: &Pair) -> OpenError {

@@ -207,14 +207,7 @@ impl Survey {
         newest: &Checkpoint,
         directory: DirectoryId,
     ) -> io::Result<Self> {
-        let mut problems = header_problems(files, newest);
-        problems.extend(header_gone(files, newest.lsn, directory)?);
-        if problems
-            .iter()
-            .any(|problem| matches!(problem, Problem::HeaderGone { .. }))
-        {
-            problems.retain(|problem| !matches!(problem, Problem::NoFiles | Problem::NoneLegible));
-        }
+        let mut problems = file_problems(files, newest, directory)?;
         let (needed, missing) = needed_files(files, base);
         problems.extend(missing);
         let covered = covered_above(newest);
@@ -259,13 +252,7 @@ impl Survey {
             .collect();
         let not_reached = |key: &PartitionKey| !reached.contains_key(key) && !deleted.contains(&key.topic);
         let lost_end = covered.into_iter().find(|(key, _)| not_reached(key));
-        problems.extend(lost_end.map(|(key, covers)| Problem::EndLost {
-            seq: newest.seq,
-            key,
-            covers,
-            end,
-            number: newest_file(files).map_or(0, |index| files[index].number),
-        }));
+        problems.extend(lost_end.map(|(key, covers)| end_lost(files, newest.seq, (key, covers), end)));
         let tail = tail_of(&problems, files, end, newest.lsn);
         Ok(Self {
             deleted,
@@ -280,6 +267,31 @@ impl Survey {
             problems,
             groups,
         })
+    }
+}
+
+/// What the headers say, and what says that there should be one.
+fn file_problems(
+    files: &[ScannedFile],
+    newest: &Checkpoint,
+    directory: DirectoryId,
+) -> io::Result<Vec<Problem>> {
+    let mut problems = header_problems(files, newest);
+    if let Some(gone) = header_gone(files, newest.lsn, directory)? {
+        problems.retain(|problem| !matches!(problem, Problem::NoFiles | Problem::NoneLegible));
+        problems.push(gone);
+    }
+    Ok(problems)
+}
+
+fn end_lost(files: &[ScannedFile], seq: u64, (key, covers): (PartitionKey, Offset), end: Lsn) -> Problem {
+    let number = newest_file(files).map_or(0, |index| files[index].number);
+    Problem::EndLost {
+        seq,
+        key,
+        covers,
+        end,
+        number,
     }
 }
 

@@ -62,10 +62,7 @@ pub fn rehearse(
         ));
     }
     report_checkpoints(&records, &pair, &files, &mut report);
-    let rebuilt = match pair.newest() {
-        Some(_) => None,
-        None => report_rebuilt(disk, &files, directory, &mut report)?,
-    };
+    let rebuilt = report_rebuilt(disk, &files, directory, &pair, &mut report)?;
     let made_again = rebuilt.as_ref().map(|rebuilt| (0, &rebuilt.record));
     let Some((newest_in, newest)) = pair.newest().or(made_again) else {
         return Ok(report);
@@ -121,8 +118,12 @@ fn report_rebuilt(
     disk: &dyn Disk,
     files: &[ScannedFile],
     directory: DirectoryId,
+    pair: &Pair,
     report: &mut Report,
 ) -> Result<Option<Rebuilt>, InspectError> {
+    if pair.newest().is_some() {
+        return Ok(None);
+    }
     let rebuilt = rebuild(disk, files, directory)?;
     for finding in report.findings.iter_mut().filter(|f| f.kind == Kind::Checkpoint) {
         match &rebuilt {
@@ -359,7 +360,7 @@ fn newest_epoch(files: &[ScannedFile], newest: &Checkpoint) -> u32 {
     written.fold(newest.incarnation, u32::max)
 }
 
-fn report_survey(found: &Survey, files: &[ScannedFile], newest: &Checkpoint, base: Lsn, report: &mut Report) {
+fn report_problems(found: &Survey, newest: &Checkpoint, report: &mut Report) {
     for problem in &found.problems {
         let file = problem.file().unwrap_or_else(|| paths::JOURNAL.to_owned());
         // Only the record before the newest needs what is missing here.
@@ -383,6 +384,10 @@ fn report_survey(found: &Survey, files: &[ScannedFile], newest: &Checkpoint, bas
             _ => finding,
         });
     }
+}
+
+fn report_survey(found: &Survey, files: &[ScannedFile], newest: &Checkpoint, base: Lsn, report: &mut Report) {
+    report_problems(found, newest, report);
     for (first, last) in &found.lost {
         let needed = (*first).max(newest.lsn.next());
         let (file, position) = where_lost(found, files, *first);
