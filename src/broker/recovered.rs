@@ -6,7 +6,7 @@ use super::Settings;
 use super::driver::Replayed;
 use crate::machine::{StateMachine as _, Stored as _};
 use crate::metadata::MetaRecord;
-use crate::model::{Offset, PartitionKey, Timestamp, TopicId};
+use crate::model::{Offset, PartitionKey, Timestamp, TopicId, TopicStorage};
 use crate::partition::{PartitionState, ProducerLimits, SnapshotError};
 use crate::record::{BatchError, BatchHeader};
 use crate::storage::{Replay, Snapshot};
@@ -190,6 +190,11 @@ impl Replay for Recovered {
         topics
             .flat_map(|topic| (0..topic.partitions).map(|partition| topic.key(partition)))
             .collect()
+    }
+
+    fn is_in_memory(&self, key: PartitionKey) -> bool {
+        let mut topics = self.meta.machine.user_topics();
+        topics.any(|topic| topic.id == key.topic && topic.config().storage == TopicStorage::Memory)
     }
 
     fn replayed_snapshot(&self, key: PartitionKey) -> Option<Snapshot> {

@@ -21,6 +21,8 @@ use crate::storage::local::salvage::{Done, Plan, SalvageError, Way, check, plan}
 #[command(after_help = "Examples:
   naru log salvage ./data
   naru log salvage ./data --give-up group:12
+  naru log salvage ./data --give-up tail:19
+  naru log salvage ./data --give-up checkpoint
   naru log salvage ./data --restore format
 
 Without --give-up and --restore nothing is written: it says what stands in the way of a start, what each way out gives up, and the
@@ -33,7 +35,8 @@ Exit code 0 if nothing stands in the way (any more), 8 if something does, 4 whil
 pub(crate) struct SalvageArgs {
     /// The data directory.
     dir: PathBuf,
-    /// What is given up: group:N, group:N-M, or TOPIC/PARTITION:FIRST-LAST of the broker's own topics; may be repeated.
+    /// What is given up: group:N, group:N-M, tail:N (group N and all behind it), checkpoint, or TOPIC/PARTITION:FIRST-LAST of
+    /// the broker's own topics; may be repeated.
     #[arg(long, value_name = "WHAT")]
     give_up: Vec<Way>,
     /// What is written again from what is left, at no loss: format, or header:N; may be repeated.
@@ -197,7 +200,7 @@ fn plan_text(place: Place<'_>, found: &Plan, names: &Names) -> String {
         let way = match obstacle.way {
             Some(way) if way.restores() => format!("--restore {way}, which gives up nothing"),
             Some(way) => format!("--give-up {way}"),
-            None => "none but a copy: put the file back, or restore the directory from a backup".to_owned(),
+            None => nothing_but_a_copy(obstacle.finding.kind).to_owned(),
         };
         text.push_str(&format!("\n   way out: {way}"));
     }
@@ -211,7 +214,7 @@ fn plan_text(place: Place<'_>, found: &Plan, names: &Names) -> String {
     if found
         .obstacles
         .iter()
-        .any(|o| matches!(o.way, Some(Way::Groups { .. })))
+        .any(|o| matches!(o.way, Some(Way::Groups { .. } | Way::Tail { .. })))
     {
         text.push_str(
             "\n\nNothing tells whether these groups held commits of consumer groups (they go back and read again), topics that were \
@@ -228,6 +231,23 @@ fn plan_text(place: Place<'_>, found: &Plan, names: &Names) -> String {
         ));
     }
     text
+}
+
+/// What to do where nothing in the directory helps.
+const fn nothing_but_a_copy(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Unreadable => {
+            "none here: copy the directory to another disk with a tool that reads around bad blocks (ddrescue), and run \
+             `naru doctor` on the copy"
+        }
+        Kind::State => {
+            "none: the records are whole, so this is no damage; restore the directory from a backup, and report it"
+        }
+        Kind::Checkpoint => {
+            "none but a copy: put one of the checkpoint files back, or restore the directory from a backup"
+        }
+        _ => "none but a copy: put the file back, or restore the directory from a backup",
+    }
 }
 
 fn held_text(lost: &Lost, names: &Names) -> String {

@@ -171,10 +171,15 @@ pub(super) fn advice(finding: &Finding) -> Option<&'static str> {
             "`naru log salvage` writes it again if a checkpoint says what it should read; otherwise put it back from a copy"
         }
         (Effect::Refusal, Kind::Checkpoint) => {
-            "put the missing checkpoint file back from a backup of this very directory; without it nobody can say what is missing"
+            "put the missing checkpoint file back from a copy of this very directory made since the last start; otherwise `naru log \
+             salvage` says what going on without it costs, or that nothing but a backup helps"
         }
         (Effect::Refusal, Kind::JournalFile) => {
             "put the journal file back from where it went, never an empty one; `naru log salvage` says whether there is another way"
+        }
+        (Effect::Refusal, Kind::Unreadable) => {
+            "try again: a disk may come back; if not, `naru log salvage` says what giving up what it does not give costs, or that a \
+             copy made around bad blocks (ddrescue) is needed first, and `naru doctor` on that"
         }
         (Effect::Refusal, Kind::State) => {
             "restore the directory from a backup, and report this: it is no damage of the disk"
@@ -257,6 +262,7 @@ mod tests {
                     partition: None,
                     offsets: None,
                     groups: None,
+                    way: None,
                     what: "w".to_owned(),
                 };
                 assert_eq!(advice(&finding).is_none(), effect == Effect::Note);

@@ -476,6 +476,11 @@ pub trait Replay {
         Vec::new()
     }
 
+    /// When all is replayed: whether the records of a partition are in memory alone, so that no file tells of them.
+    fn is_in_memory(&self, _key: PartitionKey) -> bool {
+        false
+    }
+
     /// When all is replayed: what [`SnapshotSource::snapshot`] would say now, for the checkpoint that ends recovery.
     fn replayed_snapshot(&self, key: PartitionKey) -> Option<Snapshot>;
 }

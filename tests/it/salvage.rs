@@ -204,3 +204,276 @@ fn format_that_is_gone_is_restored_at_no_loss() {
     let all = broker.run(&["consume", "orders", "--exit-at-end", "-f", "%o %v\n"]);
     assert_eq!(ended(&all, 0).0, "0 first\n");
 }
+
+/// As an operator goes: a start is refused and names salvage, the command that is shown is taken word for word, until a broker
+/// starts. The ways in the order of taking, and what was said of the first.
+fn as_shown(data: &Path) -> (Vec<String>, String) {
+    let (mut taken, mut said) = (Vec::new(), String::new());
+    for _ in 0..4 {
+        what_the_broker_and_the_doctor_say(data);
+        let (plan, _) = salvage(data, &[], 8);
+        if said.is_empty() {
+            said = plan["obstacles"][0]["what"].as_str().unwrap().to_owned();
+        }
+        let command = plan["command"]
+            .as_str()
+            .unwrap_or_else(|| panic!("no way out: {plan}"));
+        let prefix = format!("naru log salvage {} ", data.display());
+        let args: Vec<_> = command.strip_prefix(&prefix).unwrap().split(' ').collect();
+        taken.extend(
+            args.iter()
+                .filter(|arg| !arg.starts_with("--"))
+                .map(|arg| (*arg).to_owned()),
+        );
+        salvage(data, &args, 0);
+        let output = naru()
+            .args(["log", "salvage", "--format", "json"])
+            .arg(data)
+            .output()
+            .unwrap();
+        if output.status.success() {
+            return (taken, said);
+        }
+    }
+    panic!("it never ends: {taken:?}");
+}
+
+fn consume(broker: &Broker, topic: &str, more: &[&str]) -> String {
+    let mut args = vec![
+        "consume",
+        topic,
+        "-p",
+        "0",
+        "--exit-at-end",
+        "--skip-corrupt",
+        "-f",
+        "%o %v\n",
+    ];
+    args.extend(more);
+    let output = broker.run(&args);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(matches!(output.status.code(), Some(0 | 7)), "{stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Values that do not compress, one a line.
+fn noise(seed: u64, lines: usize) -> String {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut line = || (0..500).map(|_| random.alphanumeric()).collect::<String>() + "\n";
+    (0..lines).map(|_| line()).collect()
+}
+
+fn numbered(lines: &str) -> String {
+    lines
+        .lines()
+        .enumerate()
+        .map(|(at, line)| format!("{at} {line}\n"))
+        .collect()
+}
+
+fn remove_checkpoints(data: &Path) {
+    for name in ["checkpoint.0", "checkpoint.1"] {
+        fs::remove_file(data.join(name)).unwrap();
+    }
+}
+
+/// More than the ring of journal files holds, so that the oldest records are in segments alone.
+fn larger_than_the_journal() -> (Broker, String) {
+    let mut broker = Broker::start();
+    for topic in ["orders", "other", "gone", "empty"] {
+        ended(&broker.run(&["topic", "create", topic, "--partitions", "2"]), 0);
+    }
+    produce(&broker, "other", "early\n");
+    produce(&broker, "gone", "gone\n");
+    ended(&broker.run(&["topic", "delete", "gone", "--yes"]), 0);
+    let mut all = String::new();
+    for round in 0..16 {
+        let lines = noise(round, 800);
+        produce(&broker, "orders", &lines);
+        all.push_str(&lines);
+        if round % 5 == 4 {
+            broker.signal(Signal::TERM);
+            broker.child.wait().unwrap();
+            broker.restart();
+        }
+    }
+    broker.kill();
+    (broker, all)
+}
+
+#[test]
+fn without_any_checkpoint_segments_and_journal_tell_all_that_there_is() {
+    let (mut broker, all) = larger_than_the_journal();
+    let data = broker.data.clone();
+    remove_checkpoints(&data);
+    let (taken, said) = as_shown(&data);
+    assert_eq!(taken, ["checkpoint"]);
+    assert!(said.contains("and the journal from group"), "{said}");
+    broker.restart();
+    assert!(
+        consume(&broker, "orders", &[]) == numbered(&all),
+        "records differ"
+    );
+    assert_eq!(consume(&broker, "other", &[]), "0 early\n");
+    let (topics, _) = ended(&broker.run(&["topic", "list", "--format", "json"]), 0);
+    assert!(topics.contains("orders") && !topics.contains("gone"), "{topics}");
+    produce(&broker, "orders", "new\n");
+    let end = all.lines().count();
+    assert_eq!(
+        consume(&broker, "orders", &["-o", &end.to_string()]),
+        format!("{end} new\n")
+    );
+    produce(&broker, "other", "late\n");
+    assert_eq!(consume(&broker, "other", &[]), "0 early\n1 late\n");
+    produce(&broker, "empty", "first\n");
+    assert_eq!(consume(&broker, "empty", &[]), "0 first\n");
+    broker.signal(Signal::TERM);
+    broker.child.wait().unwrap();
+    ended(&naru().args(["log", "verify"]).arg(&data).output().unwrap(), 0);
+}
+
+#[test]
+fn without_any_checkpoint_a_young_directory_loses_nothing() {
+    let mut broker = Broker::start();
+    ended(&broker.run(&["topic", "create", "orders"]), 0);
+    produce(&broker, "orders", "first\nsecond\n");
+    broker.kill();
+    let data = broker.data.clone();
+    fs::write(data.join("checkpoint.0"), "rubbish").unwrap();
+    let _ = fs::remove_file(data.join("checkpoint.1"));
+    let (taken, said) = as_shown(&data);
+    assert_eq!(taken, ["checkpoint"]);
+    assert!(said.contains("nothing is given up"), "{said}");
+    broker.restart();
+    produce(&broker, "orders", "third\n");
+    assert_eq!(consume(&broker, "orders", &[]), "0 first\n1 second\n2 third\n");
+}
+
+/// A broker that was killed, whose newest journal file begins with records of one topic, with the path of that file.
+fn killed_with_two_journal_files() -> (Broker, PathBuf) {
+    let mut broker = Broker::start();
+    for topic in ["orders", "other"] {
+        ended(&broker.run(&["topic", "create", topic]), 0);
+    }
+    produce(&broker, "orders", "first\n");
+    broker.signal(Signal::TERM);
+    broker.child.wait().unwrap();
+    broker.restart();
+    for line in ["lost-1\n", "second\n", "third\n"] {
+        produce(&broker, "orders", line);
+    }
+    produce(&broker, "other", "behind\n");
+    broker.kill();
+    let (path, _) = group_of(&broker.data, b"lost-1");
+    (broker, path)
+}
+
+/// Starts the broker, which goes on with offsets that nobody has had: `before` are those that were acknowledged.
+fn goes_on(broker: &mut Broker, topic: &str, before: i64) -> String {
+    broker.restart();
+    let there = consume(broker, topic, &[]);
+    produce(broker, topic, "new\n");
+    let after = consume(broker, topic, &[]);
+    let new = after.strip_prefix(&there).unwrap();
+    let (offset, value) = new.split_once(' ').unwrap();
+    assert!(
+        value == "new\n" && offset.parse::<i64>().unwrap() >= before,
+        "{new}"
+    );
+    there
+}
+
+#[test]
+fn a_cut_journal_file_gives_up_its_tail_and_no_offset_twice() {
+    let (mut broker, path) = killed_with_two_journal_files();
+    let data = broker.data.clone();
+    let (_, third) = group_of(&data, b"third");
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(u64::try_from(third).unwrap()).unwrap();
+    let (taken, said) = as_shown(&data);
+    assert!(said.contains("less than its header says"), "{said}");
+    assert!(taken.len() == 1 && taken[0].starts_with("tail:"), "{taken:?}");
+    let there = goes_on(&mut broker, "orders", 4);
+    assert_eq!(there, "0 first\n1 lost-1\n2 second\n");
+    goes_on_after_a_kill(&mut broker);
+}
+
+fn goes_on_after_a_kill(broker: &mut Broker) {
+    broker.kill();
+    broker.restart();
+    let all = consume(broker, "orders", &[]);
+    assert!(all.ends_with(" new\n"), "{all}");
+}
+
+#[test]
+fn a_journal_that_is_gone_gives_up_all_behind_the_checkpoint() {
+    for whole in [false, true] {
+        let (mut broker, _) = killed_with_two_journal_files();
+        let data = broker.data.clone();
+        if whole {
+            fs::remove_dir_all(data.join("journal")).unwrap();
+        } else {
+            for entry in fs::read_dir(data.join("journal")).unwrap() {
+                fs::remove_file(entry.unwrap().path()).unwrap();
+            }
+        }
+        let (taken, _) = as_shown(&data);
+        assert!(taken.len() == 1 && taken[0].starts_with("tail:"), "{taken:?}");
+        let there = goes_on(&mut broker, "orders", 4);
+        assert!(there.starts_with("0 first\n"), "{there}");
+        goes_on_after_a_kill(&mut broker);
+    }
+}
+
+#[test]
+fn a_header_and_the_first_group_that_are_gone_cost_that_group_alone() {
+    let (mut broker, path) = killed_with_two_journal_files();
+    let data = broker.data.clone();
+    let (_, first) = group_of(&data, b"lost-1");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[..first + 4096].fill(0);
+    fs::write(&path, bytes).unwrap();
+    let (taken, said) = as_shown(&data);
+    assert!(said.contains("its header is damaged"), "{said}");
+    assert!(
+        taken.len() == 2 && taken[0].starts_with("header:") && taken[1].starts_with("group:"),
+        "{taken:?}"
+    );
+    let there = goes_on(&mut broker, "orders", 4);
+    assert_eq!(there, "0 first\n2 second\n3 third\n");
+    assert_eq!(consume(&broker, "other", &[]), "0 behind\n");
+    goes_on_after_a_kill(&mut broker);
+}
+
+#[test]
+fn a_journal_file_that_is_missing_in_the_middle_gives_up_its_groups() {
+    let mut broker = Broker::start();
+    ended(&broker.run(&["topic", "create", "orders"]), 0);
+    let mut all = Vec::new();
+    for round in 0..7 {
+        let lines = noise(round, 800);
+        produce(&broker, "orders", &lines);
+        all.extend(lines.lines().map(str::to_owned));
+    }
+    broker.kill();
+    let data = broker.data.clone();
+    let (middle, _) = group_of(&data, all[2600].as_bytes());
+    let (newest, _) = group_of(&data, all[5599].as_bytes());
+    assert_ne!(middle, newest);
+    fs::remove_file(&middle).unwrap();
+    let (taken, _) = as_shown(&data);
+    assert!(taken.len() == 1 && taken[0].starts_with("group:"), "{taken:?}");
+    let there = goes_on(&mut broker, "orders", 5600);
+    let mut last = -1;
+    for line in there.lines() {
+        let (offset, value) = line.split_once(' ').unwrap();
+        let offset: i64 = offset.parse().unwrap();
+        assert!(
+            offset > last && value == all[usize::try_from(offset).unwrap()],
+            "{offset}"
+        );
+        last = offset;
+    }
+    assert_eq!(last, 5599);
+    assert!(there.lines().count() < 5600, "nothing was missing");
+}

@@ -222,6 +222,17 @@ pub(super) fn make_missing(disk: &dyn Disk) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes the directory of the journal, if what was in it is given up with it.
+pub(super) fn make_journal(disk: &dyn Disk) -> io::Result<()> {
+    match disk.list(paths::JOURNAL) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            disk.mkdir(paths::JOURNAL)?;
+            disk.sync_dir("")
+        }
+        other => other.map(drop),
+    }
+}
+
 /// Whether the directory of the topics is there. It is as old as the data directory: without it everything below it is lost.
 pub(super) fn has_topics(disk: &dyn Disk) -> io::Result<bool> {
     match disk.list(paths::TOPICS) {

@@ -11,6 +11,7 @@ use super::checkpoint::{CheckpointFiles, Pair, Retired};
 use super::directory;
 use super::engine::{Beginning, Engine};
 use super::format::checkpoint::{Checkpoint, PartitionCheckpoint};
+use super::format::journal::GROUPS_START;
 use super::format::{DirectoryId, FormatError};
 use super::inspect;
 use super::journal::Journal;
@@ -20,6 +21,7 @@ use super::paths;
 use super::read::ReadSide;
 use super::redo::Redo;
 use super::reserve;
+use super::salvage::rebuild::{Rebuilt, rebuild};
 use super::salvage::{Accepted, evidence};
 use super::scan::{self, ScannedFile};
 use super::settings::Settings;
@@ -159,17 +161,11 @@ fn recover(
     let settings = settings.clone().fitted();
     let directory = directory::identify(&*disk, &settings, ids)?;
     let pair = Pair::read(&*disk, directory)?;
-    let Some((newest_in, newest)) = pair.newest() else {
-        let why: Vec<_> = pair
-            .files
-            .iter()
-            .filter_map(|f| f.as_ref().err())
-            .map(ToString::to_string)
-            .collect();
-        return Err(OpenError::Refused(format!(
-            "no checkpoint can be read (checkpoint.0, checkpoint.1: {})",
-            why.join(", ")
-        )));
+    let rebuilt = rebuilt(&*disk, &pair, directory, accepted)?;
+    // The first one is written first: a kill on the way leaves the other as it is.
+    let made_again = rebuilt.as_ref().map(|rebuilt| (1, &rebuilt.record));
+    let Some((newest_in, newest)) = pair.newest().or(made_again) else {
+        return Err(no_checkpoint(&pair));
     };
     if !directory::has_topics(&*disk)? {
         return Err(OpenError::Refused(NO_TOPICS.to_owned()));
@@ -177,10 +173,7 @@ fn recover(
     let files = scan::open_files(&*disk, directory)?;
     scan::check_readable(&files)?;
     let found = Survey::make(&files, newest, directory)?;
-    let given_up = |p: &Problem| {
-        p.groups()
-            .is_some_and(|(first, last)| accepted.has_groups(first, last))
-    };
+    let given_up = |p: &Problem| accepted.has(p.way(found.end, newest.lsn));
     if let Some(problem) = found.problems.iter().find(|problem| !given_up(problem)) {
         return Err(OpenError::Refused(problem.to_string()));
     }
@@ -201,7 +194,9 @@ fn recover(
         &found.deleted,
     );
     if !accepted.is_empty() {
-        redo.accept(accepted.clone(), evidence::of_lost(&files, &found));
+        let emptied = rebuilt.as_ref().map(|rebuilt| rebuilt.emptied.clone());
+        redo.accept(accepted.clone(), evidence::of_lost(&files, &found), emptied);
+        directory::make_journal(&*disk)?;
     }
     redo.begin(&*disk, newest, replay)?;
     let mut report = report_of(&found, newest);
@@ -225,6 +220,34 @@ fn recover(
         retired,
     };
     opened.conclude(redo, reads, replay)
+}
+
+/// The record that is made again, where none can be read and a person has given it up.
+fn rebuilt(
+    disk: &dyn Disk,
+    pair: &Pair,
+    directory: DirectoryId,
+    accepted: &Accepted,
+) -> Result<Option<Rebuilt>, OpenError> {
+    if pair.newest().is_some() {
+        return Ok(None);
+    }
+    if !accepted.has_checkpoint() {
+        return Err(no_checkpoint(pair));
+    }
+    let files = scan::open_files(disk, directory)?;
+    let rebuilt = rebuild(disk, &files, directory)?;
+    rebuilt.map(Some).map_err(OpenError::Refused)
+}
+
+fn no_checkpoint(pair: &Pair) -> OpenError {
+    let why = pair.files.iter().filter_map(|f| f.as_ref().err());
+    let why: Vec<_> = why.map(ToString::to_string).collect();
+    OpenError::Refused(format!(
+        "no checkpoint can be read (checkpoint.0, checkpoint.1: {}); put one back from a copy, or see what going on without them \
+         costs",
+        why.join(", ")
+    ))
 }
 
 /// What is wrong in the journal and costs nothing.
@@ -515,6 +538,8 @@ fn ring_state(
     let mut fresh = VecDeque::new();
     let mut too_short = Vec::new();
     let first_life = files.iter().all(|f| f.header.is_none());
+    let named = files.iter().filter(|f| f.header.is_some());
+    let last_named = named.map(|f| f.number).max();
     for scanned in files {
         let ring = RingFile {
             file: scanned.file,
@@ -522,11 +547,18 @@ fn ring_state(
             last_lsn: end,
         };
         match scanned.header {
-            Some(header) if scanned.bytes < bytes_min => too_short.push((header.generation, scanned.number)),
+            // One that was cut is given up: it may be shorter than any header says.
+            Some(header) if scanned.bytes < bytes_min.max(header.file_bytes) => {
+                too_short.push((header.generation, scanned.number))
+            }
             None if scanned.bytes < bytes_min && first_life => too_short.push((0, scanned.number)),
             Some(header) => full.push((header.generation, ring)),
+            // Cut, and given up: evidence until another file has a header. One that was never finished is none.
+            None if scanned.bytes < GROUPS_START && Some(scanned.number) < last_named.max(Some(1)) => {
+                too_short.push((0, scanned.number));
+            }
             // The one file of a directory that was just made.
-            None if first_life && scanned.number == 0 => fresh.push_back(ring),
+            None if first_life && scanned.number == 0 && newest.lsn == Lsn::ZERO => fresh.push_back(ring),
             None => {
                 drop(ring);
                 disk.unlink(&paths::journal(scanned.number))?;

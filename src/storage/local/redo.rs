@@ -64,6 +64,8 @@ pub(super) struct Redo {
     accepted: Accepted,
     /// What the lost groups among it may have held.
     lost: Vec<Lost>,
+    /// Partitions whose end the checkpoint alone told, if that was made again.
+    emptied: Option<BTreeSet<PartitionKey>>,
     /// The last group with a batch of a partition: it says where the log stood.
     seen: BTreeMap<PartitionKey, Lsn>,
 }
@@ -87,14 +89,21 @@ impl Redo {
             bytes: 0,
             accepted: Accepted::default(),
             lost: Vec::new(),
+            emptied: None,
             seen: BTreeMap::new(),
         }
     }
 
     /// Goes on without what a person has given up.
-    pub(super) fn accept(&mut self, accepted: Accepted, lost: Vec<Lost>) {
+    pub(super) fn accept(
+        &mut self,
+        accepted: Accepted,
+        lost: Vec<Lost>,
+        emptied: Option<BTreeSet<PartitionKey>>,
+    ) {
         self.accepted = accepted;
         self.lost = lost;
+        self.emptied = emptied;
     }
 
     pub(super) fn logs(&self) -> &BTreeMap<PartitionKey, Arc<LocalLog>> {
@@ -504,7 +513,7 @@ impl Redo {
     /// Fences off every offset that a group given up may have held, so that none is given a second time. Partitions that a later
     /// group names have told where they stood.
     fn give_up(&mut self, replay: &dyn Replay) -> Result<(), OpenError> {
-        if self.lost.is_empty() {
+        if self.lost.is_empty() && self.emptied.is_none() {
             return Ok(());
         }
         let mut keys: BTreeSet<_> = self.logs.keys().copied().collect();
@@ -512,13 +521,44 @@ impl Redo {
         keys.retain(|key| !key.topic.is_internal() && !self.deleted.contains(&key.topic));
         for key in keys {
             let next = self.next.get(&key).copied().unwrap_or(Offset::ZERO);
+            let forgotten = self.emptied.as_ref();
+            let forgotten =
+                forgotten.is_some_and(|emptied| emptied.contains(&key) || replay.is_in_memory(key));
             let end = evidence::end_at_most(next, self.seen.get(&key).copied(), &self.lost);
+            let end = if forgotten && next == Offset::ZERO {
+                evidence::anywhere()
+            } else {
+                end
+            };
             if let Some(last) = Offset::new(end.get() - 1).filter(|last| *last >= next) {
                 self.log(key);
                 self.lose(key, next, last)?;
             }
         }
         Ok(())
+    }
+
+    /// A snapshot has what the lost end of the journal had: the log goes on behind it.
+    fn go_on_behind_snapshots(&mut self) -> Result<(), OpenError> {
+        let covers = self.covers.clone();
+        for (key, covers) in covers.into_iter().filter(|(key, _)| key.topic.is_internal()) {
+            if self.next.get(&key).is_some_and(|next| *next < covers) {
+                self.flush(key)?;
+                self.next.insert(key, covers);
+                self.broken.insert(key);
+            }
+        }
+        Ok(())
+    }
+
+    /// Files of topics that were deleted may be found where no checkpoint says that they were.
+    fn forget_unknown(&mut self, replay: &dyn Replay) {
+        let known: BTreeSet<TopicId> = replay.partitions().iter().map(|key| key.topic).collect();
+        if self.emptied.is_some() && !known.is_empty() {
+            let stays = |key: &PartitionKey| key.topic.is_internal() || known.contains(&key.topic);
+            self.logs.retain(|key, _| stays(key));
+            self.next.retain(|key, _| stays(key));
+        }
     }
 
     /// Writes what is gathered, cuts the files, and tells the logs where they end.
@@ -529,14 +569,18 @@ impl Redo {
         replay: &mut dyn Replay,
     ) -> Result<(), OpenError> {
         self.flush_all()?;
-        if !found.lost.is_empty() {
-            tracing::error!(event = "journal_groups_lost", groups = ?found.lost, "durable journal groups cannot be read");
+        if !found.lost.is_empty() || found.tail.is_some() || self.emptied.is_some() {
+            if !found.lost.is_empty() {
+                tracing::error!(event = "journal_groups_lost", groups = ?found.lost, "durable journal groups cannot be read");
+            }
             let ends: Vec<_> = self.next.iter().map(|(key, next)| (*key, *next)).collect();
             for (key, next) in ends {
                 self.adopt(key, next, None, replay)?;
             }
             self.flush_all()?;
+            self.go_on_behind_snapshots()?;
             self.give_up(replay)?;
+            self.forget_unknown(replay);
         }
         self.segments.cut_all()?;
         for (key, log) in &self.logs {

@@ -13,6 +13,9 @@ use crate::model::{Lsn, Offset, PartitionKey, TopicId};
 use crate::planted::{self, Bug};
 use crate::record::crc32c;
 
+/// What to do if the disk does not give what nothing else has.
+pub(super) const AROUND_BAD_BLOCKS: &str = "try again; if it stays, copy the directory to another disk with a tool that reads \
+     around bad blocks (ddrescue), and run `naru doctor` on the copy";
 /// Journal files are read in pieces of at least this size.
 const WINDOW_BYTES: usize = 1 << 20;
 
@@ -100,7 +103,14 @@ pub(super) fn check_readable(files: &[ScannedFile]) -> io::Result<()> {
     let mut copies = AlignedBuf::zeroed(2 * BLOCK);
     for scanned in files.iter().filter(|scanned| scanned.header.is_none()) {
         let there = usize::try_from(scanned.bytes).map_or(2 * BLOCK, |bytes| bytes.min(2 * BLOCK));
-        crate::disk::read_exact_at(&*scanned.file, &mut copies[..there], 0)?;
+        let read = crate::disk::read_exact_at(&*scanned.file, &mut copies[..there], 0);
+        read.map_err(|error| {
+            let file = paths::journal(scanned.number);
+            io::Error::new(
+                error.kind(),
+                format!("{file}: its header cannot be read: {error}; {AROUND_BAD_BLOCKS}"),
+            )
+        })?;
     }
     Ok(())
 }
@@ -193,7 +203,7 @@ pub(super) fn first_group_of(
     generation: u64,
     above: Lsn,
     upto: u64,
-) -> io::Result<Option<Lsn>> {
+) -> io::Result<Option<GroupHeader>> {
     let mut window = Window::new(&*scanned.file, scanned.bytes);
     let mut position = GROUPS_START;
     while position < upto && position + BLOCK as u64 <= scanned.bytes {
@@ -204,29 +214,11 @@ pub(super) fn first_group_of(
         };
         let found = group_at(&mut window, scanned.bytes, &place)?;
         if let Some((header, ..)) = found.filter(|(header, ..)| header.lsn > above) {
-            return Ok(Some(header.lsn));
+            return Ok(Some(header));
         }
         position += BLOCK as u64;
     }
     Ok(None)
-}
-
-/// The header of the group that stands at the front of a file, if it holds under this generation.
-pub(super) fn first_header(
-    scanned: &ScannedFile,
-    directory: DirectoryId,
-    generation: u64,
-) -> io::Result<Option<GroupHeader>> {
-    let place = Place {
-        directory,
-        generation,
-        position: GROUPS_START,
-    };
-    if scanned.bytes <= GROUPS_START {
-        return Ok(None);
-    }
-    let mut window = Window::of_blocks(scanned);
-    Ok(group_at(&mut window, scanned.bytes, &place)?.map(|(header, ..)| header))
 }
 
 /// The group at a place, if it was written there under the generation that its file has now.

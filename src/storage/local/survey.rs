@@ -7,8 +7,9 @@ use std::io;
 
 use super::format::DirectoryId;
 use super::format::checkpoint::Checkpoint;
-use super::format::journal::GROUPS_START;
+use super::format::journal::{FileHeader, GROUPS_START};
 use super::paths;
+use super::salvage::Way;
 use super::scan::{self, FoundGroup, ScannedFile};
 use crate::model::{Lsn, Offset, PartitionKey, TopicId};
 use crate::planted::{self, Bug};
@@ -23,7 +24,7 @@ pub(super) enum Problem {
     /// A header of the journal names a checkpoint that cannot be read any more.
     #[error(
         "the journal names checkpoint {seq} (LSN {lsn}), the newest that can be read is {newest_seq} (LSN {newest_lsn}): the \
-         other checkpoint file is missing or damaged"
+         other checkpoint file is missing or damaged; put it back from a copy, or see what going on without it costs"
     )]
     CheckpointGone {
         seq: u64,
@@ -31,17 +32,25 @@ pub(super) enum Problem {
         newest_seq: u64,
         newest_lsn: Lsn,
     },
-    /// A file is shorter than its header says.
-    #[error("{} has {bytes} bytes, less than its header says: groups may be missing at its end", paths::journal(*number))]
-    FileCut { number: u64, bytes: u64 },
+    /// The newest file is shorter than its header says: of an older one the headers behind it tell what is missing.
+    #[error(
+        "{} has {bytes} bytes, less than its header says ({of}): groups may be missing at its end, and nothing tells; put a whole \
+         copy of the file in its place",
+        paths::journal(*number)
+    )]
+    FileCut { number: u64, bytes: u64, of: u64 },
     /// A file that was made once is shorter than any can be.
-    #[error("{} has {bytes} bytes, less than any journal file: it was cut", paths::journal(*number))]
+    #[error("{} has {bytes} bytes, less than any journal file: it was cut; put a whole copy of the file in its place", paths::journal(*number))]
     FileStump { number: u64, bytes: u64 },
     /// There are files, and none has a header.
-    #[error("no journal file can be read")]
+    #[error(
+        "no journal file can be read: none has a header, or groups by which it could be made again; put whole copies in their place"
+    )]
     NoneLegible,
     /// The files with groups are not there.
-    #[error("journal files are missing: none that is there was ever used")]
+    #[error(
+        "journal files are missing: none that is there was ever used; put them back from where they went"
+    )]
     NoFiles,
     /// The newest file has lost its header.
     #[error(
@@ -65,7 +74,8 @@ pub(super) enum Problem {
     /// The disk does not give what stands behind the last group.
     #[error(
         "{} cannot be read at {position}, and group {lsn} may stand there: whether it was acknowledged cannot be told; try \
-         again, or put a whole copy of the file in its place",
+         again, or put a whole copy of the file in its place. In a copy made around bad blocks zeros stand there, which tell \
+         nobody of the group: give it up first",
         paths::journal(*number)
     )]
     Unreadable { number: u64, position: u64, lsn: Lsn },
@@ -85,20 +95,43 @@ pub(super) enum Problem {
     /// No file can hold the group behind the checkpoint.
     #[error(
         "journal group {needed} is needed, but the oldest journal file begins at {oldest}: a journal file is missing or its \
-         header is damaged"
+         header is damaged; put it back from where it went"
     )]
     FileMissing { needed: Lsn, oldest: Lsn },
 }
 
 impl Problem {
-    /// The groups that it says are lost: first and last.
-    pub(super) fn groups(&self) -> Option<(Lsn, Lsn)> {
-        match self {
-            Self::GroupsLost { first, last, .. } => Some((*first, *last)),
+    /// The way past it, of which there is one for each. `end` is the last durable group that anything tells of, `newest` that of
+    /// the checkpoint.
+    pub(super) fn way(&self, end: Lsn, newest: Lsn) -> Way {
+        match *self {
+            Self::GroupsLost { first, last, .. } => Way::Groups { first, last },
+            Self::FileMissing { needed, oldest } => Way::Groups {
+                first: needed.max(newest.next()),
+                last: Lsn(oldest.0.saturating_sub(1)),
+            },
+            Self::HeaderGone { number, .. } => Way::Header(number),
+            Self::CheckpointGone { .. } => Way::Checkpoint,
             Self::FileCut { .. }
             | Self::FileStump { .. }
-            | Self::HeaderGone { .. }
             | Self::Unreadable { .. }
+            | Self::EndLost { .. }
+            | Self::NoneLegible
+            | Self::NoFiles => Way::Tail { from: end.next() },
+        }
+    }
+
+    /// The most bytes of groups that may be missing behind the end, if that is known.
+    fn tail_bytes(&self, files: &[ScannedFile]) -> Option<u64> {
+        match self {
+            Self::FileCut { of, .. } => Some(*of),
+            Self::Unreadable { number, .. } => {
+                let file = files.iter().find(|file| file.number == *number);
+                file.map(|file| file.bytes)
+            }
+            Self::FileStump { .. }
+            | Self::HeaderGone { .. }
+            | Self::GroupsLost { .. }
             | Self::EndLost { .. }
             | Self::CheckpointGone { .. }
             | Self::NoneLegible
@@ -152,6 +185,8 @@ pub(super) struct Survey {
     pub(super) chain_breaks: Vec<Lsn>,
     /// Bytes of the unfinished last group.
     pub(super) unfinished: Option<(Lsn, Vec<u8>)>,
+    /// What may be missing behind the end: at most so many bytes of groups, if that is known.
+    pub(super) tail: Option<Option<u64>>,
     /// Why a start is refused. With any of these the rest is what could be made out all the same.
     pub(super) problems: Vec<Problem>,
 }
@@ -173,8 +208,7 @@ impl Survey {
         newest: &Checkpoint,
         directory: DirectoryId,
     ) -> io::Result<Self> {
-        let mut problems = header_problems(files, newest);
-        problems.extend(header_gone(files, newest.lsn, directory)?);
+        let mut problems = file_problems(files, newest, directory)?;
         let (needed, missing) = needed_files(files, base);
         problems.extend(missing);
         let covered = covered_above(newest);
@@ -219,13 +253,8 @@ impl Survey {
             .collect();
         let not_reached = |key: &PartitionKey| !reached.contains_key(key) && !deleted.contains(&key.topic);
         let lost_end = covered.into_iter().find(|(key, _)| not_reached(key));
-        problems.extend(lost_end.map(|(key, covers)| Problem::EndLost {
-            seq: newest.seq,
-            key,
-            covers,
-            end,
-            number: newest_file(files).map_or(0, |index| files[index].number),
-        }));
+        problems.extend(lost_end.map(|(key, covers)| end_lost(files, newest.seq, (key, covers), end)));
+        let tail = tail_of(&problems, files, end, newest.lsn);
         Ok(Self {
             deleted,
             end,
@@ -235,10 +264,46 @@ impl Survey {
             empty_lost,
             chain_breaks,
             unfinished,
+            tail,
             problems,
             groups,
         })
     }
+}
+
+/// What the headers say, and what says that there should be one.
+fn file_problems(
+    files: &[ScannedFile],
+    newest: &Checkpoint,
+    directory: DirectoryId,
+) -> io::Result<Vec<Problem>> {
+    let mut problems = header_problems(files, newest);
+    if let Some(gone) = header_gone(files, newest.lsn, directory)? {
+        problems.retain(|problem| !matches!(problem, Problem::NoFiles | Problem::NoneLegible));
+        problems.push(gone);
+    }
+    Ok(problems)
+}
+
+fn end_lost(files: &[ScannedFile], seq: u64, (key, covers): (PartitionKey, Offset), end: Lsn) -> Problem {
+    let number = newest_file(files).map_or(0, |index| files[index].number);
+    Problem::EndLost {
+        seq,
+        key,
+        covers,
+        end,
+        number,
+    }
+}
+
+/// What may be missing behind the end, by the problem that knows least of it.
+fn tail_of(problems: &[Problem], files: &[ScannedFile], end: Lsn, newest: Lsn) -> Option<Option<u64>> {
+    let of_tail = |problem: &&Problem| matches!(problem.way(end, newest), Way::Tail { .. });
+    let bytes = problems
+        .iter()
+        .filter(of_tail)
+        .map(|problem| problem.tail_bytes(files));
+    bytes.reduce(|all, bytes| all.zip(bytes).map(|(all, bytes)| all.saturating_add(bytes)))
 }
 
 /// What the files that may hold groups above an LSN hold.
@@ -303,8 +368,17 @@ fn header_problems(files: &[ScannedFile], newest: &Checkpoint) -> Vec<Problem> {
     }
     for file in files {
         let (number, bytes) = (file.number, file.bytes);
-        if file.header.is_some_and(|h| bytes < h.file_bytes) {
-            problems.push(Problem::FileCut { number, bytes });
+        let is_newest = |h: &FileHeader| {
+            let others = files.iter().filter_map(|f| f.header);
+            others.map(|h| h.generation).max() == Some(h.generation)
+        };
+        if let Some(of) = file
+            .header
+            .filter(is_newest)
+            .map(|h| h.file_bytes)
+            .filter(|of| bytes < *of)
+        {
+            problems.push(Problem::FileCut { number, bytes, of });
         }
         // Files are made one after the other, and the first one before the directory is one: only the last may have been cut off
         // while it was made. One with a header, that is: what follows from names of others is durable with it.
@@ -343,43 +417,33 @@ fn header_gone(files: &[ScannedFile], newest: Lsn, directory: DirectoryId) -> io
         .chain(missing.map(|generation| (generation, newest)).take(files.len()))
         .chain(known.iter().map(|generation| (*generation, newest)))
         .collect();
+    // Of a journal without any header a start is refused: then all is worth a look.
+    let none = known.is_empty() && newest > Lsn::ZERO;
     for file in files {
         if file.header.is_some() {
             // A header that never reached the disk leaves that of the last lap, which is whole.
-            if let Some(lsn) = group_at_front(file, directory, next, newest)? {
+            let used = scan::first_group_of(file, directory, next, Lsn::ZERO, FRONT_BYTES)?;
+            if let Some(lsn) = used.map(|header| header.lsn) {
                 let number = file.number;
                 return Ok(Some(Problem::HeaderGone { number, lsn }));
             }
             continue;
         }
         for (generation, above) in &wanted {
-            // Zeros may be a file that was never used: only its front is worth a look.
-            let used = file.illegible || group_at_front(file, directory, *generation, newest)?.is_some();
+            // Zeros may be a file that was never used: only where its first groups would stand is worth a look.
+            let used = file.illegible
+                || none
+                || scan::first_group_of(file, directory, *generation, Lsn::ZERO, FRONT_BYTES)?.is_some();
             if !used {
                 continue;
             }
-            if let Some(lsn) = scan::first_group_of(file, directory, *generation, *above, file.bytes)? {
-                let number = file.number;
+            if let Some(header) = scan::first_group_of(file, directory, *generation, *above, file.bytes)? {
+                let (number, lsn) = (file.number, header.lsn);
                 return Ok(Some(Problem::HeaderGone { number, lsn }));
             }
         }
     }
     Ok(None)
-}
-
-/// A group at the front of a file that was written under a generation that no header has: its first one, or one behind that
-/// which is needed. Where it is not the first, that is gone together with both copies of the header.
-fn group_at_front(
-    file: &ScannedFile,
-    directory: DirectoryId,
-    generation: u64,
-    newest: Lsn,
-) -> io::Result<Option<Lsn>> {
-    let first = scan::first_group_of(file, directory, generation, Lsn::ZERO, GROUPS_START + 1)?;
-    if first.is_some() {
-        return Ok(first);
-    }
-    scan::first_group_of(file, directory, generation, newest, FRONT_BYTES.min(file.bytes))
 }
 
 /// The last group that something else than a group behind it proves to have been durable.

@@ -228,7 +228,11 @@ fn dump_segment(file: &dyn DiskFile, visit: Visit<'_>) -> Result<(), DumpError> 
     Ok(())
 }
 
-fn batch_at(file: &dyn DiskFile, position: u64, len: u64) -> Result<(BatchHeader, Bytes), String> {
+pub(in crate::storage::local) fn batch_at(
+    file: &dyn DiskFile,
+    position: u64,
+    len: u64,
+) -> Result<(BatchHeader, Bytes), String> {
     let left = len - position;
     let head = read(file, position, left.min(HEADER_BYTES as u64)).map_err(|e| e.to_string())?;
     let header = BatchHeader::parse(&head).map_err(|e| e.to_string())?;
@@ -242,7 +246,7 @@ fn batch_at(file: &dyn DiskFile, position: u64, len: u64) -> Result<(BatchHeader
     Ok((header, bytes))
 }
 
-fn only_zeros(file: &dyn DiskFile, mut position: u64, len: u64) -> bool {
+pub(in crate::storage::local) fn only_zeros(file: &dyn DiskFile, mut position: u64, len: u64) -> bool {
     while position < len {
         let Ok(bytes) = read(file, position, (len - position).min(1 << 16)) else {
             return false;
@@ -256,7 +260,7 @@ fn only_zeros(file: &dyn DiskFile, mut position: u64, len: u64) -> bool {
 }
 
 /// Where the next whole batch begins behind garbage.
-fn next_batch(file: &dyn DiskFile, position: u64, len: u64) -> Option<u64> {
+pub(in crate::storage::local) fn next_batch(file: &dyn DiskFile, position: u64, len: u64) -> Option<u64> {
     let window = read(file, position, (len - position).min(RESYNC_BYTES_MAX)).ok()?;
     let candidates = window.windows(HEADER_BYTES).enumerate().skip(1);
     // The format version stands in front of the checksum; most bytes are none.

@@ -2,6 +2,7 @@
 
 use crate::model::{Lsn, Offset, PartitionKey, Timestamp};
 use crate::storage::local::format::DirectoryId;
+use crate::storage::local::salvage::Way;
 use crate::storage::local::salvage::evidence::Lost;
 
 /// Findings kept; what is more is counted. A directory with so many is not looked at one by one.
@@ -146,6 +147,8 @@ pub struct Finding {
     pub offsets: Option<(Offset, Offset)>,
     /// Which groups of the journal: first and last.
     pub groups: Option<(Lsn, Lsn)>,
+    /// The way past it, if the survey of the journal or the checkpoints knows one.
+    pub way: Option<Way>,
     /// In words.
     pub what: String,
 }
@@ -160,6 +163,7 @@ impl Finding {
             partition: None,
             offsets: None,
             groups: None,
+            way: None,
             what: what.into(),
         }
     }
@@ -178,6 +182,11 @@ impl Finding {
     pub(super) fn records(mut self, first: Offset, end: Offset) -> Self {
         let last = Offset::new(end.get() - 1).unwrap_or(first).max(first);
         self.offsets = Some((first, last));
+        self
+    }
+
+    pub(super) fn past(mut self, way: Way) -> Self {
+        self.way = Some(way);
         self
     }
 

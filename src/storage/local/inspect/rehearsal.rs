@@ -101,6 +101,8 @@ pub(super) struct Rehearsal<'a> {
     deleted: &'a BTreeSet<TopicId>,
     logs: BTreeMap<PartitionKey, Log>,
     replay: &'a mut dyn Replay,
+    /// Partitions whose end the checkpoint alone told, if that was made again.
+    emptied: Option<BTreeSet<PartitionKey>>,
     /// The group that is gone through: its file, its position, its number.
     now: (String, u64, Lsn),
 }
@@ -139,8 +141,14 @@ impl<'a> Rehearsal<'a> {
             deleted,
             logs,
             replay,
+            emptied: None,
             now: (String::new(), 0, Lsn::ZERO),
         }
+    }
+
+    /// Goes on by a record that was made again.
+    pub(super) fn without_checkpoint(&mut self, emptied: BTreeSet<PartitionKey>) {
+        self.emptied = Some(emptied);
     }
 
     /// Behind [`run`](Self::run): the offsets that lost groups may have held, of partitions that nothing behind them names. They
@@ -151,9 +159,17 @@ impl<'a> Rehearsal<'a> {
         keys.retain(|key| !key.topic.is_internal() && !self.deleted.contains(&key.topic));
         let of_key = |key: PartitionKey| {
             let log = self.log(key);
-            let end = evidence::end_at_most(log.next, log.seen, lost);
-            let last = Offset::new(end.get() - 1).filter(|last| *last >= log.next)?;
-            Some((key, log.next, last))
+            let (next, seen) = (log.next, log.seen);
+            let forgotten = self.emptied.as_ref();
+            let forgotten =
+                forgotten.is_some_and(|emptied| emptied.contains(&key) || self.replay.is_in_memory(key));
+            let end = if forgotten && next == Offset::ZERO {
+                evidence::anywhere()
+            } else {
+                evidence::end_at_most(next, seen, lost)
+            };
+            let last = Offset::new(end.get() - 1).filter(|last| *last >= next)?;
+            Some((key, next, last))
         };
         keys.into_iter().filter_map(of_key).collect()
     }
@@ -183,7 +199,8 @@ impl<'a> Rehearsal<'a> {
             let bytes = scan::read_group(files, group)?;
             self.group(group, &bytes, group.lsn > newest.lsn, report)?;
         }
-        if found.lost.iter().any(|(_, last)| *last > newest.lsn) {
+        let lost = found.lost.iter().any(|(_, last)| *last > newest.lsn);
+        if lost || found.tail.is_some() || self.emptied.is_some() {
             let keys: Vec<_> = self.logs.keys().copied().collect();
             for key in keys {
                 self.adopt(key, None)?;
@@ -361,22 +378,18 @@ impl<'a> Rehearsal<'a> {
             if log.broken || to.is_some_and(|to| next >= to) {
                 return Ok(());
             }
-            let whole = |base, at| {
-                let found = batch_at(disk, &paths::segment(key, base), at)?;
-                let fits = |(header, _): &(BatchHeader, Bytes)| {
-                    header.base_offset == next && to.is_none_or(|to| header.last_offset() < to)
-                };
-                Ok::<_, io::Error>(found.filter(fits).map(|found| (base, at, found)))
-            };
-            let behind = match active {
-                Some((base, at)) => whole(base, at)?,
-                None => None,
+            let fits = |(header, _): &(BatchHeader, Bytes)| {
+                header.base_offset == next && to.is_none_or(|to| header.last_offset() < to)
             };
             // The group that is lost may have ended the segment: then the next one is named by this offset.
-            let found = match behind {
-                None => whole(next, 0)?,
-                found => found,
-            };
+            let mut found = None;
+            for (base, at) in active.into_iter().chain([(next, 0)]) {
+                let batch = batch_at(self.disk, &paths::segment(key, base), at)?.filter(fits);
+                if let Some(batch) = batch {
+                    found = Some((base, at, batch));
+                    break;
+                }
+            }
             let Some((base, at, (header, bytes))) = found else {
                 return Ok(());
             };

@@ -16,7 +16,9 @@ use crate::storage::local::format::journal::{BLOCK, FileHeader, GROUPS_START};
 use crate::storage::local::format::{DirectoryId, FormatError, identity};
 use crate::storage::local::paths;
 use crate::storage::local::recovery::NO_TOPICS;
+use crate::storage::local::salvage::Way;
 use crate::storage::local::salvage::evidence;
+use crate::storage::local::salvage::rebuild::{Rebuilt, rebuild};
 use crate::storage::local::scan::{self, ScannedFile};
 use crate::storage::local::survey::{Problem, Survey};
 
@@ -60,10 +62,13 @@ pub fn rehearse(
         ));
     }
     report_checkpoints(&records, &pair, &files, &mut report);
-    let Some((newest_in, newest)) = pair.newest() else {
+    let rebuilt = report_rebuilt(disk, &files, directory, &pair, &mut report)?;
+    let made_again = rebuilt.as_ref().map(|rebuilt| (0, &rebuilt.record));
+    let Some((newest_in, newest)) = pair.newest().or(made_again) else {
         return Ok(report);
     };
     let before = pair.files[1 - newest_in].as_ref().ok();
+    report_unreadable_headers(&files, &mut report);
     let base = before.map_or(newest.lsn, |before| before.lsn.min(newest.lsn));
     watch.total(planned_bytes(&files, newest));
     read_through(&files, &mut report, watch)?;
@@ -84,9 +89,13 @@ pub fn rehearse(
     let written = newest.partitions.iter().map(|p| p.last_append);
     report.start.written = written.max();
     let mut rehearsal = Rehearsal::new(disk, newest, &found.deleted, &broken, replay);
+    if let Some(rebuilt) = &rebuilt {
+        rehearsal.without_checkpoint(rebuilt.emptied.clone());
+    }
     rehearsal.run(&files, &found, newest, &mut report)?;
     let starts = rehearsal.log_starts();
-    if found.lost.iter().any(|(_, last)| *last > newest.lsn) {
+    let lost = found.lost.iter().any(|(_, last)| *last > newest.lsn);
+    if lost || found.tail.is_some() || rebuilt.is_some() {
         report.lost = evidence::of_lost(&files, &found);
         report.lost.retain(|lost| lost.last > newest.lsn);
         report.at_stake = rehearsal.at_stake(&report.lost);
@@ -102,6 +111,41 @@ pub fn rehearse(
     .report(&mut report)?;
     settle(&mut report, &starts);
     Ok(report)
+}
+
+/// Makes the record that no checkpoint file has any more again, as far as it can be.
+fn report_rebuilt(
+    disk: &dyn Disk,
+    files: &[ScannedFile],
+    directory: DirectoryId,
+    pair: &Pair,
+    report: &mut Report,
+) -> Result<Option<Rebuilt>, InspectError> {
+    if pair.newest().is_some() {
+        return Ok(None);
+    }
+    let rebuilt = rebuild(disk, files, directory)?;
+    for finding in report.findings.iter_mut().filter(|f| f.kind == Kind::Checkpoint) {
+        match &rebuilt {
+            Ok(rebuilt) => {
+                finding.what.push_str(&format!("; {}", rebuilt.meaning()));
+                finding.way = Some(Way::Checkpoint);
+            }
+            Err(why) => finding.what.push_str(&format!(", and {why}")),
+        }
+    }
+    Ok(rebuilt.ok())
+}
+
+/// Files of which the disk does not give the header: they are neither unused nor damaged.
+fn report_unreadable_headers(files: &[ScannedFile], report: &mut Report) {
+    for scanned in files {
+        if let Err(error) = scan::check_readable(std::slice::from_ref(scanned)) {
+            let file = paths::journal(scanned.number);
+            let finding = Finding::new(Kind::Unreadable, Effect::Refusal, file, error.to_string());
+            report.add(finding.past(Way::Header(scanned.number)));
+        }
+    }
 }
 
 /// What lies below a log start was given up: its damage costs nothing.
@@ -313,7 +357,7 @@ fn newest_epoch(files: &[ScannedFile], newest: &Checkpoint) -> u32 {
     written.fold(newest.incarnation, u32::max)
 }
 
-fn report_survey(found: &Survey, files: &[ScannedFile], newest: &Checkpoint, base: Lsn, report: &mut Report) {
+fn report_problems(found: &Survey, newest: &Checkpoint, report: &mut Report) {
     for problem in &found.problems {
         let file = problem.file().unwrap_or_else(|| paths::JOURNAL.to_owned());
         // Only the record before the newest needs what is missing here.
@@ -330,12 +374,17 @@ fn report_survey(found: &Survey, files: &[ScannedFile], newest: &Checkpoint, bas
             | Problem::HeaderGone { .. }
             | Problem::FileMissing { .. } => Kind::JournalFile,
         };
-        let finding = Finding::new(kind, effect, file, problem.to_string());
-        report.add(Finding {
-            groups: problem.groups(),
-            ..finding
+        let way = problem.way(found.end, newest.lsn);
+        let finding = Finding::new(kind, effect, file, problem.to_string()).past(way);
+        report.add(match way {
+            Way::Groups { first, last } => finding.groups(first, last),
+            _ => finding,
         });
     }
+}
+
+fn report_survey(found: &Survey, files: &[ScannedFile], newest: &Checkpoint, base: Lsn, report: &mut Report) {
+    report_problems(found, newest, report);
     for (first, last) in &found.lost {
         let needed = (*first).max(newest.lsn.next());
         let (file, position) = where_lost(found, files, *first);
@@ -420,6 +469,20 @@ fn report_headers(
 ) -> Result<(), InspectError> {
     for (index, scanned) in files.iter().enumerate() {
         let file = paths::journal(scanned.number);
+        if let Some(header) = scanned.header
+            && scanned.bytes < header.file_bytes
+        {
+            let what = format!(
+                "the file has {} bytes, its header says {}",
+                scanned.bytes, header.file_bytes
+            );
+            report.add(Finding::new(
+                Kind::JournalHeader,
+                Effect::Harmless,
+                file.as_str(),
+                what,
+            ));
+        }
         if scanned.illegible {
             let what = "neither copy of the header holds: the file was being put to use again, or is damaged; no group that is \
                         needed stands in it";

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 
+use super::rebuild::rebuild;
 use super::way::Way;
 use crate::disk::{AlignedBuf, BLOCK_BYTES, Disk, DiskFile, Mode, read_exact_at};
 use crate::storage::local::checkpoint::Pair;
@@ -70,7 +71,15 @@ fn touched(disk: &dyn Disk, directory: DirectoryId, ways: &[Way]) -> io::Result<
             files.push(paths::journal(scanned.number));
         }
     }
-    if gives_up && let Some((_, newest)) = Pair::read(disk, directory)?.newest() {
+    let pair = Pair::read(disk, directory)?;
+    let rebuilt = if gives_up && pair.newest().is_none() {
+        rebuild(disk, &scan::open_files(disk, directory)?, directory)?.ok()
+    } else {
+        None
+    };
+    let newest = pair.newest().map(|(_, newest)| newest);
+    let newest = newest.or(rebuilt.as_ref().map(|rebuilt| &rebuilt.record));
+    if gives_up && let Some(newest) = newest {
         for topic in disk.list(paths::TOPICS)? {
             let dir = format!("{}/{}", paths::TOPICS, topic.name);
             for partition in disk.list(&dir)? {

@@ -18,6 +18,9 @@ const RECORD_BYTES_MIN: u64 = 7;
 /// No group is larger.
 const GROUP_BYTES_MAX: u64 = 64 << 20;
 
+/// More records than any partition has had: a million in a second, for nine years. So many are left out where nothing tells.
+pub(in crate::storage::local) const ANY: u64 = 1 << 48;
+
 /// Some lost groups that follow each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
@@ -67,7 +70,10 @@ pub(in crate::storage::local) fn of_lost(files: &[ScannedFile], found: &Survey) 
             (None, Some((file, from, to))) if behind.is_some_and(|group| group.file == file) => {
                 Held::AtMost(records_in(to - from))
             }
-            (None, _) => Held::AtMost(records_in(files.iter().map(|file| file.bytes).sum())),
+            (None, _) if are_all_there(files, *first) => {
+                Held::AtMost(records_in(files.iter().map(|file| file.bytes).sum()))
+            }
+            (None, _) => Held::AtMost(records_in((last.0 - first.0 + 1).saturating_mul(GROUP_BYTES_MAX))),
         };
         Lost {
             first: *first,
@@ -75,13 +81,29 @@ pub(in crate::storage::local) fn of_lost(files: &[ScannedFile], found: &Survey) 
             held,
         }
     };
-    found.lost.iter().enumerate().map(of_range).collect()
+    let tail = found.tail.map(|bytes| Lost {
+        first: found.end.next(),
+        last: Lsn(u64::MAX),
+        held: Held::AtMost(bytes.map_or(ANY, records_in)),
+    });
+    found.lost.iter().enumerate().map(of_range).chain(tail).collect()
+}
+
+/// Whether no file is missing among those that may have held a group and what followed it.
+fn are_all_there(files: &[ScannedFile], first: Lsn) -> bool {
+    let mut headers: Vec<_> = files.iter().filter_map(|file| file.header).collect();
+    headers.sort_by_key(|header| header.generation);
+    let reaches = headers.first().is_some_and(|oldest| oldest.first_lsn <= first);
+    reaches
+        && headers
+            .windows(2)
+            .all(|pair| pair[0].generation + 1 == pair[1].generation)
 }
 
 /// Most records that so many bytes of journal hold, however well they are compressed.
-fn records_in(bytes: u64) -> u64 {
+pub(super) fn records_in(bytes: u64) -> u64 {
     let per_batch = DECOMPRESSED_BYTES_MAX as u64 / RECORD_BYTES_MIN;
-    (bytes / BATCH_BYTES_MIN).saturating_mul(per_batch)
+    (bytes / BATCH_BYTES_MIN).saturating_mul(per_batch).min(ANY)
 }
 
 /// Behind the last offset of a partition that these groups may have held, if `next` is the one behind all that can be read. The
@@ -107,6 +129,14 @@ pub(in crate::storage::local) fn end_at_most(next: Offset, seen: Option<Lsn>, lo
         }
     }
     end
+}
+
+/// Behind every offset that any partition may have had.
+pub(in crate::storage::local) fn anywhere() -> Offset {
+    i64::try_from(ANY)
+        .ok()
+        .and_then(Offset::new)
+        .unwrap_or(Offset::ZERO)
 }
 
 fn read(file: &ScannedFile, from: u64, to: u64) -> io::Result<Vec<u8>> {

@@ -3,6 +3,7 @@
 
 mod copies;
 pub(super) mod evidence;
+pub(super) mod rebuild;
 mod restore;
 mod way;
 
@@ -28,6 +29,8 @@ use crate::storage::Replay;
 pub(super) struct Accepted {
     groups: Vec<(Lsn, Lsn)>,
     records: Vec<(PartitionKey, Offset, Offset)>,
+    tail: Option<Lsn>,
+    checkpoint: bool,
 }
 
 impl Accepted {
@@ -37,6 +40,8 @@ impl Accepted {
             match *way {
                 Way::Groups { first, last } => accepted.groups.push((first, last)),
                 Way::Records { key, first, last } => accepted.records.push((key, first, last)),
+                Way::Tail { from } => accepted.tail = Some(from),
+                Way::Checkpoint => accepted.checkpoint = true,
                 Way::Format | Way::Header(_) => {}
             }
         }
@@ -55,9 +60,25 @@ impl Accepted {
         self.records.iter().any(covers)
     }
 
+    /// Whether what a newer checkpoint than those that can be read told is given up, or what any told.
+    pub(super) fn has_checkpoint(&self) -> bool {
+        self.checkpoint
+    }
+
+    /// Whether this way past a problem of the journal was taken.
+    pub(super) fn has(&self, way: Way) -> bool {
+        match way {
+            Way::Groups { first, last } => self.has_groups(first, last),
+            Way::Tail { from } => self.tail == Some(from),
+            Way::Checkpoint => self.checkpoint,
+            Way::Records { key, first, last } => self.has_records(key, first, last),
+            Way::Format | Way::Header(_) => false,
+        }
+    }
+
     /// Whether nothing is.
     pub(super) fn is_empty(&self) -> bool {
-        self.groups.is_empty() && self.records.is_empty()
+        *self == Self::default()
     }
 }
 
@@ -181,18 +202,20 @@ fn way_past(
     };
     Ok(match finding.kind {
         Kind::Format => directory.map(|_| Way::Format),
-        Kind::JournalGroup => finding.groups.map(|(first, last)| Way::Groups { first, last }),
-        Kind::JournalFile => match directory {
-            Some(directory) => restore::lost_header(disk, directory, finding)?.map(Way::Header),
-            None => None,
-        },
+        Kind::Checkpoint | Kind::JournalGroup | Kind::JournalFile | Kind::Unreadable => {
+            match (finding.way, directory) {
+                (Some(Way::Header(number)), Some(directory)) => {
+                    restore::can_be_made(disk, directory, number)?.then_some(Way::Header(number))
+                }
+                (way, _) => way,
+            }
+        }
         Kind::JournalBatch
         | Kind::Offsets
         | Kind::SegmentMissing
         | Kind::SegmentShort
         | Kind::PartialBlock => records(),
-        Kind::Checkpoint
-        | Kind::JournalHeader
+        Kind::JournalHeader
         | Kind::JournalChain
         | Kind::UnfinishedGroup
         | Kind::SegmentBatch
@@ -201,7 +224,6 @@ fn way_past(
         | Kind::State
         | Kind::Quarantined
         | Kind::Index
-        | Kind::Unreadable
         | Kind::UnknownFile => None,
     })
 }
@@ -288,7 +310,7 @@ pub fn salvage(
     let report = if accepted.is_empty() {
         None
     } else {
-        tracing::error!(event = "given_up", groups = ?accepted.groups, records = ?accepted.records, "acknowledged data is given up, as a person has said");
+        tracing::error!(event = "given_up", groups = ?accepted.groups, records = ?accepted.records, tail = ?accepted.tail, checkpoint = accepted.checkpoint, "acknowledged data is given up, as a person has said");
         let clock = Arc::clone(&means.clock);
         let opened = recovery::open_accepting(disk, means.settings, clock, means.ids, replay, &accepted);
         let opened = opened.map_err(|error| match error {
@@ -312,7 +334,7 @@ fn write_again(disk: &dyn Disk, directory: DirectoryId, way: Way) -> io::Result<
             let pair = Pair::read(disk, directory)?;
             restore::header(disk, directory, number, pair.newest().map(|(_, newest)| newest))
         }
-        Way::Groups { .. } | Way::Records { .. } => Ok(()),
+        Way::Groups { .. } | Way::Records { .. } | Way::Tail { .. } | Way::Checkpoint => Ok(()),
     }
 }
 

@@ -1,31 +1,24 @@
 //! The header of a journal file, made again from the groups behind it: nothing is given up by that.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use crate::disk::Disk;
+use crate::model::Lsn;
 use crate::storage::local::format::DirectoryId;
 use crate::storage::local::format::checkpoint::Checkpoint;
-use crate::storage::local::format::journal::FileHeader;
-use crate::storage::local::inspect::Finding;
+use crate::storage::local::format::journal::{FileHeader, GROUPS_START};
 use crate::storage::local::journal_files::write_header;
-use crate::storage::local::paths;
 use crate::storage::local::scan::{self, ScannedFile};
 
-/// The number of the file that a finding is about, if its header can be made again.
-pub(super) fn lost_header(
-    disk: &dyn Disk,
-    directory: DirectoryId,
-    finding: &Finding,
-) -> io::Result<Option<u64>> {
+/// Whether the header of a file can be made again.
+pub(super) fn can_be_made(disk: &dyn Disk, directory: DirectoryId, number: u64) -> io::Result<bool> {
     let files = scan::open_files(disk, directory)?;
-    let file = files
-        .iter()
-        .find(|file| paths::journal(file.number) == finding.file);
-    let Some(file) = file.filter(|file| file.header.is_none()) else {
-        return Ok(None);
-    };
-    Ok(made_again(&files, file, directory, None)?.map(|_| file.number))
+    let file = files.iter().find(|file| file.number == number);
+    Ok(match file {
+        Some(file) => made_again(&files, file, directory, None)?.is_some(),
+        None => false,
+    })
 }
 
 /// Writes both copies of a header again, one after the other: the first makes the file whole.
@@ -36,9 +29,7 @@ pub(super) fn header(
     newest: Option<&Checkpoint>,
 ) -> io::Result<()> {
     let files = scan::open_files(disk, directory)?;
-    let file = files
-        .iter()
-        .find(|file| file.number == number && file.header.is_none());
+    let file = files.iter().find(|file| file.number == number);
     let header = match file {
         Some(file) => made_again(&files, file, directory, newest)?.map(|header| (file, header)),
         None => None,
@@ -47,8 +38,8 @@ pub(super) fn header(
     write_header(&*file.file, &header, directory)
 }
 
-/// The header by the first group, which holds under one generation alone: one that is missing among those of the others, or
-/// the one that comes next.
+/// The header by the groups, which hold under one generation alone: one that is missing among those of the others, or the one
+/// that comes next, which may also have been written below the header of the lap before.
 fn made_again(
     files: &[ScannedFile],
     file: &ScannedFile,
@@ -67,20 +58,59 @@ fn made_again(
         .unwrap_or(next)
         .saturating_sub(files.len() as u64)
         .max(1);
-    for generation in (oldest..=next)
+    let candidates = (oldest..=next)
         .rev()
-        .filter(|generation| !known.contains(generation))
-    {
-        if let Some(group) = scan::first_header(file, directory, generation)? {
+        .filter(|generation| !known.contains(generation));
+    let candidates: Vec<_> = candidates
+        .take(if file.header.is_some() { 1 } else { files.len() + 1 })
+        .collect();
+    // The first group tells most, so all of them are tried with it before any other group is.
+    for upto in [GROUPS_START + 1, file.bytes] {
+        for generation in &candidates {
+            let Some(group) = scan::first_group_of(file, directory, *generation, Lsn::ZERO, upto)? else {
+                continue;
+            };
+            let first_lsn = if upto == file.bytes {
+                first_of(files, *generation, group.lsn, directory, newest)?
+            } else {
+                group.lsn
+            };
             return Ok(Some(FileHeader {
                 file_bytes: file.bytes,
-                generation,
-                first_lsn: group.lsn,
+                generation: *generation,
+                first_lsn,
                 checkpoint_seq: newest.map_or(0, |newest| newest.seq),
-                checkpoint_lsn: newest.map_or(crate::model::Lsn::ZERO, |newest| newest.lsn),
+                checkpoint_lsn: newest.map_or(Lsn::ZERO, |newest| newest.lsn),
                 incarnation: group.incarnation,
             }));
         }
     }
     Ok(None)
+}
+
+/// The group with which a file began whose first ones are gone: the one behind the last of the file before. Never more than what it
+/// was: that the groups before it were durable is what a header proves.
+fn first_of(
+    files: &[ScannedFile],
+    generation: u64,
+    found: Lsn,
+    directory: DirectoryId,
+    newest: Option<&Checkpoint>,
+) -> io::Result<Lsn> {
+    let before = files
+        .iter()
+        .position(|f| f.header.is_some_and(|h| h.generation + 1 == generation));
+    let behind = match before {
+        Some(index) => {
+            let groups = scan::scan(files, index, directory, &BTreeMap::new())?.groups;
+            groups
+                .iter()
+                .map(|group| group.lsn.next())
+                .filter(|lsn| *lsn <= found)
+                .max()
+        }
+        None => None,
+    };
+    let needed = newest.map_or(found, |newest| newest.lsn.next());
+    Ok(behind.unwrap_or(needed).min(found))
 }

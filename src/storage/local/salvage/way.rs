@@ -19,6 +19,13 @@ pub enum Way {
         /// The last.
         last: Lsn,
     },
+    /// `tail:N`: group N and whatever may have stood behind it.
+    Tail {
+        /// The first that nothing tells of.
+        from: Lsn,
+    },
+    /// `checkpoint`: what no checkpoint tells any more, and segments and the journal do not.
+    Checkpoint,
     /// `TOPIC/PARTITION:FIRST-LAST`: records of the broker's own are given up.
     Records {
         /// Whose.
@@ -44,6 +51,8 @@ impl fmt::Display for Way {
             Self::Header(number) => write!(f, "header:{number}"),
             Self::Groups { first, last } if first == last => write!(f, "group:{first}"),
             Self::Groups { first, last } => write!(f, "group:{first}-{last}"),
+            Self::Tail { from } => write!(f, "tail:{from}"),
+            Self::Checkpoint => f.write_str("checkpoint"),
             Self::Records { key, first, last } => {
                 match key.topic {
                     TopicId::META => f.write_str("__meta")?,
@@ -58,7 +67,9 @@ impl fmt::Display for Way {
 
 /// The words make no sense.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("write it as it was shown: group:N, group:N-M, TOPIC/PARTITION:FIRST-LAST, format, or header:N")]
+#[error(
+    "write it as it was shown: group:N, group:N-M, tail:N, TOPIC/PARTITION:FIRST-LAST, checkpoint, format, or header:N"
+)]
 pub struct InvalidWay;
 
 impl FromStr for Way {
@@ -66,10 +77,10 @@ impl FromStr for Way {
 
     fn from_str(text: &str) -> Result<Self, InvalidWay> {
         let Some((what, which)) = text.split_once(':') else {
-            return if text == "format" {
-                Ok(Self::Format)
-            } else {
-                Err(InvalidWay)
+            return match text {
+                "format" => Ok(Self::Format),
+                "checkpoint" => Ok(Self::Checkpoint),
+                _ => Err(InvalidWay),
             };
         };
         let number = |text: &str| text.parse::<u64>().map_err(|_| InvalidWay);
@@ -80,6 +91,7 @@ impl FromStr for Way {
         }
         match what {
             "header" if first == last => return Ok(Self::Header(first)),
+            "tail" if first == last => return Ok(Self::Tail { from: Lsn(first) }),
             "group" => {
                 return Ok(Self::Groups {
                     first: Lsn(first),
@@ -115,6 +127,8 @@ mod tests {
             "header:3",
             "group:7",
             "group:7-9",
+            "tail:8",
+            "checkpoint",
             "__meta/0:12-14",
             "__groups/0:5-5",
             "01010101-0101-0101-0101-010101010101/2:0-9",
@@ -131,6 +145,8 @@ mod tests {
             "group:9-7",
             "group:x",
             "header:1-2",
+            "tail:1-2",
+            "tail",
             "a:1-2",
             "__meta:1",
             "__meta/x:1-2",

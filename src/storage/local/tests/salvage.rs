@@ -1,6 +1,8 @@
 //! The way out of a refused start: exactly what is named is given up, no offset is given twice, and a kill at any moment
 //! leaves the old or the new.
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::disk::sim::{Fault, FaultKind};
 use crate::disk::{Disk, Mode};
@@ -407,6 +409,224 @@ fn offsets_of_a_damaged_last_batch_are_not_given_again_after_two_starts() {
         let rig = Rig::open(&image, &small()).unwrap();
         assert_eq!((fenced(&rig, key(A, 0)), end(&rig, key(A, 0))), (vec![(2, 3)], 4));
         image = rig.disk.after_kill();
+    }
+}
+
+/// Records of the broker's own in the journal and, replayed, in a segment: the damage, the way, and what is left.
+fn internal_scene(of: PartitionKey) -> (SimDisk, Way, (Offset, u64)) {
+    let mut rig = Rig::new(&small());
+    rig.produce(of, 1, 100, 1);
+    rig.produce(key(A, 0), 2, 100, 7);
+    let lost = rig.produce(of, 2, 100, 2);
+    rig.produce(of, 1, 100, 3);
+    let disk = rig.disk.after_kill();
+    let (path, at) = place(&disk, &lost, "journal/");
+    disk.flip_bit(&path, at + 90, 2).unwrap();
+    let topic = if of == PartitionKey::META {
+        "__meta"
+    } else {
+        "__groups"
+    };
+    let way: Way = format!("{topic}/0:1-2").parse().unwrap();
+    let whole = disk.after_kill();
+    take(&whole, &[way], "whole").unwrap();
+    let again = Rig::open(&whole.after_kill(), &small()).unwrap();
+    let left = again.above.lock().unwrap().0[&of];
+    (disk.after_kill(), way, left)
+}
+
+#[test]
+fn records_of_the_brokers_own_are_given_up_or_not_whenever_a_kill_comes() {
+    for of in [PartitionKey::META, PartitionKey::GROUPS] {
+        let (disk, way, left) = internal_scene(of);
+        for image in at_every_moment(&disk, &[way]) {
+            let mut rig = Rig::open(&image.after_kill(), &small()).unwrap();
+            assert_eq!(rig.above.lock().unwrap().0[&of], left, "{of}");
+            assert_eq!((end(&rig, of), end(&rig, key(A, 0))), (4, 2), "{of}");
+            rig.produce(of, 1, 100, 4);
+            assert_eq!(end(&rig, of), 5, "{of}");
+        }
+    }
+}
+
+/// Many groups, so that the journal has been used again and the oldest records are in segments alone.
+fn long_life() -> (Rig, BTreeMap<PartitionKey, Vec<u8>>) {
+    let mut rig = Rig::new(&small());
+    let mut all = BTreeMap::new();
+    let mut store = |rig: &mut Rig, key: PartitionKey, fill: u8| {
+        let batch = rig.produce(key, 2, 900, fill);
+        all.entry(key).or_insert_with(Vec::new).extend_from_slice(&batch);
+    };
+    store(&mut rig, PartitionKey::META, 1);
+    store(&mut rig, PartitionKey::GROUPS, 2);
+    store(&mut rig, key(B, 0), 3);
+    for round in 0..120 {
+        store(&mut rig, key(A, 0), round);
+        if round % 20 == 19 {
+            store(&mut rig, PartitionKey::META, round);
+            rig.inline.applier_round(true).unwrap();
+        }
+    }
+    rig.inline.seal();
+    (rig, all)
+}
+
+fn without_checkpoints(rig: &Rig) -> SimDisk {
+    let disk = rig.disk.after_kill();
+    for path in paths::CHECKPOINTS {
+        let _ = disk.unlink(path);
+    }
+    disk.after_kill()
+}
+
+#[test]
+fn a_checkpoint_that_is_gone_is_made_again_whenever_a_kill_comes() {
+    let (rig, all) = long_life();
+    let disk = without_checkpoints(&rig);
+    let found = planned(&disk);
+    assert_eq!(
+        found.ways(),
+        Some(vec![Way::Checkpoint]),
+        "{:#?}",
+        found.obstacles
+    );
+    let what = &found.obstacles[0].finding.what;
+    assert!(what.contains("the journal from group"), "{what}");
+    let above = rig.above.lock().unwrap().clone();
+    for image in at_every_moment(&disk, &[Way::Checkpoint]) {
+        let mut rig = Rig::open(&image.after_kill(), &small()).unwrap();
+        for of in [key(A, 0), key(B, 0)] {
+            assert!(rig.read_all(of) == all[&of], "{of}");
+        }
+        for of in [PartitionKey::META, PartitionKey::GROUPS] {
+            assert_eq!(rig.above.lock().unwrap().0[&of], above.0[&of], "{of}");
+        }
+        let end_before = end(&rig, key(A, 0));
+        assert_eq!(end_before, 240);
+        rig.produce(key(A, 0), 1, 10, 9);
+        assert_eq!(end(&rig, key(A, 0)), 241);
+    }
+}
+
+#[test]
+fn a_checkpoint_is_not_made_again_without_the_first_records_of_meta() {
+    let (rig, _) = long_life();
+    let disk = without_checkpoints(&rig);
+    let meta = paths::segment(PartitionKey::META, offset(0));
+    disk.unlink(&meta).unwrap();
+    let found = planned(&disk.after_kill());
+    assert_eq!(found.ways(), None);
+    let what = &found.obstacles[0].finding.what;
+    assert!(what.contains("__meta"), "{what}");
+}
+
+#[test]
+fn a_damaged_end_of_a_segment_leaves_its_offsets_out_when_a_checkpoint_is_made_again() {
+    let (rig, _) = long_life();
+    let disk = without_checkpoints(&rig);
+    let path = paths::segment(key(B, 0), offset(0));
+    disk.flip_bit(&path, 200, 1).unwrap();
+    let disk = disk.after_kill();
+    take(&disk, &[Way::Checkpoint], "one").unwrap();
+    let rig = Rig::open(&disk.after_kill(), &small()).unwrap();
+    assert_eq!(fenced(&rig, key(B, 0))[0].0, 0);
+    assert!(end(&rig, key(B, 0)) > 2);
+}
+
+#[test]
+fn a_block_that_the_disk_does_not_give_at_the_end_is_given_up_and_no_offset_twice() {
+    let scene = scene();
+    let disk = scene.disk.after_kill();
+    let (path, at) = place(&disk, &scene.a[2], "journal/");
+    let group = at / 4096 * 4096;
+    disk.make_unreadable(&path, group, 2 * 4096).unwrap();
+    let found = planned(&disk);
+    let ways = found.ways().unwrap();
+    assert!(matches!(ways[..], [Way::Tail { .. }]), "{:#?}", found.obstacles);
+    for image in at_every_moment(&disk, &ways) {
+        let mut rig = Rig::open(&image.after_kill(), &small()).unwrap();
+        let of_a = end(&rig, key(A, 0));
+        assert!(of_a >= 6, "{of_a}");
+        assert_eq!(
+            rig.read(key(A, 0), offset(0), 9_000).unwrap().0[..scene.a[0].len()],
+            scene.a[0]
+        );
+        rig.produce(key(A, 0), 1, 10, 9);
+        assert_eq!(end(&rig, key(A, 0)), of_a + 1);
+    }
+}
+
+#[test]
+fn header_that_the_disk_does_not_give_is_told_and_made_again() {
+    let scene = scene();
+    let disk = scene.disk.after_kill();
+    disk.make_unreadable(&scene.path, 0, 2 * 4096).unwrap();
+    let refused = Rig::open(&disk, &small()).err().unwrap().to_string();
+    assert!(
+        refused.contains("naru doctor") && refused.contains("ddrescue"),
+        "{refused}"
+    );
+    let found = planned(&disk);
+    assert_eq!(found.ways(), Some(vec![Way::Header(0)]), "{:#?}", found.obstacles);
+    take(&disk, &[Way::Header(0)], "one").unwrap();
+    let rig = Rig::open(&disk.after_kill(), &small()).unwrap();
+    assert_eq!(rig.read_all(key(A, 0)), scene.a.concat());
+}
+
+#[test]
+fn every_refusal_of_the_journal_names_its_way_out() {
+    use crate::storage::local::survey::Problem;
+    let lsn = Lsn(7);
+    let (number, position, bytes) = (3, 8192, 10);
+    let all = [
+        Problem::CheckpointGone {
+            seq: 4,
+            lsn,
+            newest_seq: 2,
+            newest_lsn: Lsn(1),
+        },
+        Problem::FileCut {
+            number,
+            bytes,
+            of: 20,
+        },
+        Problem::FileStump { number, bytes },
+        Problem::NoneLegible,
+        Problem::NoFiles,
+        Problem::HeaderGone { number, lsn },
+        Problem::GroupsLost {
+            first: lsn,
+            last: lsn,
+            number,
+            position: None,
+        },
+        Problem::Unreadable {
+            number,
+            position,
+            lsn,
+        },
+        Problem::EndLost {
+            seq: 2,
+            key: key(A, 0),
+            covers: offset(3),
+            end: lsn,
+            number,
+        },
+        Problem::FileMissing {
+            needed: Lsn(2),
+            oldest: lsn,
+        },
+    ];
+    let document = include_str!("../../../../docs/operations.md");
+    let table = document.split("| refused because |").nth(1).unwrap();
+    for problem in all {
+        let way = problem.way(lsn, Lsn(1)).to_string();
+        assert_eq!(way.parse::<Way>().unwrap(), problem.way(lsn, Lsn(1)), "{problem}");
+        let name = way.split(':').next().unwrap();
+        assert!(
+            table.contains(&format!("`--give-up {name}")) || table.contains(&format!("`--restore {name}")),
+            "{way}"
+        );
     }
 }
 
