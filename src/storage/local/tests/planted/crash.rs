@@ -8,6 +8,7 @@ use crate::planted::hunt::Hunt;
 use crate::storage::local::checkpoint::Pair;
 use crate::storage::local::format::checkpoint::PartitionCheckpoint;
 use crate::storage::local::format::identity;
+use crate::storage::local::partial;
 use crate::storage::local::paths;
 use crate::storage::local::redo::{FrontState, front_state};
 
@@ -191,6 +192,21 @@ fn check_named_files(image: &SimDisk, what: &str) {
                 "{what}: the checkpoint names segment {base} of {key}"
             );
         }
+    }
+}
+
+/// Of every partition the last block is there as the newest checkpoint has its checksum, without the copy that it has as well.
+pub(super) fn check_last_blocks(image: &SimDisk, what: &str) {
+    let format = image.read_file(paths::FORMAT).unwrap();
+    let pair = Pair::read(image, identity::decode(&format).unwrap()).unwrap();
+    let (_, newest) = pair.newest().expect("one record is whole");
+    for partition in &newest.partitions {
+        let block = partial::in_file(image, partition).unwrap();
+        assert!(
+            block.is_some(),
+            "{what}: the last block of {} is damaged",
+            partition.key
+        );
     }
 }
 
