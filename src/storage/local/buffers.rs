@@ -1,7 +1,7 @@
 //! Buffers that are used again, for groups on their way to the journal and for what is read from segments.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 
@@ -10,9 +10,75 @@ use crate::disk::{AlignedBuf, BLOCK_BYTES, huge_pages};
 /// Aligned buffers that are used again, because memory that was not touched for a while is slow.
 #[derive(Debug)]
 pub(super) struct BufferPool {
-    /// By length.
-    free: Mutex<(BTreeMap<usize, Vec<AlignedBuf>>, usize)>,
+    free: Mutex<Free>,
     bytes_max: usize,
+}
+
+/// Buffers that nobody uses now.
+#[derive(Debug, Default)]
+struct Free {
+    by_length: BTreeMap<usize, Kept>,
+    bytes: usize,
+    /// Buffers taken and given back so far.
+    uses: u64,
+    /// Bytes made anew since buffers of other lengths were last let go for them.
+    made: usize,
+}
+
+/// Those of one length.
+#[derive(Debug, Default)]
+struct Kept {
+    bufs: Vec<AlignedBuf>,
+    /// When one was taken, or given back, for the last time.
+    used: u64,
+}
+
+impl Free {
+    /// A little longer is better than fresh memory, which has to be zeroed and faulted in.
+    fn take(&mut self, len: usize) -> Option<AlignedBuf> {
+        self.uses += 1;
+        let uses = self.uses;
+        let mut fitting = self.by_length.range_mut(len..=len + len / 4);
+        let buf = fitting.find_map(|(_, kept)| {
+            let buf = kept.bufs.pop()?;
+            kept.used = uses;
+            Some(buf)
+        })?;
+        self.bytes -= buf.len();
+        Some(buf)
+    }
+
+    /// A buffer of so many bytes has to be made, so as many are let go: first of the length that was not needed for the
+    /// longest time. Otherwise what one kind of load has left would fill the pool for ever, and the next kind never find
+    /// anything in it.
+    fn let_go_for(&mut self, len: usize) -> Vec<AlignedBuf> {
+        self.made += len;
+        let mut gone = Vec::new();
+        loop {
+            let kept = self
+                .by_length
+                .iter_mut()
+                .filter(|(_, kept)| !kept.bufs.is_empty());
+            let Some((length, oldest)) = kept.min_by_key(|(_, kept)| kept.used) else {
+                self.made = 0;
+                return gone;
+            };
+            if *length > self.made {
+                return gone;
+            }
+            self.made -= *length;
+            self.bytes -= *length;
+            gone.extend(oldest.bufs.pop());
+        }
+    }
+
+    fn give_back(&mut self, buf: AlignedBuf) {
+        self.uses += 1;
+        self.bytes += buf.len();
+        let kept = self.by_length.entry(buf.len()).or_default();
+        kept.used = self.uses;
+        kept.bufs.push(buf);
+    }
 }
 
 impl BufferPool {
@@ -32,22 +98,25 @@ impl BufferPool {
     /// A buffer of at least `len` bytes with any content.
     pub(super) fn take(&self, len: usize) -> AlignedBuf {
         let len = Self::rounded(len);
-        {
-            let mut free = self.free.lock().expect("no panics while locked");
-            // A little longer is better than fresh memory, which has to be zeroed and faulted in.
-            let mut fitting = free.0.range_mut(len..=len + len / 4);
-            if let Some(buf) = fitting.find_map(|(_, bufs)| bufs.pop()) {
-                free.1 -= buf.len();
-                return buf;
+        let gone = {
+            let mut free = self.lock();
+            match free.take(len) {
+                Some(buf) => return buf,
+                None => free.let_go_for(len),
             }
-        }
+        };
+        drop(gone);
         huge_pages::expect_buffer(len);
         AlignedBuf::zeroed(len)
     }
 
     /// Bytes of the buffers that nobody uses now.
     pub(super) fn free_bytes(&self) -> usize {
-        self.free.lock().expect("no panics while locked").1
+        self.lock().bytes
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Free> {
+        self.free.lock().expect("no panics while locked")
     }
 
     /// The first `len` bytes of a buffer, which comes back when the last slice of them is dropped.
@@ -60,10 +129,9 @@ impl BufferPool {
     }
 
     fn give_back(&self, buf: AlignedBuf) {
-        let mut free = self.free.lock().expect("no panics while locked");
-        if free.1 + buf.len() <= self.bytes_max {
-            free.1 += buf.len();
-            free.0.entry(buf.len()).or_default().push(buf);
+        let mut free = self.lock();
+        if free.bytes + buf.len() <= self.bytes_max {
+            free.give_back(buf);
         }
     }
 }
@@ -111,6 +179,43 @@ mod tests {
         let again = pool.take(50_000);
         assert_eq!((again.as_ptr() as usize, again.len()), (at, len));
         drop((pool.freeze(other, 1), pool.freeze(again, 1)));
-        assert!(pool.free.lock().unwrap().1 <= 64 << 10);
+        assert!(pool.free_bytes() <= 64 << 10);
+    }
+
+    #[test]
+    fn what_another_load_has_left_does_not_keep_the_pool_from_the_one_that_runs() {
+        let pool = Arc::new(BufferPool::new(1 << 20));
+        let bufs = |len: usize, count: usize| -> Vec<_> { (0..count).map(|_| pool.take(len)).collect() };
+        let give_back = |bufs: Vec<AlignedBuf>| bufs.into_iter().for_each(|buf| drop(pool.freeze(buf, 1)));
+        give_back(bufs(64 << 10, 16));
+        assert_eq!(
+            pool.free_bytes(),
+            1 << 20,
+            "full of what nobody needs from here on"
+        );
+        for _ in 0..8 {
+            give_back(bufs(256 << 10, 4));
+        }
+        let addresses = |bufs: &[AlignedBuf]| bufs.iter().map(|buf| buf.as_ptr().addr()).collect::<Vec<_>>();
+        let first = bufs(256 << 10, 4);
+        let mut before = addresses(&first);
+        give_back(first);
+        let mut after = addresses(&bufs(256 << 10, 4));
+        before.sort_unstable();
+        after.sort_unstable();
+        assert_eq!((before, pool.free_bytes()), (after, 0), "all four were there");
+    }
+
+    #[test]
+    fn as_many_bytes_are_let_go_as_are_made_and_no_more() {
+        let pool = Arc::new(BufferPool::new(1 << 20));
+        let large: Vec<_> = (0..4).map(|_| pool.take(256 << 10)).collect();
+        large.into_iter().for_each(|buf| drop(pool.freeze(buf, 1)));
+        // Small ones do not cost a large one each.
+        let small: Vec<_> = (0..63).map(|_| pool.take(BLOCK_BYTES)).collect();
+        assert_eq!(pool.free_bytes(), 1 << 20);
+        let last = pool.take(BLOCK_BYTES);
+        assert_eq!(pool.free_bytes(), 768 << 10);
+        drop((small, last));
     }
 }

@@ -34,6 +34,9 @@ struct Inner {
     next: Lsn,
     poisoned: bool,
     closed: bool,
+    /// The journal's thread waits for work, so that it has to be woken. While it writes it is not: a wake-up that nobody
+    /// waits for is a system call all the same.
+    awaited: bool,
 }
 
 /// The queue in front of the journal.
@@ -54,6 +57,7 @@ impl Queue {
             next,
             poisoned: false,
             closed: false,
+            awaited: false,
         };
         Self {
             inner: Mutex::new(inner),
@@ -145,8 +149,11 @@ impl Queue {
             group.trims.push((trim.log, trim.to));
         }
         group.deletions.extend(step.deletions);
+        let awaited = std::mem::take(&mut inner.awaited);
         drop(inner);
-        self.work.notify_one();
+        if awaited {
+            self.work.notify_one();
+        }
         Ok(lsn)
     }
 
@@ -176,6 +183,7 @@ impl Queue {
             if inner.closed || inner.poisoned {
                 return Work::Closed;
             }
+            inner.awaited = true;
             match at_most {
                 None => inner = self.work.wait(inner).expect("no panics while locked"),
                 Some(limit) => {

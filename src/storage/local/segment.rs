@@ -1,7 +1,8 @@
 //! Writing one segment: aligned pieces, from where they are in memory if they stand there as in the file, otherwise through
-//! one staging buffer; with the sparse index beside it.
+//! one staging buffer, and both in one call; with the sparse index beside it.
 
 use std::io;
+use std::ops::Range;
 
 use super::format::index::{INDEX_ENTRY_BYTES, IndexEntry, entries_at_most};
 use super::log::SegmentMeta;
@@ -16,8 +17,8 @@ use crate::record::{crc32c, max_timestamp_of};
 pub(super) const PIECE_BYTES: usize = 256 << 10;
 /// The largest write while memory runs short: faster, at the price of the journal's latency. Size of the staging buffer.
 pub(super) const LARGE_PIECE_BYTES: usize = 2 << 20;
-/// Runs of whole blocks are written without a copy if they are so long: the blocks at both ends cost writes of their own.
-const DIRECT_FROM_BYTES: usize = 128 << 10;
+/// Runs of whole blocks are written without a copy if they are so long; the blocks at both ends are staged and go with them.
+const DIRECT_FROM_BYTES: usize = 32 << 10;
 /// Space is reserved ahead only for runs of at least a piece.
 const PREALLOCATE_FROM_BYTES: u64 = PIECE_BYTES as u64;
 
@@ -182,11 +183,12 @@ impl SegmentWriter {
         let mut index = Vec::new();
         let mut stage = Stage {
             at: position - self.partial.len() as u64,
+            parts: Vec::new(),
+            parts_bytes: 0,
+            open: 0,
             filled: self.partial.len(),
             max: pieces.write_bytes_max,
             buf: pieces.staging,
-            direct: Vec::new(),
-            direct_bytes: 0,
         };
         stage.buf[..self.partial.len()].copy_from_slice(&self.partial);
         for batch in batches {
@@ -330,26 +332,37 @@ fn read_up_to(file: &dyn DiskFile, buf: &mut AlignedBuf, at: u64, needed: usize)
 }
 
 /// Writes unconditionally: what reads show is no sign of what is on the disk.
-fn write(file: &dyn DiskFile, bytes: &[u8], at: u64) -> io::Result<()> {
+fn write(file: &dyn DiskFile, slices: &[&[u8]], at: u64) -> io::Result<()> {
     if planted::is(Bug::ReplaySkipsEqualBytes) {
+        let bytes = slices.concat();
         let mut there = AlignedBuf::zeroed(bytes.len());
         let _ = read_up_to(file, &mut there, at, bytes.len());
         if there[..] == *bytes {
             return Ok(());
         }
     }
-    file.write_all_at(bytes, at)
+    file.write_all_vectored_at(slices, at)
 }
 
-/// The staging buffer in use: bytes of whole blocks go to the file when `max` are there.
+/// Whole blocks on their way to the file.
+enum Part<'a> {
+    /// In the staging buffer.
+    Staged(Range<usize>),
+    /// Where they are in memory.
+    Direct(&'a [u8]),
+}
+
+/// What waits to be written at `at`, all of it in one call when `max` bytes are there: `parts`, and behind them what was
+/// staged from `open` on.
 struct Stage<'a, 'b> {
     at: u64,
+    parts: Vec<Part<'a>>,
+    parts_bytes: usize,
+    /// Where the part of the staging buffer begins that is not among `parts`: at a block.
+    open: usize,
     filled: usize,
     max: usize,
     buf: &'b mut AlignedBuf,
-    /// Whole blocks to be written from where they are, at `at`; nothing is staged then.
-    direct: Vec<&'a [u8]>,
-    direct_bytes: usize,
 }
 
 impl<'a> Stage<'a, '_> {
@@ -358,25 +371,17 @@ impl<'a> Stage<'a, '_> {
             return self.copy(file, bytes);
         };
         self.copy(file, head)?;
-        self.write_staged(file)?;
+        self.close_staged(self.filled);
         while !whole.is_empty() {
-            let (now, later) = whole.split_at(whole.len().min(self.max - self.direct_bytes));
-            self.direct.push(now);
-            self.direct_bytes += now.len();
-            whole = later;
-            if self.direct_bytes == self.max {
-                self.write_direct(file)?;
+            if self.parts_bytes == self.max {
+                self.write(file)?;
             }
+            let (now, later) = whole.split_at(whole.len().min(self.max - self.parts_bytes));
+            self.parts.push(Part::Direct(now));
+            self.parts_bytes += now.len();
+            whole = later;
         }
         self.copy(file, tail)
-    }
-
-    fn write_direct(&mut self, file: &dyn DiskFile) -> io::Result<()> {
-        file.write_all_vectored_at(&self.direct, self.at)?;
-        self.at += self.direct_bytes as u64;
-        self.direct.clear();
-        self.direct_bytes = 0;
-        Ok(())
     }
 
     /// Cuts out the blocks that can be written as they are, if they are worth it.
@@ -389,54 +394,63 @@ impl<'a> Stage<'a, '_> {
         (aligned && whole.len() >= DIRECT_FROM_BYTES).then_some((head, whole, tail))
     }
 
-    /// Writes what was staged, which is whole blocks.
-    fn write_staged(&mut self, file: &dyn DiskFile) -> io::Result<()> {
-        if self.filled > 0 {
-            write(file, &self.buf[..self.filled], self.at)?;
-            self.at += self.filled as u64;
-            self.filled = 0;
-        }
-        Ok(())
-    }
-
     fn copy(&mut self, file: &dyn DiskFile, mut bytes: &[u8]) -> io::Result<()> {
-        if !bytes.is_empty() {
-            self.write_direct(file)?;
-        }
         while !bytes.is_empty() {
-            let room = self.max - self.filled;
+            let room = self.max - self.parts_bytes - (self.filled - self.open);
+            if room == 0 {
+                self.close_staged(self.filled);
+                self.write(file)?;
+                continue;
+            }
             let (now, later) = bytes.split_at(room.min(bytes.len()));
             self.buf[self.filled..self.filled + now.len()].copy_from_slice(now);
             self.filled += now.len();
             bytes = later;
-            if self.filled == self.max {
-                self.write_staged(file)?;
-            }
         }
+        Ok(())
+    }
+
+    /// What was staged up to `end`, which is whole blocks, comes next.
+    fn close_staged(&mut self, end: usize) {
+        if end > self.open {
+            self.parts.push(Part::Staged(self.open..end));
+            self.parts_bytes += end - self.open;
+        }
+        (self.open, self.filled) = (end, end);
+    }
+
+    /// Writes all parts.
+    fn write(&mut self, file: &dyn DiskFile) -> io::Result<()> {
+        let bytes = |part: &Part<'a>| match part {
+            Part::Staged(range) => &self.buf[range.clone()],
+            Part::Direct(bytes) => *bytes,
+        };
+        let slices: Vec<&[u8]> = self.parts.iter().map(bytes).collect();
+        write(file, &slices, self.at)?;
+        self.at += self.parts_bytes as u64;
+        self.parts.clear();
+        (self.parts_bytes, self.open, self.filled) = (0, 0, 0);
         Ok(())
     }
 
     /// Writes the rest, padded with zeros or with what is there; returns the bytes of the last, partial block.
     fn finish(mut self, file: &dyn DiskFile, keep_behind: bool) -> io::Result<Vec<u8>> {
-        self.write_direct(file)?;
-        let padded = self.filled.next_multiple_of(BLOCK_BYTES);
-        self.buf[self.filled..padded].fill(0);
-        if keep_behind && padded > self.filled {
+        let (filled, padded) = (self.filled, self.filled.next_multiple_of(BLOCK_BYTES));
+        let used = filled % BLOCK_BYTES;
+        self.buf[filled..padded].fill(0);
+        if keep_behind && used > 0 {
             let mut block = AlignedBuf::zeroed(BLOCK_BYTES);
+            let block_at = self.at + (self.parts_bytes + padded - self.open - BLOCK_BYTES) as u64;
             // What cannot be read, or is not there, is nothing to keep.
-            let _ = read_up_to(
-                file,
-                &mut block,
-                self.at + (padded - BLOCK_BYTES) as u64,
-                BLOCK_BYTES,
-            );
-            let used = self.filled % BLOCK_BYTES;
-            self.buf[self.filled..padded].copy_from_slice(&block[used..]);
+            let _ = read_up_to(file, &mut block, block_at, BLOCK_BYTES);
+            self.buf[filled..padded].copy_from_slice(&block[used..]);
         }
-        if padded > 0 {
-            write(file, &self.buf[..padded], self.at)?;
-        }
-        let partial = self.filled % BLOCK_BYTES;
-        Ok(self.buf[self.filled - partial..self.filled].to_vec())
+        let partial = self.buf[filled - used..filled].to_vec();
+        self.close_staged(padded);
+        self.write(file)?;
+        Ok(partial)
     }
 }
+
+#[cfg(test)]
+mod tests;
