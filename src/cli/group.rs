@@ -12,7 +12,7 @@ use super::output::{line, table};
 use super::ranges::resolve_begin;
 use super::session::connect;
 use crate::client::{Client, GroupOffset, MetadataTopics, OffsetToCommit};
-use crate::model::Offset;
+use crate::model::{Offset, shell_word};
 use crate::telemetry::rfc3339_millis;
 
 /// What to do with groups.
@@ -90,7 +90,7 @@ async fn offsets(args: OffsetsArgs, context: &Context) -> Outcome {
         return Err(Failure::new(Exit::NotFound, "GROUP_NOT_FOUND", message)
             .hint(format!(
                 "a group is there once it commits: naru consume TOPIC -g {}",
-                args.group
+                shell_word(&args.group)
             ))
             .into());
     }

@@ -9,6 +9,7 @@ use super::failure::Outcome;
 use super::output::line;
 use super::session::connect;
 use super::topic::{config_json, parse_config};
+use crate::model::shell_word;
 
 /// Flags of `group create`.
 #[derive(Debug, Args)]
@@ -91,9 +92,10 @@ pub(super) async fn create(args: CreateArgs, context: &Context) -> Outcome {
             "group '{}' exists already, and is as it was",
             args.group
         ))?;
-        context
-            .output
-            .tell(&format!("its settings: naru group config get {}", args.group));
+        context.output.tell(&format!(
+            "its settings: naru group config get {}",
+            shell_word(&args.group)
+        ));
     }
     Ok(())
 }
@@ -110,7 +112,7 @@ async fn get(args: GetArgs, context: &Context) -> Outcome {
     let client = connect(context).await?;
     let described = client.describe_group(&args.group).await?;
     let of = format!("group '{}'", args.group);
-    let command = format!("naru group config get {}", args.group);
+    let command = format!("naru group config get {}", shell_word(&args.group));
     show_entries(context, &chosen(&args.keys, &described.configs, [&of, &command])?)
 }
 

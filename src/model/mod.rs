@@ -25,7 +25,7 @@ pub use ids::{
 pub use member::{InstanceId, InvalidMemberId, MEMBER_ID_BYTES_MAX, MemberId};
 pub use nearest::nearest;
 pub use quantities::{ByteCount, DurableState, LogBounds, Lsn, Offset, Timestamp};
-pub use shell::shell_path;
+pub use shell::{shell_path, shell_word};
 pub use topic::{InvalidTopicName, TimestampType, TopicConfig, TopicName, TopicStorage};
 pub use units::{parse_bytes, parse_millis, show_bytes, show_millis};
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// A word as a shell of POSIX takes it for itself: in quotes if there is anything in it that a shell would not leave alone.
-fn quoted(word: &str) -> String {
+pub fn shell_word(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
     if !word.is_empty() && word.chars().all(is_plain) {
         return word.to_owned();
@@ -16,7 +16,7 @@ fn quoted(word: &str) -> String {
 pub fn shell_path(path: &Path) -> String {
     let text = path.display().to_string();
     let flag = if text.starts_with('-') { "./" } else { "" };
-    quoted(&format!("{flag}{text}"))
+    shell_word(&format!("{flag}{text}"))
 }
 
 #[cfg(test)]
@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_shell_would_not_leave_alone_is_quoted() {
+    fn what_a_shell_would_not_leave_alone_is_shell_word() {
         for (word, as_one) in [
             ("./data", "./data"),
             ("/var/lib/naru-1_a.b", "/var/lib/naru-1_a.b"),
@@ -40,7 +40,7 @@ mod tests {
             ("'", r"''\'''"),
             ("zwei\nZeilen", "'zwei\nZeilen'"),
         ] {
-            assert_eq!(quoted(word), as_one);
+            assert_eq!(shell_word(word), as_one);
         }
         assert_eq!(shell_path(Path::new("-x")), "./-x");
         assert_eq!(shell_path(Path::new("-x y")), "'./-x y'");
@@ -54,7 +54,7 @@ mod tests {
             .map(|byte| format!("a{}b", char::from(byte)))
             .chain(["it's", "''", "-n", "\u{e4} \u{1f980}", "$(exit 3)", "\\"].map(str::to_owned))
             .collect();
-        let line: Vec<_> = words.iter().map(|word| quoted(word)).collect();
+        let line: Vec<_> = words.iter().map(|word| shell_word(word)).collect();
         let script = format!(
             "for word in {}; do printf '%s\\0' \"$word\"; done",
             line.join(" ")

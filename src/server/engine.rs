@@ -289,22 +289,19 @@ fn open_lossy_disk(dir: &Path) -> std::io::Result<SharedDisk> {
 fn refused(settings: &Settings, error: &OpenError) -> ServeError {
     let dir = &settings.data_dir;
     if !matches!(error, OpenError::NotOurs(_) | OpenError::Io(_)) {
-        // A line of its own: a long message is cut in the log.
+        // Lines of their own: a long message is cut in the log.
         let [doctor, salvage] = ways_out(dir, settings.file.as_deref());
-        tracing::error!(
-            event = "start_refused",
-            "the data directory is not to be trusted: {doctor} looks at it, {salvage} tells the ways out"
-        );
+        tracing::error!(event = "start_refused", "what is wrong is told by: {doctor}");
+        tracing::error!(event = "start_refused", "the ways out are told by: {salvage}");
     }
     ServeError::Storage(format!("{}: {}", dir.display(), with_causes(error)))
 }
 
-/// Commands for who is refused a start, to be pasted into a shell.
+/// Commands for who is refused a start, to be pasted into a shell, which may stand in another directory than the broker did.
 fn ways_out(dir: &Path, config: Option<&Path>) -> [String; 2] {
-    let dir = shell_path(dir);
-    let config = config.map_or(String::new(), |config| {
-        format!(" --config {}", shell_path(config))
-    });
+    let word = |path: &Path| shell_path(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
+    let dir = word(dir);
+    let config = config.map_or(String::new(), |config| format!(" --config {}", word(config)));
     [
         format!("naru doctor {dir}"),
         format!("naru log salvage {dir}{config}"),
@@ -464,10 +461,13 @@ mod tests {
 
     #[test]
     fn ways_out_of_a_refused_start_can_be_pasted() {
-        let [doctor, salvage] = ways_out(Path::new("/my data"), Some(Path::new("a b.toml")));
+        let [doctor, salvage] = ways_out(Path::new("/my data"), Some(Path::new("/a b.toml")));
         assert_eq!(doctor, "naru doctor '/my data'");
-        assert_eq!(salvage, "naru log salvage '/my data' --config 'a b.toml'");
+        assert_eq!(salvage, "naru log salvage '/my data' --config '/a b.toml'");
         let [_, salvage] = ways_out(Path::new("/data"), None);
         assert_eq!(salvage, "naru log salvage /data");
+        let [doctor, _] = ways_out(Path::new("data"), None);
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(doctor, format!("naru doctor {}", shell_path(&here.join("data"))));
     }
 }

@@ -218,14 +218,15 @@ fn as_shown(data: &Path) -> (Vec<String>, String) {
         let command = plan["command"]
             .as_str()
             .unwrap_or_else(|| panic!("no way out: {plan}"));
-        let prefix = format!("naru log salvage {} ", data.display());
-        let args: Vec<_> = command.strip_prefix(&prefix).unwrap().split(' ').collect();
-        taken.extend(
-            args.iter()
-                .filter(|arg| !arg.starts_with("--"))
-                .map(|arg| (*arg).to_owned()),
-        );
-        salvage(data, &args, 0);
+        // Paths of a temporary directory need no quotes.
+        let words: Vec<_> = command.split(' ').collect();
+        let ways = words
+            .windows(2)
+            .filter(|pair| matches!(pair[0], "--give-up" | "--restore"));
+        taken.extend(ways.map(|pair| pair[1].to_owned()));
+        assert_eq!(words[0], "naru", "{command}");
+        let output = naru().args(&words[1..]).output().unwrap();
+        assert!(output.status.success(), "{command}: {output:?}");
         let output = naru()
             .args(["log", "salvage", "--format", "json"])
             .arg(data)

@@ -21,8 +21,6 @@ struct Free {
     bytes: usize,
     /// Buffers taken and given back so far.
     uses: u64,
-    /// Bytes made anew since buffers of other lengths were last let go for them.
-    made: usize,
 }
 
 /// Those of one length.
@@ -48,28 +46,23 @@ impl Free {
         Some(buf)
     }
 
-    /// A buffer of so many bytes has to be made, so as many are let go: first of the length that was not needed for the
-    /// longest time. Otherwise what one kind of load has left would fill the pool for ever, and the next kind never find
-    /// anything in it.
-    fn let_go_for(&mut self, len: usize) -> Vec<AlignedBuf> {
-        self.made += len;
-        let mut gone = Vec::new();
-        loop {
-            let kept = self
+    /// Makes room for a buffer of this length below a limit: those of the length that was not needed for the longest time go
+    /// first. Otherwise what one kind of load has left would fill the pool for ever, and the next kind never find anything
+    /// in it. False if there is no room but that of its own kind.
+    fn make_room(&mut self, len: usize, max: usize, gone: &mut Vec<AlignedBuf>) -> bool {
+        while self.bytes + len > max {
+            let others = self
                 .by_length
                 .iter_mut()
-                .filter(|(_, kept)| !kept.bufs.is_empty());
-            let Some((length, oldest)) = kept.min_by_key(|(_, kept)| kept.used) else {
-                self.made = 0;
-                return gone;
+                .filter(|(length, kept)| **length != len && !kept.bufs.is_empty());
+            let oldest = others.min_by_key(|(_, kept)| kept.used);
+            let Some(buf) = oldest.and_then(|(_, kept)| kept.bufs.pop()) else {
+                return false;
             };
-            if *length > self.made {
-                return gone;
-            }
-            self.made -= *length;
-            self.bytes -= *length;
-            gone.extend(oldest.bufs.pop());
+            self.bytes -= buf.len();
+            gone.push(buf);
         }
+        true
     }
 
     fn give_back(&mut self, buf: AlignedBuf) {
@@ -98,14 +91,10 @@ impl BufferPool {
     /// A buffer of at least `len` bytes with any content.
     pub(super) fn take(&self, len: usize) -> AlignedBuf {
         let len = Self::rounded(len);
-        let gone = {
-            let mut free = self.lock();
-            match free.take(len) {
-                Some(buf) => return buf,
-                None => free.let_go_for(len),
-            }
-        };
-        drop(gone);
+        let kept = self.lock().take(len);
+        if let Some(buf) = kept {
+            return buf;
+        }
         huge_pages::expect_buffer(len);
         AlignedBuf::zeroed(len)
     }
@@ -129,10 +118,16 @@ impl BufferPool {
     }
 
     fn give_back(&self, buf: AlignedBuf) {
+        // Given back to the system when nobody waits for the pool any more.
+        let mut gone = Vec::new();
         let mut free = self.lock();
-        if free.bytes + buf.len() <= self.bytes_max {
+        if free.make_room(buf.len(), self.bytes_max, &mut gone) {
             free.give_back(buf);
+        } else {
+            gone.push(buf);
         }
+        drop(free);
+        drop(gone);
     }
 }
 
@@ -207,15 +202,29 @@ mod tests {
     }
 
     #[test]
-    fn as_many_bytes_are_let_go_as_are_made_and_no_more() {
+    fn no_more_is_let_go_than_there_has_to_be() {
         let pool = Arc::new(BufferPool::new(1 << 20));
         let large: Vec<_> = (0..4).map(|_| pool.take(256 << 10)).collect();
         large.into_iter().for_each(|buf| drop(pool.freeze(buf, 1)));
+        let mut small: Vec<_> = (0..65).map(|_| pool.take(BLOCK_BYTES)).collect();
+        assert_eq!(pool.free_bytes(), 1 << 20, "who takes lets nothing go");
+        let last = small.pop().unwrap();
         // Small ones do not cost a large one each.
-        let small: Vec<_> = (0..63).map(|_| pool.take(BLOCK_BYTES)).collect();
+        small.into_iter().for_each(|buf| drop(pool.freeze(buf, 1)));
         assert_eq!(pool.free_bytes(), 1 << 20);
-        let last = pool.take(BLOCK_BYTES);
-        assert_eq!(pool.free_bytes(), 768 << 10);
-        drop((small, last));
+        drop(pool.freeze(last, 1));
+        assert_eq!(pool.free_bytes(), (768 << 10) + BLOCK_BYTES);
+    }
+
+    #[test]
+    fn a_pool_that_is_not_full_keeps_what_every_load_needs() {
+        let pool = Arc::new(BufferPool::new(1 << 20));
+        for _ in 0..4 {
+            for len in [64 << 10, 256 << 10, 8 << 10] {
+                let buf = pool.take(len);
+                drop(pool.freeze(buf, 1));
+            }
+        }
+        assert_eq!(pool.free_bytes(), 328 << 10, "one of each, made once");
     }
 }

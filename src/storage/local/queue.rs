@@ -39,6 +39,20 @@ struct Inner {
     awaited: bool,
 }
 
+impl Inner {
+    /// The last group, if it has room for so many bytes more, or else a new one.
+    fn group_for(&mut self, bytes: u64, bytes_max: u64) -> &mut OpenGroup {
+        let last = self.groups.back();
+        if last.is_none_or(|g| !g.is_empty() && g.payload_bytes + bytes > bytes_max) {
+            self.groups.push_back(OpenGroup::new(self.next));
+            self.next = self.next.next();
+        }
+        self.groups
+            .back_mut()
+            .expect("a group was opened if there was none")
+    }
+}
+
 /// The queue in front of the journal.
 #[derive(Debug)]
 pub(super) struct Queue {
@@ -103,17 +117,8 @@ impl Queue {
         if step.appends.iter().any(|p| gone(&p.log)) || step.trims.iter().any(|t| gone(&t.log)) {
             return Err(SubmitError::NotOwner);
         }
-        let fits = inner
-            .groups
-            .back()
-            .is_some_and(|g| g.is_empty() || g.payload_bytes + bytes <= self.group_bytes_max)
-            && !splits;
-        if !fits {
-            let group = OpenGroup::new(inner.next);
-            inner.next = inner.next.next();
-            inner.groups.push_back(group);
-        }
-        let group = inner.groups.back_mut().expect("a group was opened above");
+        let bytes_max = if splits { 0 } else { self.group_bytes_max };
+        let group = inner.group_for(bytes, bytes_max);
         let lsn = group.lsn;
         group.granted += granted;
         for (placed, (crc, copied)) in step.appends.into_iter().zip(prepared) {

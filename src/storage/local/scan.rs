@@ -1,6 +1,6 @@
 //! Reading journal files back: which groups are there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use super::format::DirectoryId;
@@ -18,6 +18,9 @@ pub(super) const AROUND_BAD_BLOCKS: &str = "try again; if it stays, copy the dir
      around bad blocks (ddrescue), and run `naru doctor` on the copy";
 /// Journal files are read in pieces of at least this size.
 const WINDOW_BYTES: usize = 1 << 20;
+
+/// What a look for groups under other generations may read of their tables.
+const CHECK_BYTES_MAX: u64 = 64 << 20;
 
 /// A journal file and its header, if one of the two copies holds.
 #[derive(Debug)]
@@ -195,30 +198,66 @@ fn end_of(entry: &Entry) -> Option<(PartitionKey, Offset)> {
     }
 }
 
-/// The first group above an LSN that was written to a file under this generation, whatever its header says; it begins before
-/// `upto`.
+/// Generations under which a file may have been begun whose header is gone: the one that comes next, and those that are
+/// missing in front of it, newest first.
+pub(super) fn lost_generations(files: &[ScannedFile]) -> Vec<u64> {
+    let known: BTreeSet<u64> = files
+        .iter()
+        .filter_map(|f| f.header)
+        .map(|h| h.generation)
+        .collect();
+    let next = known.last().map_or(1, |last| last + 1);
+    let oldest = known.first().copied().unwrap_or(next);
+    let oldest = oldest.saturating_sub(files.len() as u64).max(1);
+    let lost = (oldest..=next)
+        .rev()
+        .filter(|generation| !known.contains(generation));
+    lost.take(files.len() + 1).collect()
+}
+
+/// The first group in front of `upto` that was written to a file under one of these generations, whatever its header says, and
+/// is above the LSN beside that; and the generation.
 pub(super) fn first_group_of(
     scanned: &ScannedFile,
     directory: DirectoryId,
-    generation: u64,
-    above: Lsn,
+    wanted: &[(u64, Lsn)],
     upto: u64,
-) -> io::Result<Option<GroupHeader>> {
+) -> io::Result<Option<(u64, GroupHeader)>> {
     let mut window = Window::new(&*scanned.file, scanned.bytes);
+    let mut left = CHECK_BYTES_MAX;
     let mut position = GROUPS_START;
     while position < upto && position + BLOCK as u64 <= scanned.bytes {
-        let place = Place {
-            directory,
-            generation,
-            position,
-        };
-        let found = group_at(&mut window, scanned.bytes, &place)?;
-        if let Some((header, ..)) = found.filter(|(header, ..)| header.lsn > above) {
-            return Ok(Some(header));
+        let header = peek_at(&mut window, position)?;
+        let front = header.map_or(u64::MAX, |header| header.payload_start());
+        // Records may be made to look like groups with long tables.
+        if front <= left {
+            for (generation, above) in wanted {
+                let place = Place {
+                    directory,
+                    generation: *generation,
+                    position,
+                };
+                let found = group_at(&mut window, scanned.bytes, &place)?;
+                if let Some((header, ..)) = found.filter(|(header, ..)| header.lsn > *above) {
+                    return Ok(Some((*generation, header)));
+                }
+            }
+            left -= front;
         }
         position += BLOCK as u64;
     }
     Ok(None)
+}
+
+/// Whether anything but zeros stands in a file, or the disk does not give all of it.
+pub(super) fn holds_anything(scanned: &ScannedFile) -> io::Result<bool> {
+    let mut window = Window::new(&*scanned.file, scanned.bytes);
+    for at in (0..scanned.bytes).step_by(BLOCK) {
+        if window.get(at, BLOCK)?.iter().any(|byte| *byte != 0) {
+            return Ok(true);
+        }
+    }
+    Ok(!window.unreadable.is_empty())
 }
 
 /// The group at a place, if it was written there under the generation that its file has now.

@@ -14,8 +14,8 @@ use super::scan::{self, FoundGroup, ScannedFile};
 use crate::model::{Lsn, Offset, PartitionKey, TopicId};
 use crate::planted::{self, Bug};
 
-/// How far into a file whose header does not say that it is in use a start looks for groups that say so. More than the
-/// largest group has, and not so much that every start would read the whole ring.
+/// How far into a file whose header does not say that it is in use a start looks for groups that say so. More than groups
+/// have unless a request is larger than that, and not so much that every start would read the whole ring.
 const FRONT_BYTES: u64 = 16 << 20;
 
 /// Why the broker must not start: acknowledged data may be missing, and what is there does not say which.
@@ -403,44 +403,28 @@ fn header_problems(files: &[ScannedFile], newest: &Checkpoint) -> Vec<Problem> {
 /// A file that is in use and has lost its header, or never got it. One whose header was only being rewritten holds no group under a generation
 /// that is missing among those of the others, or none that is needed.
 fn header_gone(files: &[ScannedFile], newest: Lsn, directory: DirectoryId) -> io::Result<Option<Problem>> {
-    let known: BTreeSet<u64> = files
-        .iter()
-        .filter_map(|f| f.header)
-        .map(|h| h.generation)
-        .collect();
+    let lost = scan::lost_generations(files);
+    let known = files.iter().filter_map(|f| f.header).map(|h| h.generation);
+    let known: BTreeSet<u64> = known.collect();
     let next = known.last().map_or(1, |last| last + 1);
-    let oldest = known.first().copied().unwrap_or(next);
-    let missing = (oldest..next).filter(|generation| !known.contains(generation));
     // All of the newest are refused, also those that are not needed: their generation would be given again. The known ones
     // are looked for, too: a disk may have put the header into another file.
-    let wanted: Vec<_> = std::iter::once((next, Lsn::ZERO))
-        .chain(missing.map(|generation| (generation, newest)).take(files.len()))
-        .chain(known.iter().map(|generation| (*generation, newest)))
-        .collect();
-    // Of a journal without any header a start is refused: then all is worth a look.
-    let none = known.is_empty() && newest > Lsn::ZERO;
+    let above = |generation: u64| (generation, if generation == next { Lsn::ZERO } else { newest });
     for file in files {
-        if file.header.is_some() {
-            // A header that never reached the disk leaves that of the last lap, which is whole.
-            let used = scan::first_group_of(file, directory, next, Lsn::ZERO, FRONT_BYTES)?;
-            if let Some(lsn) = used.map(|header| header.lsn) {
-                let number = file.number;
-                return Ok(Some(Problem::HeaderGone { number, lsn }));
-            }
-            continue;
-        }
-        for (generation, above) in &wanted {
-            // Zeros may be a file that was never used: only where its first groups would stand is worth a look.
-            let used = file.illegible
-                || none
-                || scan::first_group_of(file, directory, *generation, Lsn::ZERO, FRONT_BYTES)?.is_some();
-            if !used {
-                continue;
-            }
-            if let Some(header) = scan::first_group_of(file, directory, *generation, *above, file.bytes)? {
-                let (number, lsn) = (file.number, header.lsn);
-                return Ok(Some(Problem::HeaderGone { number, lsn }));
-            }
+        let own = file.header.map(|header| header.generation);
+        let later = known.iter().copied().filter(|generation| Some(*generation) > own);
+        let wanted: Vec<_> = match own {
+            // A header that never reached the disk leaves that of an earlier lap, which is whole.
+            Some(_) => std::iter::once(next).chain(later).map(above).collect(),
+            None => lost.iter().copied().chain(later).map(above).collect(),
+        };
+        // Zeros may be a file that was never used: only where its first groups would stand is worth a look, unless no file
+        // says of any how it was used.
+        let all = file.illegible || known.is_empty() && newest > Lsn::ZERO;
+        let upto = if all { file.bytes } else { FRONT_BYTES };
+        if let Some((_, header)) = scan::first_group_of(file, directory, &wanted, upto)? {
+            let (number, lsn) = (file.number, header.lsn);
+            return Ok(Some(Problem::HeaderGone { number, lsn }));
         }
     }
     Ok(None)

@@ -371,7 +371,6 @@ impl<'a> Rehearsal<'a> {
 
     /// Takes batches from the segment behind what is known of it.
     fn adopt(&mut self, key: PartitionKey, to: Option<Offset>) -> io::Result<()> {
-        let disk = self.disk;
         loop {
             let log = self.log(key);
             let (next, active) = (log.next, log.active);

@@ -121,7 +121,10 @@ fn report_rebuilt(
     pair: &Pair,
     report: &mut Report,
 ) -> Result<Option<Rebuilt>, InspectError> {
-    if pair.newest().is_some() {
+    // A record that another Naru or another directory has written is no damage.
+    let is_foreign = |e: &FormatError| matches!(e, FormatError::Version(_) | FormatError::OtherDirectory);
+    let mut errors = pair.files.iter().filter_map(|file| file.as_ref().err());
+    if pair.newest().is_some() || errors.any(is_foreign) {
         return Ok(None);
     }
     let rebuilt = rebuild(disk, files, directory)?;

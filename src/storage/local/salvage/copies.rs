@@ -66,8 +66,8 @@ fn touched(disk: &dyn Disk, directory: DirectoryId, ways: &[Way]) -> io::Result<
     let gives_up = ways.iter().any(|way| !way.restores());
     for scanned in scan::open_files(disk, directory)? {
         let restored = ways.contains(&Way::Header(scanned.number));
-        // Files that were never used hold nothing.
-        if restored || gives_up && (scanned.header.is_some() || scanned.illegible) {
+        // Files that were never used hold nothing; zeros in place of a header do not say so.
+        if restored || gives_up && scan::holds_anything(&scanned)? {
             files.push(paths::journal(scanned.number));
         }
     }

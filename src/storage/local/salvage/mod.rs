@@ -180,7 +180,8 @@ pub fn plan(disk: &dyn Disk, watch: &mut dyn Watch, replay: &mut dyn Replay) -> 
         }
     }
     let restores = |o: &Obstacle| o.way.is_some_and(|way| way.restores());
-    let goes_on = obstacles.iter().any(restores) && !obstacles.iter().all(restores);
+    // What a file without header holds, or lacks, is seen when it has one.
+    let goes_on = obstacles.iter().any(restores);
     if goes_on {
         obstacles.retain(restores);
     }

@@ -69,6 +69,14 @@ pub(in crate::storage::local) fn rebuild(
             "no journal file with a header is there to tell the rest".to_owned()
         ));
     };
+    let named = headers.iter().map(|h| h.checkpoint_lsn).max().unwrap_or_default();
+    if oldest.first_lsn > named.next() {
+        return Ok(Err(format!(
+            "the oldest journal file with a header begins with group {}, and no header names a checkpoint above {named}: a file in \
+             front of it, or its header, is missing",
+            oldest.first_lsn
+        )));
+    }
     let mut rebuilt = Rebuilt {
         record: Checkpoint {
             seq: headers.iter().map(|h| h.checkpoint_seq).max().unwrap_or(0).max(1),

@@ -1,13 +1,13 @@
 //! The header of a journal file, made again from the groups behind it: nothing is given up by that.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 
 use crate::disk::Disk;
 use crate::model::Lsn;
 use crate::storage::local::format::DirectoryId;
 use crate::storage::local::format::checkpoint::Checkpoint;
-use crate::storage::local::format::journal::{FileHeader, GROUPS_START};
+use crate::storage::local::format::journal::{FileHeader, GROUPS_START, GroupHeader};
 use crate::storage::local::journal_files::write_header;
 use crate::storage::local::scan::{self, ScannedFile};
 
@@ -38,58 +38,60 @@ pub(super) fn header(
     write_header(&*file.file, &header, directory)
 }
 
-/// The header by the groups, which hold under one generation alone: one that is missing among those of the others, or the one
-/// that comes next, which may also have been written below the header of the lap before.
+/// The header by the groups, which hold under one generation alone: one that is missing among those of the others; the one
+/// that comes next, which may also have been written below the header of the lap before; or one of which a disk has put the
+/// header into another file.
 fn made_again(
     files: &[ScannedFile],
     file: &ScannedFile,
     directory: DirectoryId,
     newest: Option<&Checkpoint>,
 ) -> io::Result<Option<FileHeader>> {
-    let known: BTreeSet<u64> = files
-        .iter()
-        .filter_map(|f| f.header)
-        .map(|h| h.generation)
-        .collect();
-    let next = known.last().map_or(1, |last| last + 1);
-    let oldest = known
-        .first()
-        .copied()
-        .unwrap_or(next)
-        .saturating_sub(files.len() as u64)
-        .max(1);
-    let candidates = (oldest..=next)
-        .rev()
-        .filter(|generation| !known.contains(generation));
-    let candidates: Vec<_> = candidates
-        .take(if file.header.is_some() { 1 } else { files.len() + 1 })
-        .collect();
+    let own = file.header.map(|header| header.generation);
+    let known = files.iter().filter_map(|f| f.header).map(|h| h.generation);
+    let mut candidates = scan::lost_generations(files);
+    candidates.truncate(if own.is_some() { 1 } else { candidates.len() });
+    candidates.extend(known.filter(|generation| Some(*generation) > own));
+    // The newest lap counts: what an earlier one left stands behind it.
+    candidates.sort_unstable_by(|a, b| b.cmp(a));
+    candidates.dedup();
     // The first group tells most, so all of them are tried with it before any other group is.
-    for upto in [GROUPS_START + 1, file.bytes] {
-        for generation in &candidates {
-            let Some(group) = scan::first_group_of(file, directory, *generation, Lsn::ZERO, upto)? else {
-                continue;
-            };
-            let first_lsn = if upto == file.bytes {
-                first_of(files, *generation, group.lsn, directory, newest)?
-            } else {
-                group.lsn
-            };
-            return Ok(Some(FileHeader {
-                file_bytes: file.bytes,
-                generation: *generation,
-                first_lsn,
-                checkpoint_seq: newest.map_or(0, |newest| newest.seq),
-                checkpoint_lsn: newest.map_or(Lsn::ZERO, |newest| newest.lsn),
-                incarnation: group.incarnation,
-            }));
+    for generation in &candidates {
+        let wanted = [(*generation, Lsn::ZERO)];
+        let first = scan::first_group_of(file, directory, &wanted, GROUPS_START + 1)?;
+        if let Some((_, group)) = first {
+            return Ok(Some(header_of(file, *generation, &group, group.lsn, newest)));
+        }
+    }
+    for generation in &candidates {
+        let wanted = [(*generation, Lsn::ZERO)];
+        if let Some((_, group)) = scan::first_group_of(file, directory, &wanted, file.bytes)? {
+            let first = first_of(files, *generation, group.lsn, directory, newest)?;
+            return Ok(Some(header_of(file, *generation, &group, first, newest)));
         }
     }
     Ok(None)
 }
 
-/// The group with which a file began whose first ones are gone: the one behind the last of the file before. Never more than what it
-/// was: that the groups before it were durable is what a header proves.
+fn header_of(
+    file: &ScannedFile,
+    generation: u64,
+    group: &GroupHeader,
+    first_lsn: Lsn,
+    newest: Option<&Checkpoint>,
+) -> FileHeader {
+    FileHeader {
+        file_bytes: file.bytes,
+        generation,
+        first_lsn,
+        checkpoint_seq: newest.map_or(0, |newest| newest.seq),
+        checkpoint_lsn: newest.map_or(Lsn::ZERO, |newest| newest.lsn),
+        incarnation: group.incarnation,
+    }
+}
+
+/// The group with which a file began whose first ones are gone: the one behind the last of the files before. Never more than what
+/// it was: that the groups before it were durable is what a header proves.
 fn first_of(
     files: &[ScannedFile],
     generation: u64,
@@ -97,20 +99,21 @@ fn first_of(
     directory: DirectoryId,
     newest: Option<&Checkpoint>,
 ) -> io::Result<Lsn> {
-    let before = files
-        .iter()
-        .position(|f| f.header.is_some_and(|h| h.generation + 1 == generation));
-    let behind = match before {
-        Some(index) => {
-            let groups = scan::scan(files, index, directory, &BTreeMap::new())?.groups;
-            groups
-                .iter()
-                .map(|group| group.lsn.next())
-                .filter(|lsn| *lsn <= found)
-                .max()
+    let mut behind = None;
+    for (index, file) in files.iter().enumerate() {
+        if file.header.is_none_or(|h| h.generation >= generation) {
+            continue;
         }
-        None => None,
-    };
+        let mut groups = scan::scan(files, index, directory, &BTreeMap::new())?.groups;
+        groups.retain(|group| group.lsn < found);
+        // One that was not finished is no evidence: its number was given again.
+        if let Some(last) = groups.last()
+            && !scan::payload_holds(&scan::read_group(files, last)?, &last.header)
+        {
+            groups.pop();
+        }
+        behind = behind.max(groups.last().map(|group| group.lsn.next()));
+    }
     let needed = newest.map_or(found, |newest| newest.lsn.next());
     Ok(behind.unwrap_or(needed).min(found))
 }
