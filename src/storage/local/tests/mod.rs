@@ -12,6 +12,7 @@ mod past;
 mod planted;
 mod power;
 mod reserve;
+mod restore;
 mod retire;
 mod rot;
 mod salvage;

@@ -51,14 +51,14 @@ fn knowing() -> Knowing {
     Knowing(Above::default(), vec![key(A, 0), key(B, 0), key(B, 1)])
 }
 
-fn planned(disk: &SimDisk) -> Plan {
+pub(super) fn planned(disk: &SimDisk) -> Plan {
     let before = (disk.ops(), disk.files());
     let found = plan(disk, &mut Nobody, &mut knowing()).unwrap();
     assert_eq!((disk.ops(), disk.files()), before);
     found
 }
 
-fn take(disk: &SimDisk, ways: &[Way], name: &str) -> Result<Done, SalvageError> {
+pub(super) fn take(disk: &SimDisk, ways: &[Way], name: &str) -> Result<Done, SalvageError> {
     let found = planned(disk);
     let ways = check(&found, ways)?;
     let settings = small();
@@ -450,7 +450,7 @@ fn records_of_the_brokers_own_are_given_up_or_not_whenever_a_kill_comes() {
 }
 
 /// Many groups, so that the journal has been used again and the oldest records are in segments alone.
-fn long_life() -> (Rig, BTreeMap<PartitionKey, Vec<u8>>) {
+pub(super) fn long_life() -> (Rig, BTreeMap<PartitionKey, Vec<u8>>) {
     let mut rig = Rig::new(&small());
     let mut all = BTreeMap::new();
     let mut store = |rig: &mut Rig, key: PartitionKey, fill: u8| {
