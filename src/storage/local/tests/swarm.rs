@@ -168,6 +168,7 @@ const DETECTED: &[&str] = &[
     "a sector was zeroed",
     "a sector could not be read",
     "a start was refused",
+    "a state above was that of its log",
     "damage was told with its offsets",
     "all was there",
 ];
