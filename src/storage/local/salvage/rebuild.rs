@@ -310,7 +310,7 @@ fn walk(file: &dyn DiskFile, base: Offset, upto: Option<Offset>, is_last: bool) 
             walked.end = header.last_offset().next();
             walked.bytes = at;
             walked.max_timestamp = walked.max_timestamp.max(header.max_timestamp);
-        } else if let Some(next) = dump::next_batch(file, at, len).filter(|_| is_last) {
+        } else if let Some(next) = is_last.then(|| next_that_leads_on(file, at, len)).flatten() {
             at = next;
         } else {
             let rest = if dump::only_zeros(file, at, len) {
@@ -323,6 +323,24 @@ fn walk(file: &dyn DiskFile, base: Offset, upto: Option<Offset>, is_last: bool) 
         }
     }
     Ok(walked)
+}
+
+/// The next whole batch behind garbage on which another one follows, or nothing more. One in the value of a record is none: what
+/// stands behind that does not go on with its offset.
+fn next_that_leads_on(file: &dyn DiskFile, at: u64, len: u64) -> Option<u64> {
+    let mut from = at;
+    loop {
+        from = dump::next_batch(file, from, len)?;
+        let header = header_at(file, from, len, true)?;
+        let behind = from + header.total_bytes();
+        if behind == len || dump::only_zeros(file, behind, len) {
+            return Some(from);
+        }
+        let follows = header_at(file, behind, len, false);
+        if follows.is_some_and(|next| next.base_offset == header.last_offset().next()) {
+            return Some(from);
+        }
+    }
 }
 
 fn header_at(file: &dyn DiskFile, at: u64, len: u64, whole: bool) -> Option<BatchHeader> {

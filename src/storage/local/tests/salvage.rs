@@ -533,6 +533,43 @@ fn a_damaged_end_of_a_segment_leaves_its_offsets_out_when_a_checkpoint_is_made_a
     assert!(end(&rig, key(B, 0)) > 2);
 }
 
+/// A record whose value is itself a batch, of an offset far away: a damaged batch around it does not make it one of the log.
+#[test]
+fn a_batch_in_the_value_of_a_damaged_record_is_none_when_a_checkpoint_is_made_again() {
+    let mut rig = Rig::new(&small());
+    let mut inner = rig.batch(key(B, 0), 1, 50, 7);
+    inner.stamp(offset(1000), rig.store.leader_epoch());
+    let mut outer = BatchBuilder::new();
+    outer.push(Timestamp(1_700_000_000_000), None, Some(&inner.to_bytes()), &[]);
+    let mut outer = outer.seal(None);
+    outer.stamp(Offset::ZERO, rig.store.leader_epoch());
+    let victim = outer.to_bytes();
+    rig.produce(PartitionKey::META, 1, 100, 1);
+    rig.submit(vec![(key(B, 0), outer)], &[]);
+    rig.inline.journal().unwrap();
+    let behind: Vec<_> = (0..3).map(|fill| rig.produce(key(B, 0), 1, 100, fill)).collect();
+    for round in 0..120 {
+        rig.produce(key(A, 0), 2, 900, round);
+        if round % 20 == 19 {
+            rig.inline.applier_round(true).unwrap();
+        }
+    }
+    rig.inline.seal();
+    let disk = without_checkpoints(&rig);
+    let (path, at) = place(&disk, &victim, "topics/");
+    for (byte, bit) in [(9, 4), (16, 0)] {
+        disk.flip_bit(&path, at + byte, bit).unwrap();
+    }
+    let disk = disk.after_kill();
+    take(&disk, &[Way::Checkpoint], "one").unwrap();
+    let rig = Rig::open(&disk.after_kill(), &small()).unwrap();
+    assert_eq!(end(&rig, key(B, 0)), 4);
+    rig.read(key(B, 0), offset(0), 9_000).unwrap_err();
+    assert_eq!(fenced(&rig, key(B, 0)), [(0, 0)]);
+    let (found, _) = rig.read(key(B, 0), offset(1), 9_000).unwrap();
+    assert_eq!(found, behind.concat());
+}
+
 #[test]
 fn a_block_that_the_disk_does_not_give_at_the_end_is_given_up_and_no_offset_twice() {
     let scene = scene();
