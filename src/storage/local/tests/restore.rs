@@ -4,6 +4,8 @@ use super::rot::{journal_of, journal_only};
 use super::salvage::{long_life, planned, take};
 use super::*;
 use crate::disk::Disk;
+use crate::storage::local::format::journal::FileHeader;
+use crate::storage::local::paths;
 use crate::storage::local::salvage::Way;
 
 /// Bytes of both copies.
@@ -44,14 +46,20 @@ fn overwrite(disk: &SimDisk, path: &str, front: &[u8]) {
     disk.write_file(path, &bytes).unwrap();
 }
 
-#[test]
-fn header_of_the_oldest_file_is_made_again_and_no_group_given_up() {
+/// An engine whose journal has two files with groups, and what is in them.
+fn two_files() -> (Rig, Vec<Bytes>) {
     let mut rig = Rig::new(&small());
     let mut stored = Vec::new();
     while used(&rig.disk).len() < 2 {
         stored.push(rig.produce(key(1, 0), 2, 900, 1));
     }
     rig.inline.seal();
+    (rig, stored)
+}
+
+#[test]
+fn header_of_the_oldest_file_is_made_again_and_no_group_given_up() {
+    let (rig, stored) = two_files();
     for rubbish in [0, 0xa5] {
         let disk = rig.disk.after_kill();
         // By the record before the newest, all of it is needed.
@@ -139,4 +147,48 @@ fn what_files_without_a_header_hold_is_copied_before_anything_is_given_up() {
             "{path}"
         );
     }
+}
+
+#[test]
+fn checkpoint_is_not_made_again_without_the_front_of_the_journal() {
+    let (rig, _) = two_files();
+    let disk = rig.disk.after_kill();
+    let all = used(&disk);
+    // As of a file that was begun when not all of the oldest one was in segments.
+    let id = rig.store.directory_id();
+    let mut header = FileHeader::decode(all[1].1.first_chunk().unwrap(), id).unwrap();
+    header.checkpoint_lsn = Lsn(header.first_lsn.0 - 5);
+    overwrite(&disk, &all[1].0, &[header.encode(id), header.encode(id)].concat());
+    for path in paths::CHECKPOINTS {
+        let _ = disk.unlink(path);
+    }
+    overwrite(&disk, &all[0].0, &[0; HEADERS]);
+    let found = planned(&disk.after_kill());
+    assert_eq!(found.ways(), None, "{:#?}", found.obstacles);
+    let is_told = |what: &str| what.contains("in front of it, or its header, is missing");
+    assert!(
+        found.obstacles.iter().any(|o| is_told(&o.finding.what)),
+        "{:#?}",
+        found.obstacles
+    );
+}
+
+#[test]
+fn checkpoints_of_a_newer_version_are_not_made_again() {
+    let (rig, _) = two_files();
+    let disk = rig.disk.after_kill();
+    for path in paths::CHECKPOINTS {
+        let mut record = disk.read_file(path).unwrap();
+        record[8] += 1;
+        let (covered, crc) = record.split_last_chunk_mut::<4>().unwrap();
+        *crc = crate::record::crc32c(covered).to_le_bytes();
+        disk.write_file(path, &record).unwrap();
+    }
+    let found = planned(&disk.after_kill());
+    assert_eq!(found.ways(), None, "{:#?}", found.obstacles);
+    assert!(
+        found.obstacles[0].finding.what.contains("newer"),
+        "{:#?}",
+        found.obstacles
+    );
 }
