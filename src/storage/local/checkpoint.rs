@@ -13,7 +13,7 @@ use super::format::{DirectoryId, FormatError};
 use super::log::LocalLog;
 use super::partial::{self, PARTIAL_BLOCKS_BYTES_MAX};
 use super::paths;
-use crate::disk::{Disk, DiskFile, Mode, read_exact_at};
+use crate::disk::{Disk, DiskFile, Mode, drop_pages, read_exact_at};
 use crate::model::{Lsn, Offset, PartitionKey};
 use crate::planted::{self, Bug};
 use crate::storage::SnapshotSource;
@@ -62,11 +62,20 @@ fn read_one(
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Err(FormatError::Truncated)),
         Err(e) => return Err(e),
     };
+    // A sync that failed may have left a record in memory that the disk does not have, as if it had.
+    drop_pages(&*file, 0, file.len()?);
     match read_record(&*file) {
         Ok(record) => Ok(record.and_then(|bytes| Checkpoint::decode(&bytes, directory))),
         // A sector that cannot be read is damage of this record, not of the other.
         Err(_) => Ok(Err(FormatError::Checksum)),
     }
+}
+
+/// Makes sure that the record from which a start goes on is on the disk, before the other one is written over: a life before may
+/// have ended between its write and its sync.
+pub(super) fn settle_newest(disk: &dyn Disk, newest_in: usize) -> io::Result<()> {
+    disk.open(paths::CHECKPOINTS[newest_in], Mode::Buffered)?
+        .sync_data()
 }
 
 /// The bytes of the record at the front of a checkpoint file. How long it is says the record itself, and the file has to have

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::applier::{Applier, Segments};
-use super::checkpoint::{CheckpointFiles, Pair, Retired};
+use super::checkpoint::{CheckpointFiles, Pair, Retired, settle_newest};
 use super::directory;
 use super::engine::{Beginning, Engine};
 use super::format::checkpoint::{Checkpoint, PartitionCheckpoint};
@@ -443,6 +443,7 @@ impl Conclusion<'_> {
         let file_bytes = self.settings.journal_file_bytes;
         let bytes_min = Settings::file_bytes_for(self.settings.step_bytes_max.into()).min(file_bytes);
         settle_newest_header(&self.files, self.directory)?;
+        settle_newest(&*self.disk, self.newest_in)?;
         let (ring, too_short) = ring_state(&*self.disk, self.files, self.newest, self.found.end, bytes_min)?;
         let files = JournalFiles::new(
             Arc::clone(&self.disk),

@@ -51,19 +51,29 @@ fn a_start_leaves_the_only_journal_file_as_it_is() {
 
 /// Starts that fail one after the other at writes and syncs of the journal, with kills between; then the power fails.
 fn fails_and_starts(files: usize, faults: &[(FaultKind, u64)], options: &SimOptions) {
-    let (mut disk, stored) = killed_with(files, options.clone());
+    let killed = killed_with(files, options.clone());
+    fails_at("journal/", faults, killed, (CutProfile::Ext4, options.seed));
+}
+
+/// The same at files whose names begin so.
+fn fails_at(
+    place: &'static str,
+    faults: &[(FaultKind, u64)],
+    (mut disk, stored): (SimDisk, Vec<u8>),
+    (cut, seed): (CutProfile, u64),
+) {
     for (kind, after) in faults {
-        disk.inject(Fault::next(*kind, "journal/").after(*after));
+        disk.inject(Fault::next(*kind, place).after(*after));
         drop(Rig::open(&disk, &small()));
         disk = disk.after_kill();
     }
-    let disk = disk.after_power_cut(options.seed, CutProfile::Ext4);
+    let disk = disk.after_power_cut(seed, cut);
     let again = Rig::open(&disk, &small());
-    let again = again.unwrap_or_else(|e| panic!("{files} files, {faults:?}, {options:?}: {e}"));
+    let again = again.unwrap_or_else(|e| panic!("{faults:?} at {place}, {cut:?} {seed}: {e}"));
     assert_eq!(
         again.read_all(key(1, 0)),
         stored,
-        "{files} files, {faults:?}, {options:?}"
+        "{faults:?} at {place}, {cut:?} {seed}"
     );
 }
 
@@ -102,6 +112,36 @@ fn header_that_was_never_synced_is_not_what_a_start_relies_on() {
         for after in [[1, 1, 0, 0], [1, 3, 2, 2]] {
             let faults = after.map(|after| (FaultKind::SyncFails, after));
             fails_and_starts(1, &faults, options);
+        }
+    });
+}
+
+/// A directory whose checkpoints have more than a sector, and what is in one of its partitions.
+fn killed_with_checkpoints(options: SimOptions) -> (SimDisk, Vec<u8>) {
+    let mut rig = Rig::open(&SimDisk::new(options), &small()).unwrap();
+    let stored = rig.produce(key(1, 0), 2, 100, 1).to_vec();
+    for partition in 1..12 {
+        rig.produce(key(1, partition), 1, 100, 2);
+    }
+    rig.inline.seal();
+    for _ in 0..2 {
+        rig.inline.applier_round(true).unwrap();
+        rig.inline.checkpoint().unwrap();
+    }
+    (rig.disk.after_kill(), stored)
+}
+
+/// The first start writes over the older checkpoint and cannot sync it; the second one goes on from what stands in the page cache
+/// alone, and writes over the other.
+#[test]
+fn checkpoint_that_was_never_synced_is_not_what_a_start_relies_on() {
+    let kinds = [FaultKind::SyncFails, FaultKind::SyncNoSpace];
+    on_both_kinds_of_disk(16, |options| {
+        for cut in [CutProfile::Ext4, CutProfile::Nasty] {
+            for faults in kinds.into_iter().flat_map(|a| kinds.map(|b| [(a, 0), (b, 0)])) {
+                let killed = killed_with_checkpoints(options.clone());
+                fails_at("checkpoint", &faults, killed, (cut, options.seed));
+            }
         }
     });
 }
