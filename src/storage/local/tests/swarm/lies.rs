@@ -2,9 +2,9 @@
 //! rot in what a process leaves. A start is refused with a reason, or all that was acknowledged is there or told as damaged,
 //! with its offsets; nothing is altered or invented; a second start finds what the first one found.
 //!
-//! One loss has no trace, and is excused: that of the last groups of all, when nothing behind them reached the disk. What is
-//! a trace is told by the journal as it was meant to be ([`Written`]): any later group that is there as it was written, and
-//! any header of a file that was begun later.
+//! One loss has no trace, and is excused: that of the last groups of all, when nothing behind them reached the disk; with it may
+//! go what topics had that were deleted in them. What is a trace is told by the journal as it was meant to be ([`Written`]): any
+//! later group that is there as it was written, and any header of a file that was begun later.
 
 use std::collections::BTreeSet;
 use std::sync::PoisonError;
@@ -226,10 +226,16 @@ pub(super) fn check_log(
     Ok((start, end, found))
 }
 
-/// Partitions of which damage was told before: what is above them lacks that for good, also when the damage itself was trimmed.
-/// And how many states above others were found to be that of their log.
+/// What earlier lives have left for good.
 #[derive(Default)]
-struct Damaged(BTreeSet<PartitionKey>, u64);
+struct Damaged {
+    /// Partitions of which damage was told: what is above them lacks that, also when the damage itself was trimmed.
+    told: BTreeSet<PartitionKey>,
+    /// Topics whose deletion was done and then lost with the end of the journal: some of what they had is there again.
+    undeleted: BTreeSet<TopicId>,
+    /// States above other partitions that were that of their log.
+    compared: u64,
+}
 
 /// A whole engine.
 fn check(rig: &Rig, expected: &State, damaged: &mut Damaged, what: &str) -> Result<Told, Finding> {
@@ -242,22 +248,25 @@ fn check(rig: &Rig, expected: &State, damaged: &mut Damaged, what: &str) -> Resu
     })?;
     let mut told = Told::new();
     for key in expected.logs.keys().filter(|key| !key.topic.is_internal()) {
+        if damaged.undeleted.contains(&key.topic) {
+            continue;
+        }
         ensure(keys.contains(key), || format!("{what}: {key} is gone"))?;
         told.insert(*key, check_log(rig, *key, expected, what)?);
     }
     let above = rig.above.lock().unwrap();
     for (key, due) in &expected.above.0 {
         if !rig.store.open(*key, rig.config).stats().quarantined.is_empty() {
-            damaged.0.insert(*key);
+            damaged.told.insert(*key);
         }
         let found = above.0.get(key);
         // Of damage below the log start nobody is told: the rest of the state is still that of the log.
         let is_trimmed = expected.logs.get(key).is_some_and(|log| log.start > Offset::ZERO);
         let lacks_trimmed = is_trimmed && found.is_some_and(|found| found.0 == due.0);
-        if damaged.0.contains(key) {
+        if damaged.told.contains(key) || damaged.undeleted.contains(&key.topic) {
             continue;
         }
-        damaged.1 += u64::from(found == Some(due));
+        damaged.compared += u64::from(found == Some(due));
         ensure(found == Some(due) || lacks_trimmed, || {
             format!("{what}: the state above {key} is {found:?}, not {due:?}")
         })?;
@@ -299,7 +308,7 @@ pub(super) fn run(options: &Options) -> Result<Figures, Finding> {
         }
     }
     life.rig.disk.clear_faults();
-    if damaged.1 > 0 {
+    if damaged.compared > 0 {
         life.figures.reach("a state above was that of its log");
     }
     finish(life, &mut damaged)
@@ -388,6 +397,8 @@ fn is_served(
     if report.end < life.model.acknowledged {
         life.figures.reach("the end was lost without a trace");
     }
+    let undeleted = life.model.deleted_above(report.end);
+    damaged.undeleted.extend(undeleted);
     life.model.cut_above(report.end);
     written.lock().unwrap().groups.retain(|lsn, _| *lsn <= report.end);
     let expected = life.model.state(report.end);

@@ -87,6 +87,15 @@ impl Model {
         self.acknowledged = self.acknowledged.max(lsn);
     }
 
+    /// Topics deleted above this group.
+    pub(super) fn deleted_above(&self, lsn: Lsn) -> impl Iterator<Item = TopicId> {
+        let above = self.done.iter().filter(move |(at, _)| *at > lsn);
+        above.filter_map(|(_, deed)| match deed {
+            Deed::Delete(topic) => Some(*topic),
+            Deed::Append(..) | Deed::Trim(..) => None,
+        })
+    }
+
     /// What was submitted above this group is gone, acknowledged or not.
     pub(super) fn cut_above(&mut self, lsn: Lsn) {
         self.forget_above(lsn);
