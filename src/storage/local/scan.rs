@@ -322,7 +322,7 @@ fn peek_at(window: &mut Window<'_>, position: u64) -> io::Result<Option<GroupHea
 
 /// Whether an empty group stood here whose header does not hold: of its marks at most one is gone, and zeros follow. A group
 /// that held anything has a table behind its header, whose entries are not zero.
-pub(super) fn looks_empty(scanned: &ScannedFile, position: u64, lsn: Lsn) -> bool {
+pub(super) fn looks_empty(scanned: &ScannedFile, position: u64, lsn: Lsn, previous: Option<u64>) -> bool {
     let mut window = Window::new(&*scanned.file, scanned.bytes);
     if position + BLOCK as u64 > scanned.bytes {
         return false;
@@ -333,7 +333,7 @@ pub(super) fn looks_empty(scanned: &ScannedFile, position: u64, lsn: Lsn) -> boo
     let Some((header, rest)) = block.split_first_chunk() else {
         return false;
     };
-    GroupHeader::marks_of_empty(header, lsn) >= 2 && rest.iter().all(|byte| *byte == 0)
+    GroupHeader::is_left_of_empty(header, lsn, previous) && rest.iter().all(|byte| *byte == 0)
 }
 
 /// The entries of a table that stands behind its group's header.

@@ -522,7 +522,9 @@ fn newest_file(files: &[ScannedFile]) -> Option<usize> {
 /// Whether a group that cannot be read was an empty one: its header is there but for a little, and nothing stands behind it.
 fn held_nothing(files: &[ScannedFile], groups: &[FoundGroup], lsn: Lsn) -> bool {
     let place = place_of(files, groups, lsn);
-    place.is_some_and(|(file, position)| scan::looks_empty(&files[file], position, lsn))
+    let before = groups.iter().find(|group| group.lsn.next() == lsn);
+    let previous = before.map(|group| group.hash);
+    place.is_some_and(|(file, position)| scan::looks_empty(&files[file], position, lsn, previous))
 }
 
 fn groups_lost(files: &[ScannedFile], groups: &[FoundGroup], first: Lsn, last: Lsn) -> Option<Problem> {

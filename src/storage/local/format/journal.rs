@@ -172,12 +172,21 @@ impl GroupHeader {
         *crc = crc32c_append(crc32c_append(place.seed(), body), table).to_le_bytes();
     }
 
-    /// How many of three marks of an empty group with this number a damaged header still has: its beginning, its number, and
-    /// that it has neither entries nor payload.
-    pub fn marks_of_empty(header: &[u8; GROUP_HEADER_BYTES], lsn: Lsn) -> usize {
+    /// Whether a header may be what damage has left of that of an empty group with this number: of its beginning, its number, the
+    /// hash of the header before it, and that it has neither entries nor payload, at most one is gone. An empty group of an
+    /// earlier lap has another number and another hash.
+    pub fn is_left_of_empty(header: &[u8; GROUP_HEADER_BYTES], lsn: Lsn, previous: Option<u64>) -> bool {
         let at = |from: usize, expected: &[u8]| header.get(from..).is_some_and(|h| h.starts_with(expected));
-        let marks = [Self::begins(header), at(8, &lsn.0.to_le_bytes()), at(28, &[0; 8])];
-        marks.into_iter().filter(|mark| *mark).count()
+        let is_numbered = at(8, &lsn.0.to_le_bytes());
+        let follows = previous.map(|hash| at(16, &hash.to_le_bytes()));
+        let marks = [
+            Self::begins(header),
+            is_numbered,
+            at(28, &[0; 8]),
+            follows.unwrap_or(true),
+        ];
+        let gone = marks.into_iter().filter(|mark| !mark).count();
+        gone <= 1 && (is_numbered || follows.is_some())
     }
 
     /// How many of three marks of a group that was to follow another a damaged header still has: its beginning, its number, and
@@ -428,6 +437,36 @@ mod tests {
             bad[at] ^= 0x10;
             assert!(FileHeader::decode(&bad, [1; 16]).is_err(), "byte {at}");
         }
+    }
+
+    #[test]
+    fn what_is_left_of_an_empty_group_is_told_from_that_of_an_earlier_lap() {
+        let empty = |lsn, previous| {
+            let header = GroupHeader {
+                lsn: Lsn(lsn),
+                previous,
+                incarnation: 2,
+                entries: 0,
+                payload_bytes: 0,
+                written: Timestamp(5),
+            };
+            let mut front = [0; GROUP_HEADER_BYTES];
+            header.encode_into(&mut front, &place());
+            front
+        };
+        let its = empty(12, 0xabcd);
+        for bit in 0..8 * GROUP_HEADER_BYTES {
+            let mut left = its;
+            left[bit / 8] ^= 1 << (bit % 8);
+            assert!(
+                GroupHeader::is_left_of_empty(&left, Lsn(12), Some(0xabcd)),
+                "bit {bit}"
+            );
+        }
+        assert!(GroupHeader::is_left_of_empty(&its, Lsn(12), None));
+        let earlier = empty(4, 0x1234);
+        assert!(!GroupHeader::is_left_of_empty(&earlier, Lsn(12), Some(0xabcd)));
+        assert!(!GroupHeader::is_left_of_empty(&earlier, Lsn(12), None));
     }
 
     #[test]
