@@ -74,8 +74,12 @@ fn read_one(
 /// Makes sure that the record from which a start goes on is on the disk, before the other one is written over: a life before may
 /// have ended between its write and its sync.
 pub(super) fn settle_newest(disk: &dyn Disk, newest_in: usize) -> io::Result<()> {
-    disk.open(paths::CHECKPOINTS[newest_in], Mode::Buffered)?
-        .sync_data()
+    match disk.open(paths::CHECKPOINTS[newest_in], Mode::Buffered) {
+        Ok(file) => file.sync_data(),
+        // One that is made again from the rest has no file yet.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e),
+    }
 }
 
 /// The bytes of the record at the front of a checkpoint file. How long it is says the record itself, and the file has to have
