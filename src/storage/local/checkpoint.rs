@@ -63,7 +63,7 @@ fn read_one(
         Err(e) => return Err(e),
     };
     // A sync that failed may have left a record in memory that the disk does not have, as if it had.
-    drop_pages(&*file, 0, file.len()?);
+    drop_pages(&*file, 0, file.len()?.min(CHECKPOINT_BYTES_MAX as u64));
     match read_record(&*file) {
         Ok(record) => Ok(record.and_then(|bytes| Checkpoint::decode(&bytes, directory))),
         // A sector that cannot be read is damage of this record, not of the other.
