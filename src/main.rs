@@ -22,7 +22,12 @@ const OFFLINE: Offline = Offline {
 
 fn main() -> ExitCode {
     let invocation = cli::parse(std::env::args_os());
-    if matches!(invocation, Invocation::Serve(_)) {
+    let starts_small = match &invocation {
+        Invocation::Serve(_) => true,
+        Invocation::Command(command) => command.is_timed(),
+        Invocation::Done(_) => false,
+    };
+    if starts_small {
         // Before there are threads: each takes memory of its own.
         server::start_small();
     }

@@ -265,6 +265,11 @@ fn complaint(text: &str) -> Failure {
 }
 
 impl CommandLine {
+    /// Whether the command measures how long single records take, which memory in huge pages would disturb.
+    pub fn is_timed(&self) -> bool {
+        matches!(self.command, Command::Bench(bench::BenchCommand::E2e(_)))
+    }
+
     /// Runs the command to its end, or until a signal.
     pub fn run(self, runtime: &Runtime, offline: Offline) -> ExitCode {
         if let Err(error) = start_log(&self.log_level) {

@@ -14,7 +14,7 @@ use super::partial::{Partial, Partials};
 use super::paths;
 use super::segment::{LARGE_PIECE_BYTES, PIECE_BYTES, Pieces, RunBatch, SegmentWriter};
 use super::trash::Trash;
-use crate::disk::AlignedBuf;
+use crate::disk::{AlignedBuf, huge_pages};
 use crate::model::{Lsn, Offset, PartitionKey, Timestamp, TopicId};
 use crate::planted::{self, Bug};
 use crate::storage::SnapshotSource;
@@ -444,6 +444,7 @@ impl Applier {
     ) -> io::Result<()> {
         self.engine.hold_reserve()?;
         self.engine.refresh_disk_free();
+        huge_pages::look(self.engine.clock.mono());
         let everything = asked.apply_asked || asked.checkpoint_asked || asked.stop;
         while self.apply_is_due(everything) {
             self.apply()?;

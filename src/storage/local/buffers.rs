@@ -91,11 +91,11 @@ impl BufferPool {
     /// A buffer of at least `len` bytes with any content.
     pub(super) fn take(&self, len: usize) -> AlignedBuf {
         let len = Self::rounded(len);
+        huge_pages::expect_buffer(len);
         let kept = self.lock().take(len);
         if let Some(buf) = kept {
             return buf;
         }
-        huge_pages::expect_buffer(len);
         AlignedBuf::zeroed(len)
     }
 
