@@ -313,6 +313,7 @@ fn tell_recovery(report: &RecoveryReport) {
         event = "recovered",
         clean = report.in_order(),
         groups = report.groups,
+        journal_bytes = report.journal_bytes,
         bytes = report.bytes,
         durable_lsn = report.end.0,
         "recovery is done"

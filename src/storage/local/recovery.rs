@@ -87,6 +87,8 @@ pub struct RecoveryReport {
     pub clean: bool,
     /// Groups applied again.
     pub groups: u64,
+    /// Bytes that they have in the journal, headers and tables included.
+    pub journal_bytes: u64,
     /// Bytes of batches applied again.
     pub bytes: u64,
     /// Groups that were durable and cannot be read.
@@ -266,6 +268,7 @@ fn report_of(found: &Survey, newest: &Checkpoint) -> RecoveryReport {
         end: found.end,
         clean: newest.clean_end.is_some() && found.groups.is_empty(),
         groups: found.groups.len() as u64,
+        journal_bytes: found.groups.iter().map(|g| g.header.total_bytes()).sum(),
         lost_groups: found.lost.iter().map(|(first, last)| last.0 - first.0 + 1).sum(),
         unfinished: found.unfinished.is_some(),
         bytes: 0,
