@@ -592,6 +592,10 @@ impl Redo {
             }
             state.active = state.segments.last().and_then(SegmentMeta::as_active);
         }
+        for log in self.logs.values() {
+            // Not each of them was written to, and few files are open at once.
+            self.segments.cut_what_is_left(log)?;
+        }
         report.bytes = self.bytes;
         Ok(())
     }

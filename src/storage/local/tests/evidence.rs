@@ -134,6 +134,51 @@ fn damage_at_the_end_of_a_log_keeps_its_offsets_over_further_starts() {
     }
 }
 
+/// Nothing tells that the end of the journal was lost, but what was applied of it stands in a segment, whole and with an offset
+/// that is given again. `replayed` partitions are written to by the start, of which the first one is that segment's.
+fn batch_of_a_lost_end_is_cut_off(replayed: u32) {
+    let mut rig = Rig::new(&small());
+    rig.produce(key(1, 0), 1, 100, 1);
+    rig.inline.applier_round(true).unwrap();
+    rig.inline.checkpoint().unwrap();
+    for partition in 0..replayed {
+        rig.produce(key(1, partition), 1, 100, 2);
+    }
+    let lost = Fault::next(FaultKind::WriteLost, "journal/").times(u64::MAX);
+    rig.disk.inject(lost);
+    let before = rig.produce(key(1, 0), 1, 200, 3);
+    rig.inline.applier_round(true).unwrap();
+
+    let mut again = Rig::open(&rig.disk.after_kill(), &small()).unwrap();
+    let end = again
+        .store
+        .open(key(1, 0), CONFIG)
+        .bounds(again.durable())
+        .log_end;
+    assert_eq!(BatchHeader::parse(&before).unwrap().base_offset, end);
+    let lost = Fault::next(FaultKind::WriteLost, "topics/").times(u64::MAX);
+    again.disk.inject(lost);
+    again.produce(key(1, 0), 1, 300, 4);
+    again.inline.applier_round(true).unwrap();
+    again.store.engine.tail().evict(again.durable(), 0);
+    let damage = ReadError::Corrupt {
+        first: end,
+        last: end,
+    };
+    assert_eq!(again.read(key(1, 0), end, 5000), Err(damage));
+}
+
+#[test]
+fn batch_of_a_lost_end_does_not_stand_in_for_the_one_with_its_offset() {
+    batch_of_a_lost_end_is_cut_off(0);
+}
+
+#[test]
+fn batch_of_a_lost_end_is_cut_off_also_where_the_start_has_closed_the_file() {
+    let replayed = u32::try_from(small().open_files_max).unwrap() + 2;
+    batch_of_a_lost_end_is_cut_off(replayed);
+}
+
 /// The generation in the header of a journal file.
 fn generation_of(disk: &SimDisk, path: &str) -> u64 {
     let bytes = disk.read_file(path).unwrap();

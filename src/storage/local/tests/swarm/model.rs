@@ -38,12 +38,15 @@ impl ModelLog {
 pub(super) struct State {
     pub(super) logs: BTreeMap<PartitionKey, ModelLog>,
     pub(super) above: Above,
+    /// Every batch that was ever taken in, also those of deleted topics and of ends that were lost.
+    pub(super) sent: Vec<(PartitionKey, Stored)>,
 }
 
 /// Everything that was submitted and may still be there.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Model {
     done: Vec<(Lsn, Deed)>,
+    sent: Vec<(PartitionKey, Stored)>,
     /// The last group that was seen durable.
     pub(super) acknowledged: Lsn,
 }
@@ -52,6 +55,7 @@ impl Model {
     pub(super) fn begin(acknowledged: Lsn) -> Self {
         Self {
             done: Vec::new(),
+            sent: Vec::new(),
             acknowledged,
         }
     }
@@ -64,6 +68,7 @@ impl Model {
                 last: header.last_offset(),
                 bytes,
             };
+            self.sent.push((key, stored.clone()));
             self.done.push((lsn, Deed::Append(key, stored)));
         }
     }
@@ -104,7 +109,10 @@ impl Model {
 
     /// What there is when the group `lsn` is the last.
     pub(super) fn state(&self, lsn: Lsn) -> State {
-        let mut state = State::default();
+        let mut state = State {
+            sent: self.sent.clone(),
+            ..State::default()
+        };
         for (_, deed) in self.done.iter().filter(|(at, _)| *at <= lsn) {
             match deed {
                 Deed::Append(key, stored) => {
