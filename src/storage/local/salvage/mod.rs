@@ -170,6 +170,9 @@ pub fn plan(disk: &dyn Disk, watch: &mut dyn Watch, replay: &mut dyn Replay) -> 
     let report = rehearse(disk, watch, replay)?;
     let directory = report.directory;
     let refusals = report.findings.iter().filter(|f| f.effect == Effect::Refusal);
+    let mut refusals: Vec<_> = refusals.collect();
+    // Of two with the same way out the one that another try may do away with is told.
+    refusals.sort_by_key(|finding| finding.kind != Kind::Unreadable);
     let mut obstacles = Vec::new();
     for finding in refusals {
         let way = way_past(disk, directory, finding)?;

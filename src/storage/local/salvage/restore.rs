@@ -107,10 +107,14 @@ fn first_of(
         let mut groups = scan::scan(files, index, directory, &BTreeMap::new())?.groups;
         groups.retain(|group| group.lsn < found);
         // One that was not finished is no evidence: its number was given again.
-        if let Some(last) = groups.last()
-            && !scan::payload_holds(&scan::read_group(files, last)?, &last.header)
-        {
-            groups.pop();
+        if let Some(last) = groups.last() {
+            let read = scan::read_group(files, last)?;
+            if let Some(unread) = read.first_unread() {
+                return Err(scan::unread_error(&files[last.file], unread));
+            }
+            if !scan::payload_holds(&read.bytes, &last.header) {
+                groups.pop();
+            }
         }
         behind = behind.max(groups.last().map(|group| group.lsn.next()));
     }

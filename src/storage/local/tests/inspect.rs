@@ -264,7 +264,15 @@ fn sectors_that_cannot_be_read_are_findings() {
     image.make_unreadable(&path, at, 1).unwrap();
     let report = look(&image).unwrap();
     assert_eq!(find(&report, Kind::Unreadable).position, Some(at / 4096 * 4096));
-    assert_eq!(find(&report, Kind::JournalGroup).effect, Effect::Refusal);
+    let refusal = report
+        .findings
+        .iter()
+        .find(|f| f.effect == Effect::Refusal)
+        .unwrap();
+    assert_eq!(
+        (refusal.kind, refusal.groups),
+        (Kind::Unreadable, Some((Lsn(3), Lsn(3))))
+    );
     assert_eq!(find(&report, Kind::Offsets).offsets, Some((offset(4), offset(5))));
 }
 

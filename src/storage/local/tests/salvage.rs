@@ -636,11 +636,19 @@ fn every_refusal_of_the_journal_names_its_way_out() {
             last: lsn,
             number,
             position: None,
+            unread: None,
         },
         Problem::Unreadable {
             number,
             position,
             lsn,
+            why: "EIO".to_owned(),
+        },
+        Problem::CheckpointUnread {
+            file: "checkpoint.0",
+            why: "EIO".to_owned(),
+            newest_seq: 2,
+            newest_lsn: Lsn(1),
         },
         Problem::EndLost {
             seq: 2,
