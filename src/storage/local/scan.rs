@@ -266,6 +266,33 @@ pub(super) fn first_group_of(
     Ok(None)
 }
 
+/// Up to where the groups of a generation say that they reach: behind the end of the file, if that is cut off in one of them whose
+/// header and table are there.
+pub(super) fn reached_by_groups(
+    scanned: &ScannedFile,
+    directory: DirectoryId,
+    generation: u64,
+) -> io::Result<u64> {
+    let mut window = Window::new(&*scanned.file, scanned.bytes);
+    let (mut reached, mut position) = (0, GROUPS_START);
+    while position + BLOCK as u64 <= scanned.bytes {
+        let place = Place {
+            directory,
+            generation,
+            position,
+        };
+        // Its front alone has to be there.
+        match front_at(&mut window, scanned.bytes, &place)? {
+            Some((header, ..)) => {
+                reached = position.saturating_add(header.total_bytes());
+                position = reached;
+            }
+            None => position += BLOCK as u64,
+        }
+    }
+    Ok(reached)
+}
+
 /// Whether anything but zeros stands in a file, or the disk does not give all of it.
 pub(super) fn holds_anything(scanned: &ScannedFile) -> io::Result<bool> {
     let mut window = Window::new(&*scanned.file, scanned.bytes);
@@ -296,10 +323,20 @@ fn group_at(
     file_bytes: u64,
     place: &Place,
 ) -> io::Result<Option<(GroupHeader, u64, Vec<Entry>)>> {
+    let group = front_at(window, file_bytes, place)?;
+    Ok(group.filter(|(header, ..)| header.total_bytes() <= file_bytes - place.position))
+}
+
+/// As [`group_at`], of a group whose end may be missing.
+fn front_at(
+    window: &mut Window<'_>,
+    file_bytes: u64,
+    place: &Place,
+) -> io::Result<Option<(GroupHeader, u64, Vec<Entry>)>> {
     let Some(header) = peek_at(window, place.position)? else {
         return Ok(None);
     };
-    if header.total_bytes() > file_bytes - place.position {
+    if header.payload_start() > file_bytes - place.position {
         return Ok(None);
     }
     let front_bytes = usize::try_from(header.payload_start()).map_err(|_| io::ErrorKind::InvalidData)?;

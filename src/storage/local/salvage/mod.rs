@@ -305,7 +305,7 @@ pub fn salvage(
     })?;
     let mut restored = Vec::new();
     for way in ways.iter().filter(|way| way.restores()) {
-        if let Err(error) = write_again(&*disk, directory, *way) {
+        if let Err(error) = write_again(&*disk, directory, *way, means.settings) {
             return Err(unfinished(error, &restored, &copies));
         }
         restored.push(*way);
@@ -331,12 +331,13 @@ pub fn salvage(
     })
 }
 
-fn write_again(disk: &dyn Disk, directory: DirectoryId, way: Way) -> io::Result<()> {
+fn write_again(disk: &dyn Disk, directory: DirectoryId, way: Way, settings: &Settings) -> io::Result<()> {
     match way {
         Way::Format => directory::restore_format(disk, directory),
         Way::Header(number) => {
             let pair = Pair::read(disk, directory)?;
-            restore::header(disk, directory, number, pair.newest().map(|(_, newest)| newest))
+            let newest = pair.newest().map(|(_, newest)| newest);
+            restore::header(disk, directory, number, newest, settings)
         }
         Way::Groups { .. } | Way::Records { .. } | Way::Tail { .. } | Way::Checkpoint => Ok(()),
     }

@@ -192,3 +192,103 @@ fn checkpoints_of_a_newer_version_are_not_made_again() {
         found.obstacles
     );
 }
+
+/// Takes the way to a header that is gone and says why a broker refuses to start behind that.
+fn restored_and_refused(disk: &SimDisk, path: &str) -> String {
+    let way = Way::Header(number_of(path));
+    let found = planned(disk);
+    assert_eq!(found.ways(), Some(vec![way]), "{:#?}", found.obstacles);
+    take(disk, &[way], "one").unwrap();
+    let ways = planned(disk).ways().unwrap();
+    assert!(matches!(ways[..], [Way::Tail { .. }]), "{ways:?}");
+    let refused = Rig::open(&disk.after_kill(), &small()).err().expect("a start");
+    refused.to_string()
+}
+
+/// Without its last group and all that stands behind it.
+fn cut_before(disk: &SimDisk, path: &str, last: &[u8]) {
+    let at = super::rot::position_in(disk, path, last) / 4096 * 4096;
+    let mut bytes = disk.read_file(path).unwrap();
+    bytes.truncate(usize::try_from(at).unwrap());
+    disk.write_file(path, &bytes).unwrap();
+}
+
+#[test]
+fn header_that_is_made_again_does_not_hide_that_the_end_of_the_file_is_gone() {
+    // Others say how long files are; the configuration alone does; the file itself, of the lap before.
+    for (batches, earlier) in [(60, false), (5, false), (60, true)] {
+        let (rig, stored) = journal_only(batches);
+        let disk = rig.disk.after_kill();
+        let last = stored.last().unwrap();
+        let path = journal_of(&disk, last);
+        let id = rig.store.directory_id();
+        let bytes = disk.read_file(&path).unwrap();
+        let own = FileHeader::decode(bytes.first_chunk().unwrap(), id).unwrap();
+        let (front, length) = if earlier {
+            let before = FileHeader {
+                generation: own.generation - 3,
+                first_lsn: Lsn(1),
+                file_bytes: 60 << 10,
+                ..own
+            };
+            ([before.encode(id), before.encode(id)].concat(), 60 << 10)
+        } else {
+            (vec![0; HEADERS], 64 << 10)
+        };
+        cut_before(&disk, &path, last);
+        overwrite(&disk, &path, &front);
+        let disk = disk.after_kill();
+        let what = format!("{batches} batches, earlier {earlier}");
+        let refused = restored_and_refused(&disk, &path);
+        let said = format!("less than its header says ({length})");
+        assert!(
+            refused.contains(&path) && refused.contains(&said),
+            "{what}: {refused}"
+        );
+        // No offset of what was cut is given again.
+        let ways = planned(&disk).ways().unwrap();
+        take(&disk, &ways, "two").unwrap();
+        let mut rig = Rig::open(&disk.after_kill(), &small()).unwrap();
+        let end = rig.store.open(key(1, 0), CONFIG).bounds(rig.durable()).log_end;
+        assert!(end >= offset(2 * i64::from(batches)), "{what}: {end}");
+        rig.produce(key(1, 0), 1, 10, 9);
+    }
+}
+
+#[test]
+fn group_that_goes_on_behind_the_end_of_its_file_shows_that_this_was_longer() {
+    let settings = Settings {
+        journal_file_bytes: 256 << 10,
+        journal_first_file_bytes: 256 << 10,
+        ..small()
+    };
+    let mut rig = Rig::new(&settings);
+    for n in 0..20 {
+        rig.produce(key(1, 0), 1, 5000, n);
+    }
+    let last = rig.produce(key(1, 0), 1, 5000, 99);
+    let disk = rig.disk.after_kill();
+    let path = journal_of(&disk, &last);
+    let group = super::rot::position_in(&disk, &path, &last) / 4096 * 4096;
+    let mut bytes = disk.read_file(&path).unwrap();
+    // Behind its table, and longer than a file is made by the configuration now.
+    bytes.truncate(usize::try_from(group + 4096).unwrap());
+    assert!(bytes.len() > 64 << 10);
+    bytes[..HEADERS].fill(0);
+    disk.write_file(&path, &bytes).unwrap();
+    let refused = restored_and_refused(&disk.after_kill(), &path);
+    let said = format!("less than its header says ({})", group + 2 * 4096);
+    assert!(refused.contains(&said), "{refused}");
+}
+
+#[test]
+fn header_of_a_whole_file_is_made_again_with_its_length() {
+    let (rig, _) = two_files();
+    for (path, bytes) in used(&rig.disk.after_kill()) {
+        let disk = rig.disk.after_kill();
+        disk.unlink("checkpoint.1").unwrap();
+        overwrite(&disk, &path, &[0; HEADERS]);
+        take(&disk, &[Way::Header(number_of(&path))], "one").unwrap();
+        assert_eq!(disk.read_file(&path).unwrap()[32..56], bytes[32..56], "{path}");
+    }
+}
