@@ -553,14 +553,18 @@ impl Redo {
         Ok(())
     }
 
-    /// A snapshot has what the lost end of the journal had: the log goes on behind it.
+    /// A snapshot has what the lost end of the journal had: the log goes on behind it. What it covers is not needed, and an end in
+    /// front of it would refuse every start to come, for want of the same groups.
     fn go_on_behind_snapshots(&mut self) -> Result<(), OpenError> {
         let covers = self.covers.clone();
         for (key, covers) in covers.into_iter().filter(|(key, _)| key.topic.is_internal()) {
             if self.next.get(&key).is_some_and(|next| *next < covers) {
                 self.flush(key)?;
                 self.next.insert(key, covers);
-                self.broken.insert(key);
+                if let Some(log) = self.logs.get(&key).cloned() {
+                    log.state().end = covers;
+                    self.drop_segments(&log);
+                }
             }
         }
         Ok(())

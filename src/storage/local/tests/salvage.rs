@@ -783,3 +783,72 @@ fn what_an_earlier_start_put_aside_stays_and_stops_none() {
         }
     }
 }
+
+/// All of these ways, one round after the other, until a broker starts.
+fn all_ways(disk: &SimDisk) -> Vec<Way> {
+    let mut taken = Vec::new();
+    for round in 0..4 {
+        let found = planned(disk);
+        if found.obstacles.is_empty() {
+            return taken;
+        }
+        let ways = found.ways().unwrap_or_else(|| panic!("{:#?}", found.obstacles));
+        take(disk, &ways, &format!("round-{round}")).unwrap();
+        taken.extend(ways);
+    }
+    panic!("it never ends: {taken:?}");
+}
+
+/// What a broker does that was led out of a refusal: the first batch is there, and no offset below this one is given again.
+fn goes_on(disk: &SimDisk, first: &[u8], below: i64) {
+    let mut image = disk.after_kill();
+    for start in 0..2 {
+        let mut rig = Rig::open(&image, &small()).unwrap();
+        let before = end(&rig, key(A, 0));
+        assert!(before >= below, "start {start}: {before}");
+        let (bytes, _) = rig.read(key(A, 0), offset(0), 1).unwrap();
+        assert_eq!(bytes, first, "start {start}");
+        let more = rig.produce(key(A, 0), 1, 10, 9);
+        assert_eq!(rig.read(key(A, 0), offset(before), 1).unwrap().0, more);
+        image = rig.disk.after_kill();
+    }
+}
+
+#[test]
+fn an_end_that_a_snapshot_knew_of_is_given_up_and_the_broker_goes_on_behind_it() {
+    let mut rig = Rig::new(&small());
+    let first = rig.produce(key(A, 0), 2, 100, 1);
+    rig.produce(PartitionKey::GROUPS, 1, 100, 6);
+    rig.inline.applier_round(true).unwrap();
+    let both = [
+        rig.batch(key(A, 0), 2, 100, 2),
+        rig.batch(PartitionKey::GROUPS, 1, 100, 7),
+    ];
+    let last = both[0].to_bytes();
+    let [of_a, of_groups] = both;
+    rig.submit(vec![(key(A, 0), of_a), (PartitionKey::GROUPS, of_groups)], &[]);
+    assert_eq!(rig.inline.journal().unwrap(), Round::Worked);
+    rig.inline.checkpoint().unwrap();
+    let above = rig.above.lock().unwrap().clone();
+    let disk = rig.disk.after_kill();
+    let (path, at) = place(&disk, &last, "journal/");
+    disk.zero_sector(&path, at / 4096 * 4096).unwrap();
+    let refused = Rig::open(&disk.after_kill(), &small()).err().unwrap().to_string();
+    assert!(refused.contains("ends before that"), "{refused}");
+    let ways = planned(&disk).ways().unwrap();
+    assert!(matches!(ways[..], [Way::Tail { from: Lsn(3) }]), "{ways:?}");
+    for image in at_every_moment(&disk.after_kill(), &ways) {
+        let mut rig = Rig::open(&image.after_kill(), &small()).unwrap();
+        // The state is that of the snapshot, and its log goes on behind it.
+        assert_eq!(*rig.above.lock().unwrap(), above);
+        assert!(end(&rig, key(A, 0)) >= 4);
+        rig.produce(PartitionKey::GROUPS, 1, 100, 8);
+        assert_eq!(end(&rig, PartitionKey::GROUPS), 3);
+        let after = rig.above.lock().unwrap().clone();
+        let again = Rig::open(&rig.disk.after_kill(), &small()).unwrap();
+        assert_eq!(*again.above.lock().unwrap(), after);
+    }
+    let image = disk.after_kill();
+    assert_eq!(all_ways(&image), ways);
+    goes_on(&image, &first, 4);
+}
