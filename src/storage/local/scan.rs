@@ -301,7 +301,8 @@ pub(super) fn holds_anything(scanned: &ScannedFile) -> io::Result<bool> {
             return Ok(true);
         }
     }
-    Ok(!window.unreadable.is_empty())
+    // Of one that was cut, what is left of a block.
+    Ok(!window.unreadable.is_empty() || scanned.file.len()? % BLOCK as u64 != 0)
 }
 
 /// The group at a place, if it was written there under the generation that its file has now.

@@ -292,3 +292,102 @@ fn header_of_a_whole_file_is_made_again_with_its_length() {
         assert_eq!(disk.read_file(&path).unwrap()[32..56], bytes[32..56], "{path}");
     }
 }
+
+/// A file in which so many blocks look like groups with long tables, and the last one holds a group.
+#[derive(Debug)]
+struct LooksLikeGroups {
+    like: u64,
+    bytes: u64,
+    fake: Vec<u8>,
+    last: Vec<u8>,
+    read: std::sync::Arc<std::sync::atomic::AtomicU64>,
+}
+
+impl crate::disk::DiskFile for LooksLikeGroups {
+    fn len(&self) -> std::io::Result<u64> {
+        Ok(self.bytes)
+    }
+
+    fn read_at(&self, buf: &mut [u8], at: u64) -> std::io::Result<usize> {
+        self.read
+            .fetch_add(buf.len() as u64, std::sync::atomic::Ordering::Relaxed);
+        for (position, block) in (at..).step_by(4096).zip(buf.chunks_mut(4096)) {
+            match position / 4096 {
+                n if n >= 2 && n < 2 + self.like => block.copy_from_slice(&self.fake),
+                n if n == self.bytes / 4096 - 1 => block.copy_from_slice(&self.last),
+                _ => block.fill(0),
+            }
+        }
+        Ok(buf.len())
+    }
+
+    fn write_all_at(&self, _: &[u8], _: u64) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
+    fn sync_data(&self) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
+    fn set_len(&self, _: u64) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
+    fn allocate(&self, _: u64, _: u64) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
+    fn drop_cache(&self, _: u64, _: u64) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Whoever stores records decides what looks like a group: a start may not read the journal a hundred times over for that.
+#[test]
+fn look_for_groups_under_other_generations_reads_so_much_of_tables_and_no_more() {
+    use crate::storage::local::format::journal::{GroupHeader, Place};
+    use crate::storage::local::scan::{ScannedFile, first_group_of};
+    const BYTES: u64 = 8 << 20;
+    let directory = [0x5a; 16];
+    let header = |entries| GroupHeader {
+        lsn: Lsn(7),
+        previous: 0,
+        incarnation: 1,
+        entries,
+        payload_bytes: 0,
+        written: Timestamp(1),
+    };
+    let block = |entries, generation| {
+        let mut block = vec![0; 4096];
+        let place = Place {
+            directory,
+            generation,
+            position: BYTES - 4096,
+        };
+        let front = if entries == 0 { 128 } else { 4096 };
+        header(entries).encode_into(&mut block[..front], &place);
+        block
+    };
+    // 64 tables of 4 MiB each.
+    let read = std::sync::Arc::default();
+    let file = LooksLikeGroups {
+        like: 64,
+        bytes: BYTES,
+        fake: block((4 << 20) / 64, 2),
+        last: block(0, 3),
+        read: std::sync::Arc::clone(&read),
+    };
+    let scanned = ScannedFile {
+        number: 0,
+        file: Box::new(file),
+        bytes: BYTES,
+        header: None,
+        illegible: true,
+        unread: None,
+    };
+    let found = first_group_of(&scanned, directory, &[(3, Lsn::ZERO)], BYTES).unwrap();
+    // A short one behind them is found all the same.
+    assert_eq!(found, Some((3, header(0))));
+    let read = read.load(std::sync::atomic::Ordering::Relaxed);
+    assert!((60 << 20..96 << 20).contains(&read), "{read} bytes were read");
+}

@@ -852,3 +852,91 @@ fn an_end_that_a_snapshot_knew_of_is_given_up_and_the_broker_goes_on_behind_it()
     assert_eq!(all_ways(&image), ways);
     goes_on(&image, &first, 4);
 }
+
+#[test]
+fn what_a_journal_file_that_was_cut_to_a_stump_held_is_given_up_and_the_broker_goes_on_behind_it() {
+    for bytes in [0, 100] {
+        let mut rig = Rig::new(&small());
+        let first = rig.produce(key(A, 0), 2, 100, 1);
+        rig.inline.applier_round(true).unwrap();
+        rig.inline.checkpoint().unwrap();
+        rig.inline.checkpoint().unwrap();
+        rig.produce(key(A, 0), 2, 100, 2);
+        let disk = rig.disk.after_kill();
+        let path = paths::journal(0);
+        let kept = disk.read_file(&path).unwrap()[..bytes].to_vec();
+        disk.write_file(&path, &kept).unwrap();
+        let disk = disk.after_kill();
+        let refused = Rig::open(&disk, &small()).err().unwrap().to_string();
+        assert!(refused.contains("less than any journal file"), "{refused}");
+        let taken = all_ways(&disk);
+        assert!(matches!(taken[..], [Way::Tail { .. }]), "{taken:?}");
+        let copy = disk.read_file(&format!("salvage/round-0/{path}"));
+        assert!(bytes == 0 || copy.is_ok_and(|copy| copy == kept), "{bytes}");
+        goes_on(&disk, &first, 4);
+    }
+}
+
+/// A group whose checksums hold and of which one entry is of a kind that nobody knows.
+fn of_an_unknown_kind(disk: &SimDisk, batch: &[u8]) {
+    use crate::storage::local::format::journal::{FileHeader, GroupHeader, Place as At};
+    let (path, at) = place(disk, batch, "journal/");
+    let position = at / 4096 * 4096;
+    let mut bytes = disk.read_file(&path).unwrap();
+    let file = FileHeader::decode(bytes.first_chunk().unwrap(), [0x5a; 16]).unwrap();
+    let group = &mut bytes[usize::try_from(position).unwrap()..];
+    let header = GroupHeader::peek(group.first_chunk().unwrap()).unwrap();
+    group[128] = 9;
+    let place = At {
+        directory: [0x5a; 16],
+        generation: file.generation,
+        position,
+    };
+    let front = usize::try_from(header.payload_start()).unwrap();
+    header.encode_into(&mut group[..front], &place);
+    disk.write_file(&path, &bytes).unwrap();
+}
+
+#[test]
+fn a_refusal_that_comes_late_says_so_comes_again_and_loses_nothing() {
+    let mut rig = Rig::new(&small());
+    let first = rig.produce(key(A, 0), 2, 100, 1);
+    let damaged = rig.produce(key(A, 0), 2, 100, 2);
+    let odd = rig.produce(key(B, 0), 2, 100, 3);
+    let last = rig.produce(key(A, 0), 2, 100, 4);
+    rig.inline.seal();
+    let disk = rig.disk.after_kill();
+    let (path, at) = place(&disk, &damaged, "journal/");
+    // What is before a damaged batch is written before the next group is looked at.
+    disk.flip_bit(&path, at + 90, 1).unwrap();
+    let whole = disk.read_file(&path).unwrap();
+    of_an_unknown_kind(&disk, &odd);
+    let mut image = disk.after_kill();
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        let before = image.ops();
+        let error = Rig::open(&image, &small()).err().expect("a start");
+        assert!(
+            matches!(&error, OpenError::RefusedLate(why) if why.contains("kind of entry is impossible")),
+            "{error}"
+        );
+        assert_ne!(image.ops(), before, "nothing was written, so it was not late");
+        told.push(error.to_string());
+        image = image.after_kill();
+    }
+    let said = "what was written by then stands in the journal or a checkpoint, too, and nothing is lost";
+    assert!(
+        told[0].starts_with("refusing to start: ") && told[0].ends_with(said),
+        "{}",
+        told[0]
+    );
+    assert!(!told[0].contains("nothing was changed"), "{}", told[0]);
+    assert!(told.iter().all(|text| *text == told[0]), "{told:#?}");
+    // With a whole copy of the file all is there but what was damaged.
+    image.write_file(&path, &whole).unwrap();
+    let rig = Rig::open(&image.after_kill(), &small()).unwrap();
+    assert_eq!(rig.read(key(A, 0), offset(0), 1).unwrap().0, first);
+    assert_eq!(rig.read(key(A, 0), offset(4), 1).unwrap().0, last);
+    assert_eq!(rig.read_all(key(B, 0)), odd);
+    assert_eq!(fenced(&rig, key(A, 0)), [(2, 3)]);
+}
