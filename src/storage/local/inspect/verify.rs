@@ -549,12 +549,12 @@ impl Strangers<'_> {
     fn report(&self, report: &mut Report) -> Result<(), InspectError> {
         for entry in list(self.disk, paths::JOURNAL)? {
             let number = entry.name.strip_suffix(".journal").and_then(|n| n.parse().ok());
+            let path = format!("{}/{}", paths::JOURNAL, entry.name);
             if number.is_none_or(|n| !paths::journal(n).ends_with(&entry.name)) {
-                self.stranger(
-                    report,
-                    format!("{}/{}", paths::JOURNAL, entry.name),
-                    "no journal file has such a name",
-                );
+                self.stranger(report, path, "no journal file has such a name");
+            } else if number == Some(u64::MAX) {
+                let what = "no journal file was ever made with the last number that there is: a broker does not read it";
+                self.stranger(report, path, what);
             }
         }
         let numbers: BTreeSet<u64> = self.files.iter().map(|f| f.number).collect();
