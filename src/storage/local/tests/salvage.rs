@@ -520,6 +520,47 @@ fn a_checkpoint_is_not_made_again_without_the_first_records_of_meta() {
     assert!(what.contains("__meta"), "{what}");
 }
 
+/// A segment is taken up to where the journal goes on: that has the rest, whatever became of it in the segment.
+#[test]
+fn what_the_journal_has_is_taken_from_there_when_a_checkpoint_is_made_again() {
+    let (rig, all) = long_life();
+    let disk = without_checkpoints(&rig);
+    let stored = &all[&key(A, 0)];
+    let of_a = paths::partition(key(A, 0));
+    let files = disk.files().into_iter().map(|(path, _)| path);
+    let segments = files.filter(|path| path.starts_with(&of_a) && path.ends_with(".log"));
+    let last = segments.max().unwrap();
+    let bytes = disk.read_file(&last).unwrap();
+    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    disk.flip_bit(&last, u64::try_from(used - 100).unwrap(), 1)
+        .unwrap();
+    let disk = disk.after_kill();
+    take(&disk, &[Way::Checkpoint], "one").unwrap();
+    let rig = Rig::open(&disk.after_kill(), &small()).unwrap();
+    assert!(rig.read_all(key(A, 0)) == *stored);
+    assert_eq!(fenced(&rig, key(A, 0)), []);
+}
+
+/// Nothing tells where a partition without any segment ended.
+#[test]
+fn a_partition_without_a_segment_goes_on_far_behind_as_was_said_when_a_checkpoint_is_made_again() {
+    let (rig, _) = long_life();
+    let disk = without_checkpoints(&rig);
+    for (path, _) in disk.files() {
+        if path.starts_with(&paths::partition(key(B, 0))) {
+            disk.unlink(&path).unwrap();
+        }
+    }
+    let disk = disk.after_kill();
+    let at_stake = planned(&disk).report.at_stake;
+    let far = 1 << 48;
+    assert_eq!(at_stake, [(key(B, 0), offset(0), offset(far - 1))]);
+    take(&disk, &[Way::Checkpoint], "one").unwrap();
+    let rig = Rig::open(&disk.after_kill(), &small()).unwrap();
+    assert_eq!(fenced(&rig, key(B, 0)), [(0, far - 1)]);
+    assert_eq!(end(&rig, key(B, 0)), far);
+}
+
 #[test]
 fn a_damaged_end_of_a_segment_leaves_its_offsets_out_when_a_checkpoint_is_made_again() {
     let (rig, _) = long_life();
