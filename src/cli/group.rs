@@ -82,16 +82,21 @@ pub(crate) async fn run(command: GroupCommand, context: &Context) -> Outcome {
     }
 }
 
+/// How a group comes to be there.
+fn committing(group: &str) -> String {
+    format!(
+        "a group is there once it commits: naru consume TOPIC -g {}",
+        shell_word(group)
+    )
+}
+
 async fn offsets(args: OffsetsArgs, context: &Context) -> Outcome {
     let client = connect(context).await?;
     let offsets = all_partitions(&client, &args.group).await?;
     if offsets.is_empty() {
         let message = format!("group '{}' has committed nothing", args.group);
         return Err(Failure::new(Exit::NotFound, "GROUP_NOT_FOUND", message)
-            .hint(format!(
-                "a group is there once it commits: naru consume TOPIC -g {}",
-                shell_word(&args.group)
-            ))
+            .hint(committing(&args.group))
             .into());
     }
     if !context.output.is_table() {
@@ -197,6 +202,12 @@ mod tests {
 
     fn at(value: i64) -> Offset {
         Offset::new(value).unwrap()
+    }
+
+    #[test]
+    fn group_in_a_hint_is_one_word_of_the_command() {
+        assert!(committing("my group's").ends_with(r"-g 'my group'\''s'"));
+        assert!(committing("billing").ends_with("-g billing"));
     }
 
     fn place(committed: Option<i64>) -> GroupOffset {

@@ -92,12 +92,15 @@ pub(super) async fn create(args: CreateArgs, context: &Context) -> Outcome {
             "group '{}' exists already, and is as it was",
             args.group
         ))?;
-        context.output.tell(&format!(
-            "its settings: naru group config get {}",
-            shell_word(&args.group)
-        ));
+        let command = get_command(&args.group);
+        context.output.tell(&format!("its settings: {command}"));
     }
     Ok(())
+}
+
+/// The command that shows the settings of a group.
+fn get_command(group: &str) -> String {
+    format!("naru group config get {}", shell_word(group))
 }
 
 pub(super) async fn run(command: GroupConfigCommand, context: &Context) -> Outcome {
@@ -112,7 +115,7 @@ async fn get(args: GetArgs, context: &Context) -> Outcome {
     let client = connect(context).await?;
     let described = client.describe_group(&args.group).await?;
     let of = format!("group '{}'", args.group);
-    let command = format!("naru group config get {}", shell_word(&args.group));
+    let command = get_command(&args.group);
     show_entries(context, &chosen(&args.keys, &described.configs, [&of, &command])?)
 }
 
@@ -126,4 +129,16 @@ async fn alter(group: &str, set: Vec<(String, String)>, unset: Vec<String>, cont
         .output
         .tell(if after.changed { CHANGED } else { NOTHING_TO_CHANGE });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn group_in_a_command_that_is_shown_is_one_word() {
+        assert_eq!(get_command("billing"), "naru group config get billing");
+        let odd = get_command("it's $HOME");
+        assert_eq!(odd, r"naru group config get 'it'\''s $HOME'");
+    }
 }

@@ -14,7 +14,7 @@ use super::{Context, log_verify, record_time};
 use crate::model::{Offset, PartitionKey, shell_path};
 use crate::rt::{Clock as _, SystemClock};
 use crate::storage::local::inspect::{Effect, Held, Kind, Lost};
-use crate::storage::local::salvage::{Done, Plan, SalvageError, Way, check, plan};
+use crate::storage::local::salvage::{Done, Obstacle, Plan, SalvageError, Way, check, plan};
 
 /// Arguments of `log salvage`.
 #[derive(Debug, Args)]
@@ -137,11 +137,12 @@ fn losses(found: &Plan) -> Vec<Loss> {
     if !gives_up {
         return Vec::new();
     }
-    let gaps = found
-        .report
-        .findings
-        .iter()
-        .filter(|f| f.kind == Kind::Offsets && f.effect == Effect::Loss);
+    let gaps = found.report.findings.iter().filter(|f| match f.kind {
+        Kind::Offsets => f.effect == Effect::Loss,
+        // A batch of which the disk does not give a block.
+        Kind::Unreadable => f.effect == Effect::Refusal,
+        _ => false,
+    });
     let gaps = gaps
         .filter_map(|f| f.partition.zip(f.offsets))
         .map(|(key, (first, last))| Loss {
@@ -199,6 +200,9 @@ fn plan_text(place: Place<'_>, found: &Plan, names: &Names) -> String {
         }
         let way = match obstacle.way {
             Some(way) if way.restores() => format!("--restore {way}, which gives up nothing"),
+            Some(way) if obstacle.finding.kind == Kind::Unreadable => {
+                format!("try again first: the disk may give it; if it does not, --give-up {way}")
+            }
             Some(way) => format!("--give-up {way}"),
             None => nothing_but_a_copy(obstacle.finding.kind).to_owned(),
         };
@@ -225,8 +229,14 @@ fn plan_text(place: Place<'_>, found: &Plan, names: &Names) -> String {
         text.push_str("\n\nMore stands in the way, which is looked at when this is restored.");
     }
     if let Some(ways) = found.ways() {
+        let failed = |o: &Obstacle| o.finding.kind == Kind::Unreadable;
+        let again = if found.obstacles.iter().any(failed) {
+            "A read has failed, and another may not: look at the disk, and try again. If it stays so:\n"
+        } else {
+            ""
+        };
         text.push_str(&format!(
-            "\n\nKeep a copy of the directory, try `naru log verify` on it, and when nobody has a better copy of the file:\n   {}",
+            "\n\n{again}Keep a copy of the directory, try `naru log verify` on it, and when nobody has a better copy of the file:\n   {}",
             command(place, &ways)
         ));
     }
@@ -323,7 +333,7 @@ fn losses_json(found: &Plan, names: &Names) -> Value {
 }
 
 fn plan_json(place: Place<'_>, found: &Plan, names: &Names) -> Value {
-    let obstacle = |o: &crate::storage::local::salvage::Obstacle| {
+    let obstacle = |o: &Obstacle| {
         let mut value = log_verify::finding_json(&o.finding, names);
         value["way"] = o.way.map(|way| way.to_string()).into();
         value

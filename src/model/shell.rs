@@ -12,11 +12,25 @@ pub fn shell_word(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// A file or directory as a word of a command line; never taken for a flag.
+/// A file or directory as a word of a command line; never taken for a flag. What is not UTF-8 in it a shell makes again with
+/// `printf`, in octal: `$'\xff'` is shorter, and not every shell knows it.
 pub fn shell_path(path: &Path) -> String {
-    let text = path.display().to_string();
-    let flag = if text.starts_with('-') { "./" } else { "" };
-    shell_word(&format!("{flag}{text}"))
+    let bytes = path.as_os_str().as_encoded_bytes();
+    let flag = if bytes.starts_with(b"-") { "./" } else { "" };
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return shell_word(&format!("{flag}{text}"));
+    }
+    let mut word = flag.to_owned();
+    for chunk in bytes.utf8_chunks() {
+        if !chunk.valid().is_empty() {
+            word.push_str(&shell_word(chunk.valid()));
+        }
+        if !chunk.invalid().is_empty() {
+            let octal: String = chunk.invalid().iter().map(|b| format!("\\{b:03o}")).collect();
+            word.push_str(&format!("\"$(printf '{octal}')\""));
+        }
+    }
+    word
 }
 
 #[cfg(test)]
@@ -45,6 +59,37 @@ mod tests {
         assert_eq!(shell_path(Path::new("-x")), "./-x");
         assert_eq!(shell_path(Path::new("-x y")), "'./-x y'");
         assert_eq!(shell_path(Path::new("/d x")), "'/d x'");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn paths_that_are_no_text_come_back_from_a_shell_as_they_were() {
+        use std::ffi::OsStr;
+        use std::os::unix::ffi::OsStrExt as _;
+        let paths: [&[u8]; 6] = [
+            b"/srv/na\xffru",
+            b"\xff",
+            b"-\xfe\xff d'x",
+            b"/my data/it's/\xc3\x28/\xe4 x",
+            b"/new\nline\xff\n",
+            "/text/\u{e4} $x".as_bytes(),
+        ];
+        let words = paths.map(|path| shell_path(Path::new(OsStr::from_bytes(path))));
+        assert_eq!(words[0], r#"/srv/na"$(printf '\377')"ru"#);
+        for shell in ["sh", "bash"] {
+            let script = format!(
+                "for word in {}; do printf '%s\\0' \"$word\"; done",
+                words.join(" ")
+            );
+            let out = std::process::Command::new(shell).args(["-c", &script]).output();
+            let Ok(out) = out else { continue };
+            assert!(out.status.success(), "{shell}: {out:?}");
+            let given: Vec<_> = out.stdout.split(|byte| *byte == 0).collect();
+            let mut expected = paths.to_vec();
+            expected[2] = b"./-\xfe\xff d'x";
+            expected.push(b"");
+            assert_eq!(given, expected, "{shell}");
+        }
     }
 
     /// The shell is the judge.

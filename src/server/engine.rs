@@ -467,8 +467,14 @@ mod tests {
         assert_eq!(salvage, "naru log salvage '/my data' --config '/a b.toml'");
         let [_, salvage] = ways_out(Path::new("/data"), None);
         assert_eq!(salvage, "naru log salvage /data");
-        let [doctor, _] = ways_out(Path::new("data"), None);
+        let odd = ["it's my data", "my broker's.toml"].map(Path::new);
         let here = std::env::current_dir().unwrap();
+        let [doctor, salvage] = ways_out(odd[0], Some(odd[1]));
+        let [dir, config] = odd.map(|path| shell_path(&here.join(path)));
+        assert!(dir.ends_with(r"it'\''s my data'") && config.ends_with(r"my broker'\''s.toml'"));
+        assert_eq!(doctor, format!("naru doctor {dir}"));
+        assert_eq!(salvage, format!("naru log salvage {dir} --config {config}"));
+        let [doctor, _] = ways_out(Path::new("data"), None);
         assert_eq!(doctor, format!("naru doctor {}", shell_path(&here.join("data"))));
     }
 }

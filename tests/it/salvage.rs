@@ -205,6 +205,61 @@ fn format_that_is_gone_is_restored_at_no_loss() {
     assert_eq!(ended(&all, 0).0, "0 first\n");
 }
 
+/// What a shell makes of a command, standing somewhere else than the broker did.
+fn pasted(command: &str) -> Output {
+    let script = format!("naru() {{ \"$NARU\" \"$@\"; }}; {command}");
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", &script]).env("NARU", naru().get_program());
+    shell.current_dir("/").output().unwrap()
+}
+
+/// Names that a shell would take apart, for a flag, or that are no text.
+#[test]
+fn commands_that_are_shown_can_be_pasted_whatever_the_directory_is_called() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let mut broker = Broker::start();
+    ended(&broker.run(&["topic", "create", "orders"]), 0);
+    broker.signal(Signal::TERM);
+    broker.child.wait().unwrap();
+    let mut data = broker.data.clone();
+    for name in [&b"it's my data"[..], b"-n \"$HOME\"", b"na\xffru's \xe4"] {
+        let odd = data.with_file_name(std::ffi::OsStr::from_bytes(name));
+        fs::rename(&data, &odd).unwrap();
+        data = odd;
+        let text = fs::read(data.join("FORMAT")).unwrap();
+        fs::remove_file(data.join("FORMAT")).unwrap();
+        // A broker takes text alone; who has copied its directory may have called it anything.
+        let plan = if data.to_str().is_some() {
+            let [doctor, ways] = told_by_a_broker(&data);
+            assert_eq!(pasted(&doctor).status.code(), Some(8), "{doctor}");
+            pasted(&ways)
+        } else {
+            naru().args(["log", "salvage"]).arg(&data).output().unwrap()
+        };
+        let (plan, _) = ended(&plan, 8);
+        let way = plan.lines().last().unwrap();
+        assert!(way.ends_with(" --restore format"), "{plan}");
+        ended(&pasted(way), 0);
+        assert_eq!(fs::read(data.join("FORMAT")).unwrap(), text, "{way}");
+    }
+}
+
+/// The commands that a broker names that is refused a start.
+fn told_by_a_broker(data: &Path) -> [String; 2] {
+    let output = serve(data).stderr(Stdio::piped()).output().unwrap();
+    let log = String::from_utf8_lossy(&output.stderr);
+    let events = log
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let said: Vec<_> = events
+        .filter_map(|event| Some(event["msg"].as_str()?.to_owned()))
+        .collect();
+    ["what is wrong is told by: ", "the ways out are told by: "].map(|by| {
+        let behind = said.iter().find_map(|said| said.strip_prefix(by));
+        behind.unwrap_or_else(|| panic!("{log}")).to_owned()
+    })
+}
+
 /// As an operator goes: a start is refused and names salvage, the command that is shown is taken word for word, until a broker
 /// starts. The ways in the order of taking, and what was said of the first.
 fn as_shown(data: &Path) -> (Vec<String>, String) {

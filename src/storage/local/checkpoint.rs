@@ -27,10 +27,21 @@ pub(super) struct CheckpointFiles {
     next: usize,
 }
 
+/// Why a checkpoint file gives no record.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NoRecord {
+    /// What is there is none.
+    #[error(transparent)]
+    Invalid(#[from] FormatError),
+    /// The disk does not give it, in its words. Another read may, so this says nothing of what stands there.
+    #[error("{0}")]
+    Unread(String),
+}
+
 /// What the two files hold.
 #[derive(Debug)]
 pub(super) struct Pair {
-    pub(super) files: [Result<Checkpoint, FormatError>; 2],
+    pub(super) files: [Result<Checkpoint, NoRecord>; 2],
 }
 
 impl Pair {
@@ -50,25 +61,37 @@ impl Pair {
             .filter_map(|(i, f)| f.as_ref().ok().map(|c| (i, c)));
         valid.max_by_key(|(_, c)| c.seq)
     }
+
+    /// The file that the disk does not give, and what it says.
+    pub(super) fn unread(&self) -> Option<(&'static str, &str)> {
+        let files = paths::CHECKPOINTS.into_iter().zip(&self.files);
+        let mut unread = files.filter_map(|(path, file)| match file {
+            Err(NoRecord::Unread(why)) => Some((path, why.as_str())),
+            Ok(_) | Err(NoRecord::Invalid(_)) => None,
+        });
+        unread.next()
+    }
 }
 
 fn read_one(
     disk: &dyn Disk,
     which: usize,
     directory: DirectoryId,
-) -> io::Result<Result<Checkpoint, FormatError>> {
+) -> io::Result<Result<Checkpoint, NoRecord>> {
     let file = match disk.open(paths::CHECKPOINTS[which], Mode::Buffered) {
         Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Err(FormatError::Truncated)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Err(FormatError::Truncated.into())),
         Err(e) => return Err(e),
     };
     // A sync that failed may have left a record in memory that the disk does not have, as if it had.
     drop_pages(&*file, 0, file.len()?.min(CHECKPOINT_BYTES_MAX as u64));
-    match read_record(&*file) {
-        Ok(record) => Ok(record.and_then(|bytes| Checkpoint::decode(&bytes, directory))),
-        // A sector that cannot be read is damage of this record, not of the other.
-        Err(_) => Ok(Err(FormatError::Checksum)),
-    }
+    Ok(match read_record(&*file) {
+        Ok(record) => record
+            .and_then(|bytes| Checkpoint::decode(&bytes, directory))
+            .map_err(NoRecord::Invalid),
+        // A sector that cannot be read concerns this record, not the other.
+        Err(error) => Err(NoRecord::Unread(error.to_string())),
+    })
 }
 
 /// Makes sure that the record from which a start goes on is on the disk, before the other one is written over: a life before may
@@ -85,6 +108,11 @@ pub(super) fn settle_newest(disk: &dyn Disk, newest_in: usize) -> io::Result<()>
 /// The bytes of the record at the front of a checkpoint file. How long it is says the record itself, and the file has to have
 /// it: the length of the file alone says nothing, nor is what stands behind the record of any use.
 pub(super) fn read_record(file: &dyn DiskFile) -> io::Result<Result<Vec<u8>, FormatError>> {
+    // A read that fails is tried once more.
+    try_read_record(file).or_else(|_| try_read_record(file))
+}
+
+fn try_read_record(file: &dyn DiskFile) -> io::Result<Result<Vec<u8>, FormatError>> {
     let len = usize::try_from(file.len()?).unwrap_or(usize::MAX);
     let mut front = [0; PREFIX_BYTES];
     let front = &mut front[..len.min(PREFIX_BYTES)];

@@ -23,7 +23,7 @@ use super::redo::Redo;
 use super::reserve;
 use super::salvage::rebuild::{Rebuilt, rebuild};
 use super::salvage::{Accepted, evidence};
-use super::scan::{self, ScannedFile};
+use super::scan::{self, BEFORE_GIVING_UP, ScannedFile};
 use super::settings::Settings;
 use super::survey::{Problem, Survey};
 use super::trash::Trash;
@@ -174,14 +174,15 @@ fn recover(
     }
     let files = scan::open_files(&*disk, directory)?;
     scan::check_readable(&files)?;
-    let found = Survey::make(&files, newest, directory)?;
+    let mut found = Survey::make(&files, newest, directory)?;
+    found.heed_unread(&pair, newest);
     let given_up = |p: &Problem| accepted.has(p.way(found.end, newest.lsn));
     if let Some(problem) = found.problems.iter().find(|problem| !given_up(problem)) {
         return Err(OpenError::Refused(problem.to_string()));
     }
     tell_harmless_damage(&found);
-    if let Some(why) = inspect::internal_damage(&*disk, &files, &found, newest, accepted)? {
-        return Err(OpenError::Refused(why));
+    if let Some(why) = inspect::damage_that_refuses(&*disk, &files, &found, newest, accepted)? {
+        return Err(OpenError::Refused(read_first(&pair, why)));
     }
     let incarnations = files.iter().filter_map(|f| f.header).map(|h| h.incarnation);
     let incarnation = incarnations.fold(newest.incarnation, u32::max) + 1;
@@ -245,11 +246,20 @@ fn rebuilt(
 fn no_checkpoint(pair: &Pair) -> OpenError {
     let why = pair.files.iter().filter_map(|f| f.as_ref().err());
     let why: Vec<_> = why.map(ToString::to_string).collect();
-    OpenError::Refused(format!(
+    let why = format!(
         "no checkpoint can be read (checkpoint.0, checkpoint.1: {}); put one back from a copy, or see what going on without them \
          costs",
         why.join(", ")
-    ))
+    );
+    OpenError::Refused(read_first(pair, why))
+}
+
+/// Of what is refused for want of a checkpoint that is perhaps there: that a read failed comes first.
+fn read_first(pair: &Pair, why: String) -> String {
+    match pair.unread() {
+        Some((file, error)) => format!("{file} cannot be read ({error}); {BEFORE_GIVING_UP}: {why}"),
+        None => why,
+    }
 }
 
 /// What is wrong in the journal and costs nothing.

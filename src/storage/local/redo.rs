@@ -17,7 +17,7 @@ use super::read::ReadSide;
 use super::recovery::{DEFAULT_CONFIG, OpenError, RecoveryReport, log_of};
 use super::salvage::Accepted;
 use super::salvage::evidence::{self, Lost};
-use super::scan::{self, FoundGroup, ScannedFile};
+use super::scan::{self, FoundGroup, ScannedFile, Unread};
 use super::segment::RunBatch;
 use super::survey::Survey;
 use crate::disk::{Disk, DiskFile, Mode, read_exact_at};
@@ -259,7 +259,13 @@ impl Redo {
         group: &FoundGroup,
         replay: &mut dyn Replay,
     ) -> Result<(), OpenError> {
-        let bytes = Bytes::from(scan::read_group(files, group)?);
+        let mut read = scan::read_group(files, group)?;
+        let file = &files[group.file];
+        if let Some(unread) = read.unread_front(&group.header) {
+            // It could be read a moment ago.
+            return Err(refused(scan::unread_error(file, unread).to_string()));
+        }
+        let bytes = Bytes::from(std::mem::take(&mut read.bytes));
         let payload_start = usize::try_from(group.header.payload_start()).unwrap_or(usize::MAX);
         let front = bytes
             .get(..payload_start)
@@ -274,7 +280,9 @@ impl Redo {
                 Entry::Append(entry) => {
                     let from = payload_start + entry.position as usize;
                     let to = from.saturating_add(entry.length as usize).min(bytes.len());
-                    self.append(&entry, bytes.slice(from.min(to)..to), replay)?;
+                    let batch = from.min(to)..to;
+                    let unread = read.unread_in(&batch).map(|unread| (file, unread));
+                    self.append(&entry, bytes.slice(batch), unread, replay)?;
                 }
                 Entry::Trim { key, .. } if self.deleted.contains(&key.topic) => {}
                 Entry::Trim { key, to } => self.trim(key, to, replay)?,
@@ -320,6 +328,7 @@ impl Redo {
         &mut self,
         entry: &AppendEntry,
         bytes: Bytes,
+        unread: Option<(&ScannedFile, &Unread)>,
         replay: &mut dyn Replay,
     ) -> Result<(), OpenError> {
         let key = entry.key;
@@ -334,9 +343,15 @@ impl Redo {
         if crc32c(&bytes) == entry.crc {
             return self.gather(entry, bytes, replay);
         }
-        match self.copy_in_segment(entry)? {
-            Some(copy) => self.gather(entry, copy, replay),
-            None => self.lose(key, entry.base, entry.last),
+        if let Some(copy) = self.copy_in_segment(entry)? {
+            return self.gather(entry, copy, replay);
+        }
+        // What the disk does not give now it may give again: a start that went on would write over it.
+        match unread {
+            Some((file, unread)) if !self.accepted.has_records(key, entry.base, entry.last) => {
+                Err(refused(scan::unread_error(file, unread).to_string()))
+            }
+            _ => self.lose(key, entry.base, entry.last),
         }
     }
 
@@ -538,14 +553,18 @@ impl Redo {
         Ok(())
     }
 
-    /// A snapshot has what the lost end of the journal had: the log goes on behind it.
+    /// A snapshot has what the lost end of the journal had: the log goes on behind it. What it covers is not needed, and an end in
+    /// front of it would refuse every start to come, for want of the same groups.
     fn go_on_behind_snapshots(&mut self) -> Result<(), OpenError> {
         let covers = self.covers.clone();
         for (key, covers) in covers.into_iter().filter(|(key, _)| key.topic.is_internal()) {
             if self.next.get(&key).is_some_and(|next| *next < covers) {
                 self.flush(key)?;
                 self.next.insert(key, covers);
-                self.broken.insert(key);
+                if let Some(log) = self.logs.get(&key).cloned() {
+                    log.state().end = covers;
+                    self.drop_segments(&log);
+                }
             }
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 
 use super::format::DirectoryId;
 use super::format::journal::{
@@ -16,11 +17,28 @@ use crate::record::crc32c;
 /// What to do if the disk does not give what nothing else has.
 pub(super) const AROUND_BAD_BLOCKS: &str = "try again; if it stays, copy the directory to another disk with a tool that reads \
      around bad blocks (ddrescue), and run `naru doctor` on the copy";
+/// What to do before anything is given up because of a read that failed: what it did not give may be there.
+pub(super) const BEFORE_GIVING_UP: &str = "try again, and look at the disk, before anything is given up";
 /// Journal files are read in pieces of at least this size.
 const WINDOW_BYTES: usize = 1 << 20;
 
 /// What a look for groups under other generations may read of their tables.
 const CHECK_BYTES_MAX: u64 = 64 << 20;
+
+/// A block that the disk does not give. That is no damage: another read may give it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Unread {
+    pub(super) at: u64,
+    /// What the disk said.
+    pub(super) why: String,
+}
+
+impl Unread {
+    /// That it is so, in words, as the beginning of what follows from it.
+    pub(super) fn told_of(&self, file: &str) -> String {
+        format!("{file} cannot be read at {} ({})", self.at, self.why)
+    }
+}
 
 /// A journal file and its header, if one of the two copies holds.
 #[derive(Debug)]
@@ -31,6 +49,8 @@ pub(super) struct ScannedFile {
     pub(super) header: Option<FileHeader>,
     /// Neither header nor zeros: a header that was being rewritten, or damage.
     pub(super) illegible: bool,
+    /// Why there is no header, if the disk does not give one of its copies.
+    pub(super) unread: Option<Unread>,
 }
 
 /// A group whose header and table hold.
@@ -85,6 +105,7 @@ pub(super) fn open_files(disk: &dyn Disk, directory: DirectoryId) -> io::Result<
             );
         }
         let header = copies.into_iter().max_by_key(|h| h.generation);
+        let unread = window.unreadable.into_iter().next().filter(|_| header.is_none());
         let illegible = header.is_none() && !zeros;
         // What a file has grown by since it was made holds no group.
         let made_with = header.map_or(bytes, |header| header.file_bytes / BLOCK as u64 * BLOCK as u64);
@@ -95,6 +116,7 @@ pub(super) fn open_files(disk: &dyn Disk, directory: DirectoryId) -> io::Result<
             bytes,
             header,
             illegible,
+            unread,
         });
     }
     Ok(files)
@@ -103,17 +125,12 @@ pub(super) fn open_files(disk: &dyn Disk, directory: DirectoryId) -> io::Result<
 /// Refuses files whose header is not known because it could not be read: such a file is neither unused nor damaged, and
 /// another try may read it.
 pub(super) fn check_readable(files: &[ScannedFile]) -> io::Result<()> {
-    let mut copies = AlignedBuf::zeroed(2 * BLOCK);
-    for scanned in files.iter().filter(|scanned| scanned.header.is_none()) {
-        let there = usize::try_from(scanned.bytes).map_or(2 * BLOCK, |bytes| bytes.min(2 * BLOCK));
-        let read = crate::disk::read_exact_at(&*scanned.file, &mut copies[..there], 0);
-        read.map_err(|error| {
-            let file = paths::journal(scanned.number);
-            io::Error::new(
-                error.kind(),
-                format!("{file}: its header cannot be read: {error}; {AROUND_BAD_BLOCKS}"),
-            )
-        })?;
+    for scanned in files {
+        if let Some(unread) = &scanned.unread {
+            let (file, why) = (paths::journal(scanned.number), &unread.why);
+            let message = format!("{file}: its header cannot be read: {why}; {AROUND_BAD_BLOCKS}");
+            return Err(io::Error::other(message));
+        }
     }
     Ok(())
 }
@@ -126,7 +143,7 @@ pub(super) struct Scanned {
     /// Topics that they delete.
     pub(super) deletions: Vec<(Lsn, TopicId)>,
     /// Blocks that could not be read, of those that were looked at.
-    pub(super) unreadable: Vec<u64>,
+    pub(super) unreadable: Vec<Unread>,
     /// Of partitions that somebody asks about: the first group that reaches the offset that is asked about.
     pub(super) reached: BTreeMap<PartitionKey, Lsn>,
 }
@@ -249,6 +266,33 @@ pub(super) fn first_group_of(
     Ok(None)
 }
 
+/// Up to where the groups of a generation say that they reach: behind the end of the file, if that is cut off in one of them whose
+/// header and table are there.
+pub(super) fn reached_by_groups(
+    scanned: &ScannedFile,
+    directory: DirectoryId,
+    generation: u64,
+) -> io::Result<u64> {
+    let mut window = Window::new(&*scanned.file, scanned.bytes);
+    let (mut reached, mut position) = (0, GROUPS_START);
+    while position + BLOCK as u64 <= scanned.bytes {
+        let place = Place {
+            directory,
+            generation,
+            position,
+        };
+        // Its front alone has to be there.
+        match front_at(&mut window, scanned.bytes, &place)? {
+            Some((header, ..)) => {
+                reached = position.saturating_add(header.total_bytes());
+                position = reached;
+            }
+            None => position += BLOCK as u64,
+        }
+    }
+    Ok(reached)
+}
+
 /// Whether anything but zeros stands in a file, or the disk does not give all of it.
 pub(super) fn holds_anything(scanned: &ScannedFile) -> io::Result<bool> {
     let mut window = Window::new(&*scanned.file, scanned.bytes);
@@ -257,7 +301,8 @@ pub(super) fn holds_anything(scanned: &ScannedFile) -> io::Result<bool> {
             return Ok(true);
         }
     }
-    Ok(!window.unreadable.is_empty())
+    // Of one that was cut, what is left of a block.
+    Ok(!window.unreadable.is_empty() || scanned.file.len()? % BLOCK as u64 != 0)
 }
 
 /// The group at a place, if it was written there under the generation that its file has now.
@@ -279,10 +324,20 @@ fn group_at(
     file_bytes: u64,
     place: &Place,
 ) -> io::Result<Option<(GroupHeader, u64, Vec<Entry>)>> {
+    let group = front_at(window, file_bytes, place)?;
+    Ok(group.filter(|(header, ..)| header.total_bytes() <= file_bytes - place.position))
+}
+
+/// As [`group_at`], of a group whose end may be missing.
+fn front_at(
+    window: &mut Window<'_>,
+    file_bytes: u64,
+    place: &Place,
+) -> io::Result<Option<(GroupHeader, u64, Vec<Entry>)>> {
     let Some(header) = peek_at(window, place.position)? else {
         return Ok(None);
     };
-    if header.total_bytes() > file_bytes - place.position {
+    if header.payload_start() > file_bytes - place.position {
         return Ok(None);
     }
     let front_bytes = usize::try_from(header.payload_start()).map_err(|_| io::ErrorKind::InvalidData)?;
@@ -344,21 +399,52 @@ pub(super) fn entries_of(
     table.as_chunks::<ENTRY_BYTES>().0.iter().map(Entry::decode)
 }
 
-/// Reads a whole group.
-pub(super) fn read_group(files: &[ScannedFile], group: &FoundGroup) -> io::Result<Vec<u8>> {
-    read_last_group(files, group).map(|(bytes, _)| bytes)
+/// A whole group as the disk gives it.
+pub(super) struct GroupBytes {
+    /// Zeros where the disk gives nothing.
+    pub(super) bytes: Vec<u8>,
+    /// Where it stands in its file.
+    position: u64,
+    unread: Vec<Unread>,
 }
 
-/// As [`read_group`], with the first block that could not be read.
-pub(super) fn read_last_group(
-    files: &[ScannedFile],
-    group: &FoundGroup,
-) -> io::Result<(Vec<u8>, Option<u64>)> {
+impl GroupBytes {
+    /// The first block that the disk does not give of those in which this part of the group stands.
+    pub(super) fn unread_in(&self, part: &Range<usize>) -> Option<&Unread> {
+        let (from, to) = (self.position + part.start as u64, self.position + part.end as u64);
+        let touches = |unread: &&Unread| unread.at < to && from < unread.at + BLOCK as u64;
+        self.unread.iter().find(touches)
+    }
+
+    /// The same of its header and table.
+    pub(super) fn unread_front(&self, header: &GroupHeader) -> Option<&Unread> {
+        let front = usize::try_from(header.payload_start()).unwrap_or(usize::MAX);
+        self.unread_in(&(0..front.min(self.bytes.len())))
+    }
+
+    /// The first block of all that the disk does not give.
+    pub(super) fn first_unread(&self) -> Option<&Unread> {
+        self.unread.first()
+    }
+}
+
+/// Reads a whole group.
+pub(super) fn read_group(files: &[ScannedFile], group: &FoundGroup) -> io::Result<GroupBytes> {
     let scanned = &files[group.file];
     let total = usize::try_from(group.header.total_bytes()).map_err(|_| io::ErrorKind::InvalidData)?;
     let mut window = Window::of_blocks(scanned);
     let bytes = window.get(group.position, total)?.to_vec();
-    Ok((bytes, window.unreadable.first().copied()))
+    Ok(GroupBytes {
+        bytes,
+        position: group.position,
+        unread: window.unreadable,
+    })
+}
+
+/// As an error of who cannot do without this block.
+pub(super) fn unread_error(scanned: &ScannedFile, unread: &Unread) -> io::Error {
+    let told = unread.told_of(&paths::journal(scanned.number));
+    io::Error::other(format!("{told}; {BEFORE_GIVING_UP}"))
 }
 
 /// The first block that cannot be read of what stands at a position and may be this group: the block where its header would
@@ -367,8 +453,8 @@ pub(super) fn first_unreadable_of(
     scanned: &ScannedFile,
     position: u64,
     lsn: Lsn,
-    unreadable: &[u64],
-) -> io::Result<Option<u64>> {
+    unreadable: &[Unread],
+) -> io::Result<Option<Unread>> {
     let end = apparent_end(scanned, position, lsn)?;
     first_unreadable_between(scanned, position, end, unreadable)
 }
@@ -386,8 +472,8 @@ pub(super) fn first_unreadable_between(
     scanned: &ScannedFile,
     from: u64,
     to: u64,
-    unreadable: &[u64],
-) -> io::Result<Option<u64>> {
+    unreadable: &[Unread],
+) -> io::Result<Option<Unread>> {
     let mut window = Window::new(&*scanned.file, scanned.bytes);
     let mut at = from;
     while at < to {
@@ -395,7 +481,8 @@ pub(super) fn first_unreadable_between(
         at = window.at + window.filled as u64;
     }
     let all = window.unreadable.iter().chain(unreadable);
-    Ok(all.copied().filter(|at| (from..to).contains(at)).min())
+    let inside = all.filter(|unread| (from..to).contains(&unread.at));
+    Ok(inside.min_by_key(|unread| unread.at).cloned())
 }
 
 /// Whether the payload of a group is whole.
@@ -449,7 +536,7 @@ struct Window<'a> {
     filled: usize,
     minimum: usize,
     /// Blocks that could not be read.
-    unreadable: Vec<u64>,
+    unreadable: Vec<Unread>,
 }
 
 impl<'a> Window<'a> {
@@ -495,16 +582,17 @@ impl<'a> Window<'a> {
     }
 }
 
-fn read_or_zero(file: &dyn DiskFile, buf: &mut [u8], at: u64, unreadable: &mut Vec<u64>) {
+fn read_or_zero(file: &dyn DiskFile, buf: &mut [u8], at: u64, unreadable: &mut Vec<Unread>) {
     if crate::disk::read_exact_at(file, buf, at).is_ok() {
         return;
     }
     for (i, block) in buf.chunks_mut(BLOCK).enumerate() {
-        let position = at + (i * BLOCK) as u64;
-        if let Err(error) = crate::disk::read_exact_at(file, block, position) {
-            tracing::warn!(event = "read_failed", position, error = %error, "a block of the journal cannot be read");
+        let at = at + (i * BLOCK) as u64;
+        if let Err(error) = crate::disk::read_exact_at(file, block, at) {
+            tracing::warn!(event = "read_failed", position = at, error = %error, "a block of the journal cannot be read");
             block.fill(0);
-            unreadable.push(position);
+            let why = error.to_string();
+            unreadable.push(Unread { at, why });
         }
     }
 }

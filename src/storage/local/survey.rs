@@ -5,12 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
+use super::checkpoint::Pair;
 use super::format::DirectoryId;
 use super::format::checkpoint::Checkpoint;
 use super::format::journal::{FileHeader, GROUPS_START};
 use super::paths;
 use super::salvage::Way;
-use super::scan::{self, FoundGroup, ScannedFile};
+use super::scan::{self, BEFORE_GIVING_UP, FoundGroup, ScannedFile, Unread};
 use crate::model::{Lsn, Offset, PartitionKey, TopicId};
 use crate::planted::{self, Bug};
 
@@ -29,6 +30,17 @@ pub(super) enum Problem {
     CheckpointGone {
         seq: u64,
         lsn: Lsn,
+        newest_seq: u64,
+        newest_lsn: Lsn,
+    },
+    /// One of the two checkpoints cannot be read now, and the other is not certain to be enough.
+    #[error(
+        "{file} cannot be read ({why}), and by the other record alone ({newest_seq}, up to group {newest_lsn}) not all is as it \
+         should be: {BEFORE_GIVING_UP}"
+    )]
+    CheckpointUnread {
+        file: &'static str,
+        why: String,
         newest_seq: u64,
         newest_lsn: Lsn,
     },
@@ -61,8 +73,9 @@ pub(super) enum Problem {
     HeaderGone { number: u64, lsn: Lsn },
     /// Groups that were durable, and nothing tells what was in them.
     #[error(
-        "journal groups {first} to {last} were durable and cannot be read ({}{}): nothing else tells which records, commits or \
+        "{}journal groups {first} to {last} were durable and cannot be read ({}{}): nothing else tells which records, commits or \
          topics were in them; put a whole copy of the file in its place",
+        unread.as_deref().map_or(String::new(), read_failed),
         paths::journal(*number), position.map_or(String::new(), |at| format!(" at {at}"))
     )]
     GroupsLost {
@@ -70,15 +83,22 @@ pub(super) enum Problem {
         last: Lsn,
         number: u64,
         position: Option<u64>,
+        /// The block that the disk does not give, in words, if that is why.
+        unread: Option<String>,
     },
     /// The disk does not give what stands behind the last group.
     #[error(
-        "{} cannot be read at {position}, and group {lsn} may stand there: whether it was acknowledged cannot be told; try \
+        "{} cannot be read at {position}, and group {lsn} may stand there ({why}): whether it was acknowledged cannot be told; try \
          again, or put a whole copy of the file in its place. In a copy made around bad blocks zeros stand there, which tell \
          nobody of the group: give it up first",
         paths::journal(*number)
     )]
-    Unreadable { number: u64, position: u64, lsn: Lsn },
+    Unreadable {
+        number: u64,
+        position: u64,
+        lsn: Lsn,
+        why: String,
+    },
     /// A snapshot covers more than the journal brings.
     #[error(
         "checkpoint {seq} knows {key} up to offset {covers}, and the last group that can be read, {end}, ends before that: \
@@ -100,6 +120,11 @@ pub(super) enum Problem {
     FileMissing { needed: Lsn, oldest: Lsn },
 }
 
+/// What is said first where a read has failed.
+fn read_failed(unread: &str) -> String {
+    format!("{unread}; {BEFORE_GIVING_UP}: ")
+}
+
 impl Problem {
     /// The way past it, of which there is one for each. `end` is the last durable group that anything tells of, `newest` that of
     /// the checkpoint.
@@ -111,7 +136,7 @@ impl Problem {
                 last: Lsn(oldest.0.saturating_sub(1)),
             },
             Self::HeaderGone { number, .. } => Way::Header(number),
-            Self::CheckpointGone { .. } => Way::Checkpoint,
+            Self::CheckpointGone { .. } | Self::CheckpointUnread { .. } => Way::Checkpoint,
             Self::FileCut { .. }
             | Self::FileStump { .. }
             | Self::Unreadable { .. }
@@ -134,6 +159,7 @@ impl Problem {
             | Self::GroupsLost { .. }
             | Self::EndLost { .. }
             | Self::CheckpointGone { .. }
+            | Self::CheckpointUnread { .. }
             | Self::NoneLegible
             | Self::NoFiles
             | Self::FileMissing { .. } => None,
@@ -157,10 +183,21 @@ impl Problem {
             | Self::GroupsLost { number, .. }
             | Self::Unreadable { number, .. }
             | Self::EndLost { number, .. } => Some(paths::journal(*number)),
+            Self::CheckpointUnread { file, .. } => Some((*file).to_owned()),
             Self::CheckpointGone { .. } | Self::NoneLegible | Self::NoFiles | Self::FileMissing { .. } => {
                 None
             }
         }
+    }
+
+    /// Whether it is seen because a read failed, so that another try may not see it.
+    pub(super) const fn is_of_a_failed_read(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreadable { .. }
+                | Self::CheckpointUnread { .. }
+                | Self::GroupsLost { unread: Some(_), .. }
+        )
     }
 }
 
@@ -187,6 +224,8 @@ pub(super) struct Survey {
     pub(super) unfinished: Option<(Lsn, Vec<u8>)>,
     /// What may be missing behind the end: at most so many bytes of groups, if that is known.
     pub(super) tail: Option<Option<u64>>,
+    /// A block that the disk does not give stands in one of the groups, of those that were looked at.
+    pub(super) unread_inside: bool,
     /// Why a start is refused. With any of these the rest is what could be made out all the same.
     pub(super) problems: Vec<Problem>,
 }
@@ -232,10 +271,10 @@ impl Survey {
         }) {
             empty_lost.push(first);
         }
-        problems
-            .extend(lost.iter().filter_map(|(first, last)| {
-                groups_lost(files, &all, (*first).max(newest.lsn.next()), *last)
-            }));
+        problems.extend(lost.iter().filter_map(|(first, last)| {
+            let first = (*first).max(newest.lsn.next());
+            groups_lost(files, &all, &unreadable, (first, *last))
+        }));
         if planted::is(Bug::OlderCheckpointAccepted) {
             problems.retain(|problem| !problem.is_of_an_older_checkpoint());
         }
@@ -255,6 +294,12 @@ impl Survey {
         let lost_end = covered.into_iter().find(|(key, _)| not_reached(key));
         problems.extend(lost_end.map(|(key, covers)| end_lost(files, newest.seq, (key, covers), end)));
         let tail = tail_of(&problems, files, end, newest.lsn);
+        let unread_inside = groups.iter().any(|group| {
+            let inside = |at: u64| (group.position..group.end()).contains(&at);
+            unreadable
+                .iter()
+                .any(|(file, unread)| *file == group.file && inside(unread.at))
+        });
         Ok(Self {
             deleted,
             end,
@@ -265,9 +310,29 @@ impl Survey {
             chain_breaks,
             unfinished,
             tail,
+            unread_inside,
             problems,
             groups,
         })
+    }
+
+    /// One of the two checkpoints may be unreadable for the moment, and the newest. The journal files reach back to the record
+    /// before the newest, so the other one is enough as long as all behind it is there: with anything missing or unfinished
+    /// the one that cannot be read may be what shows that it was durable.
+    pub(super) fn heed_unread(&mut self, pair: &Pair, newest: &Checkpoint) {
+        let Some((file, why)) = pair.unread() else {
+            return;
+        };
+        if !self.problems.is_empty() || self.unfinished.is_some() {
+            // Said first: with that record the others may not be there.
+            let problem = Problem::CheckpointUnread {
+                file,
+                why: why.to_owned(),
+                newest_seq: newest.seq,
+                newest_lsn: newest.lsn,
+            };
+            self.problems.insert(0, problem);
+        }
     }
 }
 
@@ -312,7 +377,7 @@ struct Walked {
     all: Vec<FoundGroup>,
     deletions: Vec<(Lsn, TopicId)>,
     /// Indexes of files, and blocks in them.
-    unreadable: Vec<(usize, u64)>,
+    unreadable: Vec<(usize, Unread)>,
     reached: BTreeMap<PartitionKey, Lsn>,
 }
 
@@ -341,7 +406,7 @@ fn walk(
             .extend(deletions.filter(|(lsn, _)| *lsn < before));
         walked
             .unreadable
-            .extend(found.unreadable.into_iter().map(|at| (index, at)));
+            .extend(found.unreadable.into_iter().map(|unread| (index, unread)));
         walked
             .all
             .extend(found.groups.into_iter().filter(|g| g.lsn < before));
@@ -473,7 +538,7 @@ fn place_of(files: &[ScannedFile], groups: &[FoundGroup], lsn: Lsn) -> Option<(u
 fn unreadable_end(
     files: &[ScannedFile],
     groups: &[FoundGroup],
-    unreadable: &[(usize, u64)],
+    unreadable: &[(usize, Unread)],
     end: Lsn,
     newest: &Checkpoint,
 ) -> io::Result<Option<Problem>> {
@@ -490,9 +555,9 @@ fn unreadable_end(
     let before: Vec<_> = unreadable
         .iter()
         .filter(|(of, _)| *of == index)
-        .map(|(_, at)| *at)
+        .map(|(_, unread)| unread.clone())
         .collect();
-    let at = if let Some((_, position)) = place {
+    let found = if let Some((_, position)) = place {
         scan::first_unreadable_of(file, position, lsn, &before)?
     } else {
         // The last group is in segments and cannot be read itself, so that it does not say where it ends.
@@ -503,10 +568,11 @@ fn unreadable_end(
         scan::first_unreadable_between(file, from, file.bytes, &before)?
     };
     let number = file.number;
-    Ok(at.map(|position| Problem::Unreadable {
+    Ok(found.map(|Unread { at, why }| Problem::Unreadable {
         number,
-        position,
+        position: at,
         lsn,
+        why,
     }))
 }
 
@@ -527,7 +593,12 @@ fn held_nothing(files: &[ScannedFile], groups: &[FoundGroup], lsn: Lsn) -> bool 
     place.is_some_and(|(file, position)| scan::looks_empty(&files[file], position, lsn, previous))
 }
 
-fn groups_lost(files: &[ScannedFile], groups: &[FoundGroup], first: Lsn, last: Lsn) -> Option<Problem> {
+fn groups_lost(
+    files: &[ScannedFile],
+    groups: &[FoundGroup],
+    unreadable: &[(usize, Unread)],
+    (first, last): (Lsn, Lsn),
+) -> Option<Problem> {
     let place = place_of(files, groups, first);
     let nearest = || {
         groups
@@ -537,12 +608,36 @@ fn groups_lost(files: &[ScannedFile], groups: &[FoundGroup], first: Lsn, last: L
             .map(|g| g.file)
     };
     let file = place.map(|(file, _)| file).or_else(nearest).unwrap_or(0);
+    let unread = unread_among(files, groups, unreadable, (first, last));
     (first <= last).then(|| Problem::GroupsLost {
         first,
         last,
         number: files.get(file).map_or(0, |f| f.number),
         position: place.map(|(_, position)| position),
+        unread,
     })
+}
+
+/// The first block that the disk does not give where groups stand or should stand that are lost: the read may be what is wrong.
+fn unread_among(
+    files: &[ScannedFile],
+    groups: &[FoundGroup],
+    unreadable: &[(usize, Unread)],
+    (first, last): (Lsn, Lsn),
+) -> Option<String> {
+    let from = place_of(files, groups, first);
+    let behind = groups.iter().find(|group| group.lsn > last);
+    let to = behind.map(|group| (group.file, group.position));
+    let order = |file: usize| files[file].header.map(|header| header.generation);
+    let is_among = |file: usize, at: u64| {
+        let place = (order(file), at);
+        from.is_none_or(|(file, from)| (order(file), from) <= place)
+            && to.is_none_or(|(file, to)| place < (order(file), to))
+    };
+    let (file, unread) = unreadable
+        .iter()
+        .find(|(file, unread)| is_among(*file, unread.at))?;
+    Some(unread.told_of(&paths::journal(files[*file].number)))
 }
 
 /// Indexes of the files that may hold groups above an LSN, oldest first; and whether one is missing in front of them.
@@ -573,14 +668,14 @@ fn drop_unfinished(
     all: &[FoundGroup],
     groups: &mut Vec<FoundGroup>,
     proven: Lsn,
-    unreadable: &mut Vec<(usize, u64)>,
+    unreadable: &mut Vec<(usize, Unread)>,
 ) -> io::Result<Option<(Lsn, Vec<u8>)>> {
     if let Some(last) = groups.last().copied() {
-        let (bytes, kept_back) = scan::read_last_group(files, &last)?;
-        unreadable.extend(kept_back.map(|at| (last.file, at)));
-        if last.lsn > proven && !scan::payload_holds(&bytes, &last.header) {
+        let read = scan::read_group(files, &last)?;
+        unreadable.extend(read.first_unread().map(|unread| (last.file, unread.clone())));
+        if last.lsn > proven && !scan::payload_holds(&read.bytes, &last.header) {
             groups.pop();
-            return Ok(Some((last.lsn, bytes)));
+            return Ok(Some((last.lsn, read.bytes)));
         }
     }
     let end = groups.last().map_or(proven, |last| last.lsn.max(proven));

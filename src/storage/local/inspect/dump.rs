@@ -327,6 +327,7 @@ fn dump_journal(file: Box<dyn DiskFile>, visit: Visit<'_>) -> Result<(), DumpErr
         bytes: len / BLOCK as u64 * BLOCK as u64,
         header: Some(header),
         illegible: false,
+        unread: None,
     };
     let files = [scanned];
     let found = scan::scan(&files, 0, directory, &BTreeMap::new()).map_err(DumpError::Read)?;
@@ -339,7 +340,7 @@ fn dump_journal(file: Box<dyn DiskFile>, visit: Visit<'_>) -> Result<(), DumpErr
 fn dump_group(files: &[ScannedFile], group: &FoundGroup, visit: Visit<'_>) -> Result<(), DumpError> {
     let (position, header, lsn) = (group.position, group.header, group.lsn);
     visit(Item::Group { position, header }).map_err(DumpError::Output)?;
-    let bytes = Bytes::from(scan::read_group(files, group).map_err(DumpError::Read)?);
+    let bytes = Bytes::from(scan::read_group(files, group).map_err(DumpError::Read)?.bytes);
     let payload_start = usize::try_from(header.payload_start())
         .unwrap_or(usize::MAX)
         .min(bytes.len());

@@ -23,7 +23,7 @@ use super::paths;
 use crate::disk::{Disk, DiskFile, Mode};
 
 pub(super) use index::IndexWalk;
-pub(super) use rehearsal::internal_damage;
+pub(super) use rehearsal::damage_that_refuses;
 
 /// The file that a running broker holds a lock on.
 pub const LOCK_FILE: &str = paths::LOCK;

@@ -15,26 +15,23 @@ use crate::storage::local::format::checkpoint::{Checkpoint, PartitionCheckpoint}
 use crate::storage::local::format::journal::{AppendEntry, Entry};
 use crate::storage::local::paths;
 use crate::storage::local::redo::batch_at;
-use crate::storage::local::salvage::Accepted;
 use crate::storage::local::salvage::evidence::{self, Lost};
-use crate::storage::local::scan::{self, FoundGroup, ScannedFile};
+use crate::storage::local::salvage::{Accepted, Way};
+use crate::storage::local::scan::{self, BEFORE_GIVING_UP, FoundGroup, GroupBytes, ScannedFile, Unread};
 use crate::storage::local::survey::Survey;
 use crate::storage::{Replay, Snapshot};
 
-/// What of the broker's own partitions is damaged in the groups above a checkpoint and has no second copy: found before the
-/// second pass writes anything, so that a refusal leaves everything as it was.
-pub(in crate::storage::local) fn internal_damage(
+/// What of the broker's own partitions is damaged in the groups above a checkpoint, or of any the disk does not give, and has no
+/// second copy: found before the second pass writes anything, so that a refusal leaves everything as it was.
+pub(in crate::storage::local) fn damage_that_refuses(
     disk: &dyn Disk,
     files: &[ScannedFile],
     found: &Survey,
     newest: &Checkpoint,
     accepted: &Accepted,
 ) -> io::Result<Option<String>> {
-    if !found
-        .groups
-        .iter()
-        .any(|g| g.internal_damage && g.lsn > newest.lsn)
-    {
+    let internal = |g: &FoundGroup| g.internal_damage && g.lsn > newest.lsn;
+    if !found.unread_inside && !found.groups.iter().any(internal) {
         return Ok(None);
     }
     let mut report = Report::new();
@@ -54,6 +51,9 @@ pub(in crate::storage::local) fn internal_damage(
         .iter()
         .find(|f| f.effect == Effect::Refusal && !given_up(f));
     Ok(refusal.map(|finding| {
+        if finding.kind == Kind::Unreadable {
+            return finding.what.clone();
+        }
         let range = finding.offsets.map_or(String::new(), |(first, last)| format!(" {first} to {last}"));
         let of = finding.partition.map_or(String::new(), |key| format!(" of {key}"));
         let at = finding.position.map_or(String::new(), |at| format!(" at {at}"));
@@ -196,8 +196,8 @@ impl<'a> Rehearsal<'a> {
             report.checked.groups += 1;
             report.start.groups += u64::from(group.lsn > newest.lsn);
             report.start.written = report.start.written.max(Some(group.header.written));
-            let bytes = scan::read_group(files, group)?;
-            self.group(group, &bytes, group.lsn > newest.lsn, report)?;
+            let read = scan::read_group(files, group)?;
+            self.group(group, &read, group.lsn > newest.lsn, report)?;
         }
         let lost = found.lost.iter().any(|(_, last)| *last > newest.lsn);
         if lost || found.tail.is_some() || self.emptied.is_some() {
@@ -212,10 +212,16 @@ impl<'a> Rehearsal<'a> {
     fn group(
         &mut self,
         group: &FoundGroup,
-        bytes: &[u8],
+        read: &GroupBytes,
         counts: bool,
         report: &mut Report,
     ) -> io::Result<()> {
+        let bytes = &read.bytes[..];
+        if let Some(unread) = read.unread_front(&group.header).filter(|_| counts) {
+            // It could be read a moment ago.
+            report.add(self.not_given(unread));
+            return Ok(());
+        }
         let payload_start = usize::try_from(group.header.payload_start()).unwrap_or(usize::MAX);
         let (front, payload) = bytes.split_at_checked(payload_start).unwrap_or((bytes, &[]));
         for entry in scan::entries_of(front) {
@@ -225,11 +231,12 @@ impl<'a> Rehearsal<'a> {
                     let from = entry.position as usize;
                     let to = from.saturating_add(entry.length as usize).min(payload.len());
                     let batch = payload.get(from.min(to)..to).unwrap_or_default();
+                    let unread = read.unread_in(&(payload_start + from.min(to)..payload_start + to));
                     if !counts {
                         self.look(&entry, batch, report);
                     } else if !self.deleted.contains(&entry.key.topic) {
                         self.log(entry.key).seen = Some(group.lsn);
-                        self.append(&entry, batch, report)?;
+                        self.append(&entry, batch, unread, report)?;
                     }
                 }
                 Ok(Entry::Trim { key, to }) if counts && !self.deleted.contains(&key.topic) => {
@@ -251,6 +258,18 @@ impl<'a> Rehearsal<'a> {
         let (file, position, lsn) = &self.now;
         Finding::new(Kind::JournalBatch, effect, file.as_str(), what)
             .at(*position)
+            .groups(*lsn, *lsn)
+    }
+
+    /// What a start does not go on without: the disk may give it again.
+    fn not_given(&self, unread: &Unread) -> Finding {
+        let (file, _, lsn) = &self.now;
+        let what = format!(
+            "{}, and group {lsn} stands there: {BEFORE_GIVING_UP}",
+            unread.told_of(file)
+        );
+        Finding::new(Kind::Unreadable, Effect::Refusal, file.as_str(), what)
+            .at(unread.at)
             .groups(*lsn, *lsn)
     }
 
@@ -293,7 +312,13 @@ impl<'a> Rehearsal<'a> {
         Ok(())
     }
 
-    fn append(&mut self, entry: &AppendEntry, batch: &[u8], report: &mut Report) -> io::Result<()> {
+    fn append(
+        &mut self,
+        entry: &AppendEntry,
+        batch: &[u8],
+        unread: Option<&Unread>,
+        report: &mut Report,
+    ) -> io::Result<()> {
         let key = entry.key;
         let whole = crc32c(batch) == entry.crc;
         let next = self.log(key).next;
@@ -316,8 +341,18 @@ impl<'a> Rehearsal<'a> {
             copy = bytes;
             &copy
         } else {
-            let what = "the checksum does not fit, and no segment holds a copy";
-            report.add(self.batch_finding(entry, loss_of(key), what));
+            let (first, last) = (entry.base, entry.last);
+            report.add(match unread {
+                Some(unread) => self
+                    .not_given(unread)
+                    .of(key)
+                    .records(first, last.next())
+                    .past(Way::Records { key, first, last }),
+                None => {
+                    let what = "the checksum does not fit, and no segment holds a copy";
+                    self.batch_finding(entry, loss_of(key), what)
+                }
+            });
             self.lose(key, entry.last.next());
             return Ok(());
         };

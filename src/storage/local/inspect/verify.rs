@@ -9,7 +9,7 @@ use super::{InspectError, Opened, Watch, open, segment};
 use crate::disk::{AlignedBuf, Disk, Entry, read_exact_at};
 use crate::model::{Lsn, Offset, PartitionKey};
 use crate::storage::Replay;
-use crate::storage::local::checkpoint::{Pair, read_record};
+use crate::storage::local::checkpoint::{NoRecord, Pair, read_record};
 use crate::storage::local::directory;
 use crate::storage::local::format::checkpoint::Checkpoint;
 use crate::storage::local::format::journal::{BLOCK, FileHeader, GROUPS_START};
@@ -72,7 +72,8 @@ pub fn rehearse(
     let base = before.map_or(newest.lsn, |before| before.lsn.min(newest.lsn));
     watch.total(planned_bytes(&files, newest));
     read_through(&files, &mut report, watch)?;
-    let found = Survey::above(base, &files, newest, directory)?;
+    let mut found = Survey::above(base, &files, newest, directory)?;
+    found.heed_unread(&pair, newest);
     report.end = found.end;
     report_survey(&found, &files, newest, base, &mut report);
     report_headers(&files, directory, &found, &mut report)?;
@@ -122,13 +123,19 @@ fn report_rebuilt(
     report: &mut Report,
 ) -> Result<Option<Rebuilt>, InspectError> {
     // A record that another Naru or another directory has written is no damage.
-    let is_foreign = |e: &FormatError| matches!(e, FormatError::Version(_) | FormatError::OtherDirectory);
+    let is_foreign = |e: &NoRecord| {
+        matches!(
+            e,
+            NoRecord::Invalid(FormatError::Version(_) | FormatError::OtherDirectory)
+        )
+    };
     let mut errors = pair.files.iter().filter_map(|file| file.as_ref().err());
     if pair.newest().is_some() || errors.any(is_foreign) {
         return Ok(None);
     }
     let rebuilt = rebuild(disk, files, directory)?;
-    for finding in report.findings.iter_mut().filter(|f| f.kind == Kind::Checkpoint) {
+    let of_pair = |f: &&mut Finding| paths::CHECKPOINTS.contains(&f.file.as_str());
+    for finding in report.findings.iter_mut().filter(of_pair) {
         match &rebuilt {
             Ok(rebuilt) => {
                 finding.what.push_str(&format!("; {}", rebuilt.meaning()));
@@ -229,12 +236,12 @@ impl Raw {
         directory::owner_of(bytes)
     }
 
-    fn decode(&self, directory: DirectoryId) -> Result<Checkpoint, FormatError> {
+    fn decode(&self, directory: DirectoryId) -> Result<Checkpoint, NoRecord> {
         match self {
-            Self::Missing => Err(FormatError::Truncated),
-            Self::Unreadable(_) => Err(FormatError::Checksum),
-            Self::Invalid(error) => Err(error.clone()),
-            Self::Bytes(bytes) => Checkpoint::decode(bytes, directory),
+            Self::Missing => Err(FormatError::Truncated.into()),
+            Self::Unreadable(why) => Err(NoRecord::Unread(why.clone())),
+            Self::Invalid(error) => Err(error.clone().into()),
+            Self::Bytes(bytes) => Checkpoint::decode(bytes, directory).map_err(NoRecord::Invalid),
         }
     }
 }
@@ -287,6 +294,12 @@ fn report_checkpoints(records: &[Raw; 2], pair: &Pair, files: &[ScannedFile], re
         let Err(error) = &pair.files[which] else { continue };
         let why = match raw {
             Raw::Missing => "the file is missing".to_owned(),
+            Raw::Unreadable(why) if newest.is_none() => {
+                format!(
+                    "the disk does not give the bytes: {why}; {}",
+                    scan::BEFORE_GIVING_UP
+                )
+            }
             Raw::Unreadable(why) => format!("the disk does not give the bytes: {why}"),
             Raw::Invalid(_) | Raw::Bytes(_) => error.to_string(),
         };
@@ -304,12 +317,11 @@ fn report_checkpoints(records: &[Raw; 2], pair: &Pair, files: &[ScannedFile], re
             ),
         };
         let file = paths::CHECKPOINTS[which];
-        report.add(Finding::new(
-            Kind::Checkpoint,
-            effect,
-            file,
-            format!("{why}; {meaning}"),
-        ));
+        let kind = match (raw, effect) {
+            (Raw::Unreadable(_), Effect::Refusal) => Kind::Unreadable,
+            _ => Kind::Checkpoint,
+        };
+        report.add(Finding::new(kind, effect, file, format!("{why}; {meaning}")));
     }
 }
 
@@ -367,9 +379,10 @@ fn report_problems(found: &Survey, newest: &Checkpoint, report: &mut Report) {
         let spare = matches!(problem, Problem::FileMissing { oldest, .. } if *oldest <= newest.lsn.next());
         let effect = if spare { Effect::Harmless } else { Effect::Refusal };
         let kind = match problem {
+            failed if failed.is_of_a_failed_read() => Kind::Unreadable,
             Problem::CheckpointGone { .. } => Kind::Checkpoint,
             Problem::GroupsLost { .. } | Problem::EndLost { .. } => Kind::JournalGroup,
-            Problem::Unreadable { .. } => Kind::Unreadable,
+            Problem::Unreadable { .. } | Problem::CheckpointUnread { .. } => Kind::Unreadable,
             Problem::FileCut { .. }
             | Problem::FileStump { .. }
             | Problem::NoneLegible
@@ -536,12 +549,12 @@ impl Strangers<'_> {
     fn report(&self, report: &mut Report) -> Result<(), InspectError> {
         for entry in list(self.disk, paths::JOURNAL)? {
             let number = entry.name.strip_suffix(".journal").and_then(|n| n.parse().ok());
+            let path = format!("{}/{}", paths::JOURNAL, entry.name);
             if number.is_none_or(|n| !paths::journal(n).ends_with(&entry.name)) {
-                self.stranger(
-                    report,
-                    format!("{}/{}", paths::JOURNAL, entry.name),
-                    "no journal file has such a name",
-                );
+                self.stranger(report, path, "no journal file has such a name");
+            } else if number == Some(u64::MAX) {
+                let what = "no journal file was ever made with the last number that there is: a broker does not read it";
+                self.stranger(report, path, what);
             }
         }
         let numbers: BTreeSet<u64> = self.files.iter().map(|f| f.number).collect();

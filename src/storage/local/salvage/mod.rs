@@ -170,6 +170,9 @@ pub fn plan(disk: &dyn Disk, watch: &mut dyn Watch, replay: &mut dyn Replay) -> 
     let report = rehearse(disk, watch, replay)?;
     let directory = report.directory;
     let refusals = report.findings.iter().filter(|f| f.effect == Effect::Refusal);
+    let mut refusals: Vec<_> = refusals.collect();
+    // Of two with the same way out the one that another try may do away with is told.
+    refusals.sort_by_key(|finding| finding.kind != Kind::Unreadable);
     let mut obstacles = Vec::new();
     for finding in refusals {
         let way = way_past(disk, directory, finding)?;
@@ -302,7 +305,7 @@ pub fn salvage(
     })?;
     let mut restored = Vec::new();
     for way in ways.iter().filter(|way| way.restores()) {
-        if let Err(error) = write_again(&*disk, directory, *way) {
+        if let Err(error) = write_again(&*disk, directory, *way, means.settings) {
             return Err(unfinished(error, &restored, &copies));
         }
         restored.push(*way);
@@ -328,12 +331,13 @@ pub fn salvage(
     })
 }
 
-fn write_again(disk: &dyn Disk, directory: DirectoryId, way: Way) -> io::Result<()> {
+fn write_again(disk: &dyn Disk, directory: DirectoryId, way: Way, settings: &Settings) -> io::Result<()> {
     match way {
         Way::Format => directory::restore_format(disk, directory),
         Way::Header(number) => {
             let pair = Pair::read(disk, directory)?;
-            restore::header(disk, directory, number, pair.newest().map(|(_, newest)| newest))
+            let newest = pair.newest().map(|(_, newest)| newest);
+            restore::header(disk, directory, number, newest, settings)
         }
         Way::Groups { .. } | Way::Records { .. } | Way::Tail { .. } | Way::Checkpoint => Ok(()),
     }

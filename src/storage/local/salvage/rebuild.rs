@@ -161,7 +161,11 @@ impl Journal {
         };
         for group in &groups {
             journal.written = journal.written.max(group.header.written);
-            let bytes = scan::read_group(files, group)?;
+            let read = scan::read_group(files, group)?;
+            if let Some(unread) = read.unread_front(&group.header) {
+                return Err(scan::unread_error(&files[group.file], unread));
+            }
+            let bytes = read.bytes;
             let front = usize::try_from(group.header.payload_start())
                 .unwrap_or(usize::MAX)
                 .min(bytes.len());

@@ -7,9 +7,10 @@ use crate::disk::Disk;
 use crate::model::Lsn;
 use crate::storage::local::format::DirectoryId;
 use crate::storage::local::format::checkpoint::Checkpoint;
-use crate::storage::local::format::journal::{FileHeader, GROUPS_START, GroupHeader};
+use crate::storage::local::format::journal::{BLOCK, FileHeader, GROUPS_START, GroupHeader};
 use crate::storage::local::journal_files::write_header;
 use crate::storage::local::scan::{self, ScannedFile};
+use crate::storage::local::settings::Settings;
 
 /// Whether the header of a file can be made again.
 pub(super) fn can_be_made(disk: &dyn Disk, directory: DirectoryId, number: u64) -> io::Result<bool> {
@@ -27,6 +28,7 @@ pub(super) fn header(
     directory: DirectoryId,
     number: u64,
     newest: Option<&Checkpoint>,
+    settings: &Settings,
 ) -> io::Result<()> {
     let files = scan::open_files(disk, directory)?;
     let file = files.iter().find(|file| file.number == number);
@@ -34,8 +36,47 @@ pub(super) fn header(
         Some(file) => made_again(&files, file, directory, newest)?.map(|header| (file, header)),
         None => None,
     };
-    let (file, header) = header.ok_or(io::ErrorKind::InvalidData)?;
+    let (file, mut header) = header.ok_or(io::ErrorKind::InvalidData)?;
+    header.file_bytes = length_of(&files, file, header.generation, directory, settings)?;
     write_header(&*file.file, &header, directory)
+}
+
+/// The length with which a file was made. What is left of it does not say: one that has lost its header may have lost its end,
+/// too, and a header with the length that is left would hide that.
+fn length_of(
+    files: &[ScannedFile],
+    file: &ScannedFile,
+    generation: u64,
+    directory: DirectoryId,
+    settings: &Settings,
+) -> io::Result<u64> {
+    // It is the same in every lap.
+    if let Some(earlier) = file.header {
+        return Ok(earlier.file_bytes);
+    }
+    let settings = settings.clone().fitted();
+    let configured = [settings.journal_first_file_bytes, settings.journal_file_bytes];
+    let others = files.iter().filter_map(|f| f.header).map(|h| h.file_bytes);
+    let known: Vec<u64> = others.chain(configured).collect();
+    let reached = scan::reached_by_groups(file, directory, generation)?;
+    Ok(made_with(file.file.len()?, reached, &known))
+}
+
+/// The length with which a file was made that has so many bytes now and groups that say that they reach so far, if others were
+/// made with these lengths. One of them, if it was not longer than any: the longest where the end is gone, since so much may be
+/// missing.
+fn made_with(there: u64, reached: u64, known: &[u64]) -> u64 {
+    let block = BLOCK as u64;
+    let longest = known.iter().copied().max().unwrap_or_default();
+    if reached <= there && known.contains(&there) {
+        there
+    } else if reached.max(there) <= longest {
+        longest
+    } else if reached > there {
+        reached.next_multiple_of(block)
+    } else {
+        there / block * block
+    }
 }
 
 /// The header by the groups, which hold under one generation alone: one that is missing among those of the others; the one
@@ -107,13 +148,45 @@ fn first_of(
         let mut groups = scan::scan(files, index, directory, &BTreeMap::new())?.groups;
         groups.retain(|group| group.lsn < found);
         // One that was not finished is no evidence: its number was given again.
-        if let Some(last) = groups.last()
-            && !scan::payload_holds(&scan::read_group(files, last)?, &last.header)
-        {
-            groups.pop();
+        if let Some(last) = groups.last() {
+            let read = scan::read_group(files, last)?;
+            if let Some(unread) = read.first_unread() {
+                return Err(scan::unread_error(&files[last.file], unread));
+            }
+            if !scan::payload_holds(&read.bytes, &last.header) {
+                groups.pop();
+            }
         }
         behind = behind.max(groups.last().map(|group| group.lsn.next()));
     }
     let needed = newest.map_or(found, |newest| newest.lsn.next());
     Ok(behind.unwrap_or(needed).min(found))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_was_made_with_a_length_that_files_are_made_with_unless_it_is_longer() {
+        let known = [16 << 20, 256 << 20, 256 << 20];
+        for (there, reached, length) in [
+            // As it was made, the first one too.
+            (256 << 20, 0, 256 << 20),
+            (16 << 20, 9 << 20, 16 << 20),
+            // Its end is gone: so much may be missing.
+            (200 << 20, 0, 256 << 20),
+            (9 << 20, 0, 256 << 20),
+            ((16 << 20) - 1, 0, 256 << 20),
+            // A group goes on behind what looks like all of it.
+            (16 << 20, (16 << 20) + 1, 256 << 20),
+            (256 << 20, (256 << 20) + 1, (256 << 20) + 4096),
+            // Made when files were longer by configuration.
+            (512 << 20, 100, 512 << 20),
+            ((512 << 20) + 7, 100, 512 << 20),
+        ] {
+            assert_eq!(made_with(there, reached, &known), length, "{there} {reached}");
+        }
+        assert_eq!(made_with(8192, 20_000, &[]), 20_480);
+    }
 }

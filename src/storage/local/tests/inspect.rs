@@ -264,8 +264,36 @@ fn sectors_that_cannot_be_read_are_findings() {
     image.make_unreadable(&path, at, 1).unwrap();
     let report = look(&image).unwrap();
     assert_eq!(find(&report, Kind::Unreadable).position, Some(at / 4096 * 4096));
-    assert_eq!(find(&report, Kind::JournalGroup).effect, Effect::Refusal);
+    let refusal = report
+        .findings
+        .iter()
+        .find(|f| f.effect == Effect::Refusal)
+        .unwrap();
+    assert_eq!(
+        (refusal.kind, refusal.groups),
+        (Kind::Unreadable, Some((Lsn(3), Lsn(3))))
+    );
     assert_eq!(find(&report, Kind::Offsets).offsets, Some((offset(4), offset(5))));
+}
+
+/// Behind it no file could have a number, so a start does not read it; it may hold what somebody wants all the same.
+#[test]
+fn journal_file_of_the_last_number_there_is_is_told() {
+    let (disk, _) = stopped();
+    let path = crate::storage::local::paths::journal(u64::MAX);
+    disk.write_file(&path, &[0; 64 << 10]).unwrap();
+    let report = look(&disk).unwrap();
+    let finding = find(&report, Kind::UnknownFile);
+    assert_eq!(
+        (finding.file.as_str(), finding.effect),
+        (path.as_str(), Effect::Note)
+    );
+    assert!(
+        finding.what.contains("a broker does not read it"),
+        "{}",
+        finding.what
+    );
+    assert!(report.starts() && report.is_clean());
 }
 
 #[test]

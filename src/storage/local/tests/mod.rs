@@ -21,6 +21,7 @@ pub(crate) mod swarm;
 mod threaded;
 mod time;
 mod trim;
+mod unread;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

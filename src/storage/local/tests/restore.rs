@@ -192,3 +192,202 @@ fn checkpoints_of_a_newer_version_are_not_made_again() {
         found.obstacles
     );
 }
+
+/// Takes the way to a header that is gone and says why a broker refuses to start behind that.
+fn restored_and_refused(disk: &SimDisk, path: &str) -> String {
+    let way = Way::Header(number_of(path));
+    let found = planned(disk);
+    assert_eq!(found.ways(), Some(vec![way]), "{:#?}", found.obstacles);
+    take(disk, &[way], "one").unwrap();
+    let ways = planned(disk).ways().unwrap();
+    assert!(matches!(ways[..], [Way::Tail { .. }]), "{ways:?}");
+    let refused = Rig::open(&disk.after_kill(), &small()).err().expect("a start");
+    refused.to_string()
+}
+
+/// Without its last group and all that stands behind it.
+fn cut_before(disk: &SimDisk, path: &str, last: &[u8]) {
+    let at = super::rot::position_in(disk, path, last) / 4096 * 4096;
+    let mut bytes = disk.read_file(path).unwrap();
+    bytes.truncate(usize::try_from(at).unwrap());
+    disk.write_file(path, &bytes).unwrap();
+}
+
+#[test]
+fn header_that_is_made_again_does_not_hide_that_the_end_of_the_file_is_gone() {
+    // Others say how long files are; the configuration alone does; the file itself, of the lap before.
+    for (batches, earlier) in [(60, false), (5, false), (60, true)] {
+        let (rig, stored) = journal_only(batches);
+        let disk = rig.disk.after_kill();
+        let last = stored.last().unwrap();
+        let path = journal_of(&disk, last);
+        let id = rig.store.directory_id();
+        let bytes = disk.read_file(&path).unwrap();
+        let own = FileHeader::decode(bytes.first_chunk().unwrap(), id).unwrap();
+        let (front, length) = if earlier {
+            let before = FileHeader {
+                generation: own.generation - 3,
+                first_lsn: Lsn(1),
+                file_bytes: 60 << 10,
+                ..own
+            };
+            ([before.encode(id), before.encode(id)].concat(), 60 << 10)
+        } else {
+            (vec![0; HEADERS], 64 << 10)
+        };
+        cut_before(&disk, &path, last);
+        overwrite(&disk, &path, &front);
+        let disk = disk.after_kill();
+        let what = format!("{batches} batches, earlier {earlier}");
+        let refused = restored_and_refused(&disk, &path);
+        let said = format!("less than its header says ({length})");
+        assert!(
+            refused.contains(&path) && refused.contains(&said),
+            "{what}: {refused}"
+        );
+        // No offset of what was cut is given again.
+        let ways = planned(&disk).ways().unwrap();
+        take(&disk, &ways, "two").unwrap();
+        let mut rig = Rig::open(&disk.after_kill(), &small()).unwrap();
+        let end = rig.store.open(key(1, 0), CONFIG).bounds(rig.durable()).log_end;
+        assert!(end >= offset(2 * i64::from(batches)), "{what}: {end}");
+        rig.produce(key(1, 0), 1, 10, 9);
+    }
+}
+
+#[test]
+fn group_that_goes_on_behind_the_end_of_its_file_shows_that_this_was_longer() {
+    let settings = Settings {
+        journal_file_bytes: 256 << 10,
+        journal_first_file_bytes: 256 << 10,
+        ..small()
+    };
+    let mut rig = Rig::new(&settings);
+    for n in 0..20 {
+        rig.produce(key(1, 0), 1, 5000, n);
+    }
+    let last = rig.produce(key(1, 0), 1, 5000, 99);
+    let disk = rig.disk.after_kill();
+    let path = journal_of(&disk, &last);
+    let group = super::rot::position_in(&disk, &path, &last) / 4096 * 4096;
+    let mut bytes = disk.read_file(&path).unwrap();
+    // Behind its table, and longer than a file is made by the configuration now.
+    bytes.truncate(usize::try_from(group + 4096).unwrap());
+    assert!(bytes.len() > 64 << 10);
+    bytes[..HEADERS].fill(0);
+    disk.write_file(&path, &bytes).unwrap();
+    let refused = restored_and_refused(&disk.after_kill(), &path);
+    let said = format!("less than its header says ({})", group + 2 * 4096);
+    assert!(refused.contains(&said), "{refused}");
+}
+
+#[test]
+fn header_of_a_whole_file_is_made_again_with_its_length() {
+    let (rig, _) = two_files();
+    for (path, bytes) in used(&rig.disk.after_kill()) {
+        let disk = rig.disk.after_kill();
+        disk.unlink("checkpoint.1").unwrap();
+        overwrite(&disk, &path, &[0; HEADERS]);
+        take(&disk, &[Way::Header(number_of(&path))], "one").unwrap();
+        assert_eq!(disk.read_file(&path).unwrap()[32..56], bytes[32..56], "{path}");
+    }
+}
+
+/// A file in which so many blocks look like groups with long tables, and the last one holds a group.
+#[derive(Debug)]
+struct LooksLikeGroups {
+    like: u64,
+    bytes: u64,
+    fake: Vec<u8>,
+    last: Vec<u8>,
+    read: std::sync::Arc<std::sync::atomic::AtomicU64>,
+}
+
+impl crate::disk::DiskFile for LooksLikeGroups {
+    fn len(&self) -> std::io::Result<u64> {
+        Ok(self.bytes)
+    }
+
+    fn read_at(&self, buf: &mut [u8], at: u64) -> std::io::Result<usize> {
+        self.read
+            .fetch_add(buf.len() as u64, std::sync::atomic::Ordering::Relaxed);
+        for (position, block) in (at..).step_by(4096).zip(buf.chunks_mut(4096)) {
+            match position / 4096 {
+                n if n >= 2 && n < 2 + self.like => block.copy_from_slice(&self.fake),
+                n if n == self.bytes / 4096 - 1 => block.copy_from_slice(&self.last),
+                _ => block.fill(0),
+            }
+        }
+        Ok(buf.len())
+    }
+
+    fn write_all_at(&self, _: &[u8], _: u64) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
+    fn sync_data(&self) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
+    fn set_len(&self, _: u64) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
+    fn allocate(&self, _: u64, _: u64) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
+    fn drop_cache(&self, _: u64, _: u64) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Whoever stores records decides what looks like a group: a start may not read the journal a hundred times over for that.
+#[test]
+fn look_for_groups_under_other_generations_reads_so_much_of_tables_and_no_more() {
+    use crate::storage::local::format::journal::{GroupHeader, Place};
+    use crate::storage::local::scan::{ScannedFile, first_group_of};
+    const BYTES: u64 = 8 << 20;
+    let directory = [0x5a; 16];
+    let header = |entries| GroupHeader {
+        lsn: Lsn(7),
+        previous: 0,
+        incarnation: 1,
+        entries,
+        payload_bytes: 0,
+        written: Timestamp(1),
+    };
+    let block = |entries, generation| {
+        let mut block = vec![0; 4096];
+        let place = Place {
+            directory,
+            generation,
+            position: BYTES - 4096,
+        };
+        let front = if entries == 0 { 128 } else { 4096 };
+        header(entries).encode_into(&mut block[..front], &place);
+        block
+    };
+    // 64 tables of 4 MiB each.
+    let read = std::sync::Arc::default();
+    let file = LooksLikeGroups {
+        like: 64,
+        bytes: BYTES,
+        fake: block((4 << 20) / 64, 2),
+        last: block(0, 3),
+        read: std::sync::Arc::clone(&read),
+    };
+    let scanned = ScannedFile {
+        number: 0,
+        file: Box::new(file),
+        bytes: BYTES,
+        header: None,
+        illegible: true,
+        unread: None,
+    };
+    let found = first_group_of(&scanned, directory, &[(3, Lsn::ZERO)], BYTES).unwrap();
+    // A short one behind them is found all the same.
+    assert_eq!(found, Some((3, header(0))));
+    let read = read.load(std::sync::atomic::Ordering::Relaxed);
+    assert!((60 << 20..96 << 20).contains(&read), "{read} bytes were read");
+}

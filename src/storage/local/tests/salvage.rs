@@ -520,6 +520,47 @@ fn a_checkpoint_is_not_made_again_without_the_first_records_of_meta() {
     assert!(what.contains("__meta"), "{what}");
 }
 
+/// A segment is taken up to where the journal goes on: that has the rest, whatever became of it in the segment.
+#[test]
+fn what_the_journal_has_is_taken_from_there_when_a_checkpoint_is_made_again() {
+    let (rig, all) = long_life();
+    let disk = without_checkpoints(&rig);
+    let stored = &all[&key(A, 0)];
+    let of_a = paths::partition(key(A, 0));
+    let files = disk.files().into_iter().map(|(path, _)| path);
+    let segments = files.filter(|path| path.starts_with(&of_a) && path.ends_with(".log"));
+    let last = segments.max().unwrap();
+    let bytes = disk.read_file(&last).unwrap();
+    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    disk.flip_bit(&last, u64::try_from(used - 100).unwrap(), 1)
+        .unwrap();
+    let disk = disk.after_kill();
+    take(&disk, &[Way::Checkpoint], "one").unwrap();
+    let rig = Rig::open(&disk.after_kill(), &small()).unwrap();
+    assert!(rig.read_all(key(A, 0)) == *stored);
+    assert_eq!(fenced(&rig, key(A, 0)), []);
+}
+
+/// Nothing tells where a partition without any segment ended.
+#[test]
+fn a_partition_without_a_segment_goes_on_far_behind_as_was_said_when_a_checkpoint_is_made_again() {
+    let (rig, _) = long_life();
+    let disk = without_checkpoints(&rig);
+    for (path, _) in disk.files() {
+        if path.starts_with(&paths::partition(key(B, 0))) {
+            disk.unlink(&path).unwrap();
+        }
+    }
+    let disk = disk.after_kill();
+    let at_stake = planned(&disk).report.at_stake;
+    let far = 1 << 48;
+    assert_eq!(at_stake, [(key(B, 0), offset(0), offset(far - 1))]);
+    take(&disk, &[Way::Checkpoint], "one").unwrap();
+    let rig = Rig::open(&disk.after_kill(), &small()).unwrap();
+    assert_eq!(fenced(&rig, key(B, 0)), [(0, far - 1)]);
+    assert_eq!(end(&rig, key(B, 0)), far);
+}
+
 #[test]
 fn a_damaged_end_of_a_segment_leaves_its_offsets_out_when_a_checkpoint_is_made_again() {
     let (rig, _) = long_life();
@@ -636,11 +677,19 @@ fn every_refusal_of_the_journal_names_its_way_out() {
             last: lsn,
             number,
             position: None,
+            unread: None,
         },
         Problem::Unreadable {
             number,
             position,
             lsn,
+            why: "EIO".to_owned(),
+        },
+        Problem::CheckpointUnread {
+            file: "checkpoint.0",
+            why: "EIO".to_owned(),
+            newest_seq: 2,
+            newest_lsn: Lsn(1),
         },
         Problem::EndLost {
             seq: 2,
@@ -774,4 +823,161 @@ fn what_an_earlier_start_put_aside_stays_and_stops_none() {
             );
         }
     }
+}
+
+/// All of these ways, one round after the other, until a broker starts.
+fn all_ways(disk: &SimDisk) -> Vec<Way> {
+    let mut taken = Vec::new();
+    for round in 0..4 {
+        let found = planned(disk);
+        if found.obstacles.is_empty() {
+            return taken;
+        }
+        let ways = found.ways().unwrap_or_else(|| panic!("{:#?}", found.obstacles));
+        take(disk, &ways, &format!("round-{round}")).unwrap();
+        taken.extend(ways);
+    }
+    panic!("it never ends: {taken:?}");
+}
+
+/// What a broker does that was led out of a refusal: the first batch is there, and no offset below this one is given again.
+fn goes_on(disk: &SimDisk, first: &[u8], below: i64) {
+    let mut image = disk.after_kill();
+    for start in 0..2 {
+        let mut rig = Rig::open(&image, &small()).unwrap();
+        let before = end(&rig, key(A, 0));
+        assert!(before >= below, "start {start}: {before}");
+        let (bytes, _) = rig.read(key(A, 0), offset(0), 1).unwrap();
+        assert_eq!(bytes, first, "start {start}");
+        let more = rig.produce(key(A, 0), 1, 10, 9);
+        assert_eq!(rig.read(key(A, 0), offset(before), 1).unwrap().0, more);
+        image = rig.disk.after_kill();
+    }
+}
+
+#[test]
+fn an_end_that_a_snapshot_knew_of_is_given_up_and_the_broker_goes_on_behind_it() {
+    let mut rig = Rig::new(&small());
+    let first = rig.produce(key(A, 0), 2, 100, 1);
+    rig.produce(PartitionKey::GROUPS, 1, 100, 6);
+    rig.inline.applier_round(true).unwrap();
+    let both = [
+        rig.batch(key(A, 0), 2, 100, 2),
+        rig.batch(PartitionKey::GROUPS, 1, 100, 7),
+    ];
+    let last = both[0].to_bytes();
+    let [of_a, of_groups] = both;
+    rig.submit(vec![(key(A, 0), of_a), (PartitionKey::GROUPS, of_groups)], &[]);
+    assert_eq!(rig.inline.journal().unwrap(), Round::Worked);
+    rig.inline.checkpoint().unwrap();
+    let above = rig.above.lock().unwrap().clone();
+    let disk = rig.disk.after_kill();
+    let (path, at) = place(&disk, &last, "journal/");
+    disk.zero_sector(&path, at / 4096 * 4096).unwrap();
+    let refused = Rig::open(&disk.after_kill(), &small()).err().unwrap().to_string();
+    assert!(refused.contains("ends before that"), "{refused}");
+    let ways = planned(&disk).ways().unwrap();
+    assert!(matches!(ways[..], [Way::Tail { from: Lsn(3) }]), "{ways:?}");
+    for image in at_every_moment(&disk.after_kill(), &ways) {
+        let mut rig = Rig::open(&image.after_kill(), &small()).unwrap();
+        // The state is that of the snapshot, and its log goes on behind it.
+        assert_eq!(*rig.above.lock().unwrap(), above);
+        assert!(end(&rig, key(A, 0)) >= 4);
+        rig.produce(PartitionKey::GROUPS, 1, 100, 8);
+        assert_eq!(end(&rig, PartitionKey::GROUPS), 3);
+        let after = rig.above.lock().unwrap().clone();
+        let again = Rig::open(&rig.disk.after_kill(), &small()).unwrap();
+        assert_eq!(*again.above.lock().unwrap(), after);
+    }
+    let image = disk.after_kill();
+    assert_eq!(all_ways(&image), ways);
+    goes_on(&image, &first, 4);
+}
+
+#[test]
+fn what_a_journal_file_that_was_cut_to_a_stump_held_is_given_up_and_the_broker_goes_on_behind_it() {
+    for bytes in [0, 100] {
+        let mut rig = Rig::new(&small());
+        let first = rig.produce(key(A, 0), 2, 100, 1);
+        rig.inline.applier_round(true).unwrap();
+        rig.inline.checkpoint().unwrap();
+        rig.inline.checkpoint().unwrap();
+        rig.produce(key(A, 0), 2, 100, 2);
+        let disk = rig.disk.after_kill();
+        let path = paths::journal(0);
+        let kept = disk.read_file(&path).unwrap()[..bytes].to_vec();
+        disk.write_file(&path, &kept).unwrap();
+        let disk = disk.after_kill();
+        let refused = Rig::open(&disk, &small()).err().unwrap().to_string();
+        assert!(refused.contains("less than any journal file"), "{refused}");
+        let taken = all_ways(&disk);
+        assert!(matches!(taken[..], [Way::Tail { .. }]), "{taken:?}");
+        let copy = disk.read_file(&format!("salvage/round-0/{path}"));
+        assert!(bytes == 0 || copy.is_ok_and(|copy| copy == kept), "{bytes}");
+        goes_on(&disk, &first, 4);
+    }
+}
+
+/// A group whose checksums hold and of which one entry is of a kind that nobody knows.
+fn of_an_unknown_kind(disk: &SimDisk, batch: &[u8]) {
+    use crate::storage::local::format::journal::{FileHeader, GroupHeader, Place as At};
+    let (path, at) = place(disk, batch, "journal/");
+    let position = at / 4096 * 4096;
+    let mut bytes = disk.read_file(&path).unwrap();
+    let file = FileHeader::decode(bytes.first_chunk().unwrap(), [0x5a; 16]).unwrap();
+    let group = &mut bytes[usize::try_from(position).unwrap()..];
+    let header = GroupHeader::peek(group.first_chunk().unwrap()).unwrap();
+    group[128] = 9;
+    let place = At {
+        directory: [0x5a; 16],
+        generation: file.generation,
+        position,
+    };
+    let front = usize::try_from(header.payload_start()).unwrap();
+    header.encode_into(&mut group[..front], &place);
+    disk.write_file(&path, &bytes).unwrap();
+}
+
+#[test]
+fn a_refusal_that_comes_late_says_so_comes_again_and_loses_nothing() {
+    let mut rig = Rig::new(&small());
+    let first = rig.produce(key(A, 0), 2, 100, 1);
+    let damaged = rig.produce(key(A, 0), 2, 100, 2);
+    let odd = rig.produce(key(B, 0), 2, 100, 3);
+    let last = rig.produce(key(A, 0), 2, 100, 4);
+    rig.inline.seal();
+    let disk = rig.disk.after_kill();
+    let (path, at) = place(&disk, &damaged, "journal/");
+    // What is before a damaged batch is written before the next group is looked at.
+    disk.flip_bit(&path, at + 90, 1).unwrap();
+    let whole = disk.read_file(&path).unwrap();
+    of_an_unknown_kind(&disk, &odd);
+    let mut image = disk.after_kill();
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        let before = image.ops();
+        let error = Rig::open(&image, &small()).err().expect("a start");
+        assert!(
+            matches!(&error, OpenError::RefusedLate(why) if why.contains("kind of entry is impossible")),
+            "{error}"
+        );
+        assert_ne!(image.ops(), before, "nothing was written, so it was not late");
+        told.push(error.to_string());
+        image = image.after_kill();
+    }
+    let said = "what was written by then stands in the journal or a checkpoint, too, and nothing is lost";
+    assert!(
+        told[0].starts_with("refusing to start: ") && told[0].ends_with(said),
+        "{}",
+        told[0]
+    );
+    assert!(!told[0].contains("nothing was changed"), "{}", told[0]);
+    assert!(told.iter().all(|text| *text == told[0]), "{told:#?}");
+    // With a whole copy of the file all is there but what was damaged.
+    image.write_file(&path, &whole).unwrap();
+    let rig = Rig::open(&image.after_kill(), &small()).unwrap();
+    assert_eq!(rig.read(key(A, 0), offset(0), 1).unwrap().0, first);
+    assert_eq!(rig.read(key(A, 0), offset(4), 1).unwrap().0, last);
+    assert_eq!(rig.read_all(key(B, 0)), odd);
+    assert_eq!(fenced(&rig, key(A, 0)), [(2, 3)]);
 }
