@@ -12,10 +12,15 @@ use std::time::Duration;
 const LARGE_BYTES: usize = 64 << 10;
 
 /// if so many bytes of such buffers are needed
-const MANY_BYTES: u64 = 32 << 20;
+const MANY_BYTES: u64 = 8 << 20;
 
-/// in so long. A single one is not: after a stall small records come in large groups, too.
+/// in so long, or from one look to the next if that is longer. A single one is not: after a stall small records come in
+/// large groups, too.
 const WINDOW: Duration = Duration::from_secs(1);
+
+/// So many smaller buffers in that time mean that records are taken which huge pages would hold up. A process that has
+/// nothing to do stays as it is: what comes next is likely to be what came before.
+const MANY_SMALL: u64 = 64;
 
 /// A process that never called [`decline`] is left as it is.
 static PROCESS: Pages = Pages::new();
@@ -34,7 +39,8 @@ pub(crate) fn expect_buffer(bytes: usize) {
     }
 }
 
-/// To be called about every second, or more often, with the time: declines again once few large buffers are needed.
+/// To be called about every second, or more often, with the time: declines again once many small buffers are needed and few
+/// large ones.
 pub(crate) fn look(now: Duration) {
     if PROCESS.must_decline(now) {
         switched_off(true);
@@ -46,7 +52,9 @@ struct Pages {
     managed: AtomicBool,
     declined: AtomicBool,
     /// Bytes of large buffers needed in this window.
-    bytes: AtomicU64,
+    large: AtomicU64,
+    /// Smaller buffers needed in this window.
+    small: AtomicU64,
     /// When the window began, in nanoseconds.
     began: AtomicU64,
 }
@@ -56,7 +64,8 @@ impl Pages {
         Self {
             managed: AtomicBool::new(false),
             declined: AtomicBool::new(false),
-            bytes: AtomicU64::new(0),
+            large: AtomicU64::new(0),
+            small: AtomicU64::new(0),
             began: AtomicU64::new(0),
         }
     }
@@ -68,11 +77,15 @@ impl Pages {
 
     /// True once, when many large buffers are needed after all.
     fn must_take(&self, bytes: usize) -> bool {
-        if bytes < LARGE_BYTES || !self.managed.load(Ordering::Relaxed) {
+        if !self.managed.load(Ordering::Relaxed) {
+            return false;
+        }
+        if bytes < LARGE_BYTES {
+            self.small.fetch_add(1, Ordering::Relaxed);
             return false;
         }
         let bytes = bytes as u64;
-        let all = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let all = self.large.fetch_add(bytes, Ordering::Relaxed) + bytes;
         all >= MANY_BYTES
             && self.declined.load(Ordering::Relaxed)
             && self.declined.swap(false, Ordering::Relaxed)
@@ -86,7 +99,9 @@ impl Pages {
             return false;
         }
         self.began.store(now, Ordering::Relaxed);
-        self.bytes.swap(0, Ordering::Relaxed) < MANY_BYTES && !self.declined.swap(true, Ordering::Relaxed)
+        let large = self.large.swap(0, Ordering::Relaxed);
+        let small = self.small.swap(0, Ordering::Relaxed);
+        large < MANY_BYTES && small >= MANY_SMALL && !self.declined.swap(true, Ordering::Relaxed)
     }
 }
 
@@ -110,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn huge_pages_are_declined_until_many_large_buffers_are_needed_and_again_when_there_are_few() {
+    fn many_large_buffers_end_declining_and_small_ones_begin_it_again() {
         let pages = Pages::new();
         pages.begin_declined();
         let many = usize::try_from(MANY_BYTES).unwrap() / LARGE_BYTES;
@@ -124,9 +139,13 @@ mod tests {
         assert_eq!(times(many - 1, LARGE_BYTES), 0, "few again");
         assert!(!pages.must_decline(at(10_999)), "the window goes on");
         assert_eq!(times(2, LARGE_BYTES), 1, "many, and only once");
+        assert_eq!(times(1_000, 1), 0);
         assert!(!pages.must_decline(at(11_000)), "many in this window");
-        assert_eq!(times(many - 1, LARGE_BYTES), 0, "taken already");
-        assert!(pages.must_decline(at(12_500)), "few in this one");
+        assert_eq!(times(63, 1), 0);
+        assert!(!pages.must_decline(at(12_500)), "nearly idle");
+        assert_eq!(times(many - 1, LARGE_BYTES) + times(64, 1), 0);
+        assert!(pages.must_decline(at(13_500)), "few large ones, and small ones");
+        assert_eq!(times(64, 1), 0);
         assert!(!pages.must_decline(at(20_000)), "only once");
         assert_eq!(times(many, LARGE_BYTES), 1, "and so on");
     }
