@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use super::format::DirectoryId;
 use super::format::journal::{
@@ -24,6 +24,10 @@ const WINDOW_BYTES: usize = 1 << 20;
 
 /// What a look for groups under other generations may read of their tables.
 const CHECK_BYTES_MAX: u64 = 64 << 20;
+
+/// How many generations in a row may have lost all their headers and are still looked for. Each is a file begun, with two
+/// copies of its header; and each costs another try at every group that is of none of the others.
+const GENERATIONS_AHEAD: u64 = 16;
 
 /// A block that the disk does not give. That is no damage: another read may give it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -215,21 +219,25 @@ fn end_of(entry: &Entry) -> Option<(PartitionKey, Offset)> {
     }
 }
 
-/// Generations under which a file may have been begun whose header is gone: the one that comes next, and those that are
-/// missing in front of it, newest first.
-pub(super) fn lost_generations(files: &[ScannedFile]) -> Vec<u64> {
-    let known: BTreeSet<u64> = files
-        .iter()
-        .filter_map(|f| f.header)
-        .map(|h| h.generation)
-        .collect();
-    let next = known.last().map_or(1, |last| last + 1);
+/// Generations of which no header is there and that may have been given all the same: the one that comes next, and those
+/// behind it, of which a group may be all that is left.
+pub(super) fn generations_ahead(files: &[ScannedFile]) -> RangeInclusive<u64> {
+    let known = files.iter().filter_map(|f| f.header).map(|h| h.generation);
+    let next = known.max().map_or(1, |last| last + 1);
+    next..=next.saturating_add(GENERATIONS_AHEAD)
+}
+
+/// Generations that are missing among and in front of those of the headers, newest first.
+pub(super) fn generations_missing(files: &[ScannedFile]) -> Vec<u64> {
+    let known = files.iter().filter_map(|f| f.header).map(|h| h.generation);
+    let known: BTreeSet<u64> = known.collect();
+    let next = *generations_ahead(files).start();
     let oldest = known.first().copied().unwrap_or(next);
     let oldest = oldest.saturating_sub(files.len() as u64).max(1);
-    let lost = (oldest..=next)
+    let missing = (oldest..next)
         .rev()
         .filter(|generation| !known.contains(generation));
-    lost.take(files.len() + 1).collect()
+    missing.take(files.len()).collect()
 }
 
 /// The first group in front of `upto` that was written to a file under one of these generations, whatever its header says, and
@@ -241,22 +249,27 @@ pub(super) fn first_group_of(
     upto: u64,
 ) -> io::Result<Option<(u64, GroupHeader)>> {
     let mut window = Window::new(&*scanned.file, scanned.bytes);
+    // A group holds under one generation alone: those of the file's own, which are most, are of no other.
+    let own = scanned.header.map(|header| header.generation);
     let mut left = CHECK_BYTES_MAX;
     let mut position = GROUPS_START;
     while position < upto && position + BLOCK as u64 <= scanned.bytes {
         let header = peek_at(&mut window, position)?;
         let front = header.map_or(u64::MAX, |header| header.payload_start());
         // Records may be made to look like groups with long tables.
-        if front <= left {
-            for (generation, above) in wanted {
+        if let Some(header) = header.filter(|_| front <= left) {
+            let wanted = wanted.iter().filter(|(_, above)| header.lsn > *above);
+            for generation in own.into_iter().chain(wanted.map(|(generation, _)| *generation)) {
                 let place = Place {
                     directory,
-                    generation: *generation,
+                    generation,
                     position,
                 };
-                let found = group_at(&mut window, scanned.bytes, &place)?;
-                if let Some((header, ..)) = found.filter(|(header, ..)| header.lsn > *above) {
-                    return Ok(Some((*generation, header)));
+                if group_at(&mut window, scanned.bytes, &place)?.is_some() {
+                    if Some(generation) == own {
+                        break;
+                    }
+                    return Ok(Some((generation, header)));
                 }
             }
             left -= front;

@@ -468,21 +468,25 @@ fn header_problems(files: &[ScannedFile], newest: &Checkpoint) -> Vec<Problem> {
 /// A file that is in use and has lost its header, or never got it. One whose header was only being rewritten holds no group under a generation
 /// that is missing among those of the others, or none that is needed.
 fn header_gone(files: &[ScannedFile], newest: Lsn, directory: DirectoryId) -> io::Result<Option<Problem>> {
-    let lost = scan::lost_generations(files);
+    let last = newest_file(files).and_then(|index| files[index].header);
     let known = files.iter().filter_map(|f| f.header).map(|h| h.generation);
     let known: BTreeSet<u64> = known.collect();
-    let next = known.last().map_or(1, |last| last + 1);
-    // All of the newest are refused, also those that are not needed: their generation would be given again. The known ones
-    // are looked for, too: a disk may have put the header into another file.
-    let above = |generation: u64| (generation, if generation == next { Lsn::ZERO } else { newest });
+    let ahead = scan::generations_ahead(files);
+    let next = *ahead.start();
+    // All of the newest are refused, also those that are not needed: their generation would be given again. Those behind the
+    // next one would be by later starts. Their groups are not below the first one of the newest header, nor, where there is
+    // none, below the checkpoint, as all are that earlier laps have left.
+    let begun = last.map_or(newest, |last| Lsn(last.first_lsn.0.saturating_sub(1)));
+    let ahead = ahead.map(|generation| (generation, if generation == next { Lsn::ZERO } else { begun }));
+    let missing = scan::generations_missing(files);
     for file in files {
         let own = file.header.map(|header| header.generation);
+        // The known ones are looked for, too: a disk may have put the header into another file.
         let later = known.iter().copied().filter(|generation| Some(*generation) > own);
-        let wanted: Vec<_> = match own {
-            // A header that never reached the disk leaves that of an earlier lap, which is whole.
-            Some(_) => std::iter::once(next).chain(later).map(above).collect(),
-            None => lost.iter().copied().chain(later).map(above).collect(),
-        };
+        // A header that never reached the disk leaves that of an earlier lap, which is whole.
+        let missing = missing.iter().copied().filter(|_| own.is_none());
+        let needed = later.chain(missing).map(|generation| (generation, newest));
+        let wanted: Vec<_> = ahead.clone().chain(needed).collect();
         // Zeros may be a file that was never used: only where its first groups would stand is worth a look, unless no file
         // says of any how it was used.
         let all = file.illegible || known.is_empty() && newest > Lsn::ZERO;

@@ -80,8 +80,8 @@ fn made_with(there: u64, reached: u64, known: &[u64]) -> u64 {
 }
 
 /// The header by the groups, which hold under one generation alone: one that is missing among those of the others; the one
-/// that comes next, which may also have been written below the header of the lap before; or one of which a disk has put the
-/// header into another file.
+/// that comes next, or one behind it, which may also have been written below the header of the lap before; or one of which a
+/// disk has put the header into another file.
 fn made_again(
     files: &[ScannedFile],
     file: &ScannedFile,
@@ -90,28 +90,28 @@ fn made_again(
 ) -> io::Result<Option<FileHeader>> {
     let own = file.header.map(|header| header.generation);
     let known = files.iter().filter_map(|f| f.header).map(|h| h.generation);
-    let mut candidates = scan::lost_generations(files);
-    candidates.truncate(if own.is_some() { 1 } else { candidates.len() });
+    let mut candidates: Vec<_> = scan::generations_ahead(files).collect();
+    if own.is_none() {
+        candidates.extend(scan::generations_missing(files));
+    }
     candidates.extend(known.filter(|generation| Some(*generation) > own));
-    // The newest lap counts: what an earlier one left stands behind it.
-    candidates.sort_unstable_by(|a, b| b.cmp(a));
-    candidates.dedup();
-    // The first group tells most, so all of them are tried with it before any other group is.
-    for generation in &candidates {
-        let wanted = [(*generation, Lsn::ZERO)];
-        let first = scan::first_group_of(file, directory, &wanted, GROUPS_START + 1)?;
-        if let Some((_, group)) = first {
-            return Ok(Some(header_of(file, *generation, &group, group.lsn, newest)));
-        }
+    let mut wanted: Vec<_> = candidates.into_iter().map(|g| (g, Lsn::ZERO)).collect();
+    // The first group tells most, so all are tried with it before any other group is.
+    let first = scan::first_group_of(file, directory, &wanted, GROUPS_START + 1)?;
+    if let Some((generation, group)) = first {
+        return Ok(Some(header_of(file, generation, &group, group.lsn, newest)));
     }
-    for generation in &candidates {
-        let wanted = [(*generation, Lsn::ZERO)];
-        if let Some((_, group)) = scan::first_group_of(file, directory, &wanted, file.bytes)? {
-            let first = first_of(files, *generation, group.lsn, directory, newest)?;
-            return Ok(Some(header_of(file, *generation, &group, first, newest)));
-        }
+    // The newest lap counts, also where what an earlier one left stands in front of it.
+    let mut found = None;
+    while let Some((generation, group)) = scan::first_group_of(file, directory, &wanted, file.bytes)? {
+        wanted.retain(|(other, _)| *other > generation);
+        found = Some((generation, group));
     }
-    Ok(None)
+    let Some((generation, group)) = found else {
+        return Ok(None);
+    };
+    let first = first_of(files, generation, group.lsn, directory, newest)?;
+    Ok(Some(header_of(file, generation, &group, first, newest)))
 }
 
 fn header_of(

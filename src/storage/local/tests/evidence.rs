@@ -2,10 +2,12 @@
 //! unfinished.
 
 use super::rot::{journal_of, journal_only, position_in};
+use super::salvage::{planned, take};
 use super::*;
 use crate::disk::Disk;
 use crate::disk::sim::{Fault, FaultKind};
 use crate::storage::local::checkpoint::Pair;
+use crate::storage::local::salvage::Way;
 use crate::storage::local::survey::Survey;
 use crate::storage::local::{paths, scan};
 
@@ -232,6 +234,10 @@ fn with_headers(disk: &SimDisk, path: &str, headers: &[u8]) {
 /// The newest journal file, and the one before, of a journal with groups in both that no checkpoint covers.
 fn two_files() -> (SimDisk, String, String) {
     let (rig, stored) = journal_only(60);
+    two_files_of(&rig, &stored)
+}
+
+fn two_files_of(rig: &Rig, stored: &[Bytes]) -> (SimDisk, String, String) {
     let disk = rig.disk.after_kill();
     let newest = journal_of(&disk, stored.last().unwrap());
     let generation = generation_of(&disk, &newest);
@@ -288,6 +294,41 @@ fn header_that_went_into_another_file_hides_no_group() {
     let again = Rig::open(&disk, &small()).unwrap();
     assert_eq!(again.read_all(key(1, 0)), whole.read_all(key(1, 0)));
     assert_eq!(again.store.report().end, whole.store.report().end);
+}
+
+/// Of the file before it nothing is there, and so none of the generation that comes next. Where a checkpoint covers the groups
+/// a start would be right in all but the generation that it takes: that of a later start would be theirs.
+#[test]
+fn file_that_was_begun_behind_one_that_is_lost_has_lost_its_header_as_well() {
+    for covered in [false, true] {
+        let (mut rig, stored) = journal_only(60);
+        if covered {
+            rig.inline.applier_round(true).unwrap();
+            rig.inline.checkpoint().unwrap();
+        }
+        let (disk, before, newest) = two_files_of(&rig, &stored);
+        let generation = generation_of(&disk, &newest);
+        let older = journal_files(&disk)
+            .into_iter()
+            .find(|file| generation_of(&disk, file) + 2 == generation);
+        let older = disk.read_file(&older.unwrap()).unwrap()[..8192].to_vec();
+        let lost = vec![0; disk.read_file(&before).unwrap().len()];
+        // As an earlier lap had left it, and as if it had never been used.
+        for headers in [older, vec![0; 8192]] {
+            let image = disk.after_kill();
+            let meant = image.read_file(&newest).unwrap()[..64].to_vec();
+            with_headers(&image, &before, &lost);
+            with_headers(&image, &newest, &headers);
+            refuses_because_of_a_header(&image, &newest);
+            let number = newest.trim_start_matches("journal/").trim_end_matches(".journal");
+            let way = Way::Header(number.parse().unwrap());
+            assert_eq!(planned(&image).ways(), Some(vec![way]), "{covered}");
+            take(&image, &[way], "one").unwrap();
+            // Length, generation and first group.
+            assert_eq!(image.read_file(&newest).unwrap()[32..56], meant[32..56]);
+            assert_ne!(planned(&image.after_kill()).ways(), Some(vec![way]), "{covered}");
+        }
+    }
 }
 
 /// A record is written when all that its snapshots cover is durable.
