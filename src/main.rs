@@ -21,15 +21,15 @@ const OFFLINE: Offline = Offline {
 };
 
 fn main() -> ExitCode {
+    // Before anything else: reading the words takes memory, and so does every thread.
+    server::start_small();
     let invocation = cli::parse(std::env::args_os());
-    let starts_small = match &invocation {
-        Invocation::Serve(_) => true,
+    let stays_small = match &invocation {
+        Invocation::Serve(_) | Invocation::Done(_) => true,
         Invocation::Command(command) => command.is_timed(),
-        Invocation::Done(_) => false,
     };
-    if starts_small {
-        // Before there are threads: each takes memory of its own.
-        server::start_small();
+    if !stays_small {
+        server::go_on_large();
     }
     let runtime = match Builder::new_multi_thread()
         .worker_threads(workers())

@@ -127,6 +127,11 @@ pub fn start_small() {
     crate::disk::huge_pages::decline();
 }
 
+/// Ends what [`start_small`] began, for a process that turns out to be no broker.
+pub fn go_on_large() {
+    crate::disk::huge_pages::leave();
+}
+
 /// Runs the broker until a signal ends it or its engine fails.
 ///
 /// # Errors

@@ -32,6 +32,13 @@ pub fn decline() {
     }
 }
 
+/// Leaves it to the system again, for good.
+pub fn leave() {
+    if PROCESS.ends_managing() {
+        switched_off(false);
+    }
+}
+
 /// To be called before a buffer of so many bytes is filled: many large ones end what [`decline`] began.
 pub(crate) fn expect_buffer(bytes: usize) {
     if PROCESS.must_take(bytes) {
@@ -73,6 +80,11 @@ impl Pages {
     fn begin_declined(&self) {
         self.declined.store(true, Ordering::Relaxed);
         self.managed.store(true, Ordering::Relaxed);
+    }
+
+    /// True if they are declined and have to be taken.
+    fn ends_managing(&self) -> bool {
+        self.managed.swap(false, Ordering::Relaxed) && self.declined.swap(false, Ordering::Relaxed)
     }
 
     /// True once, when many large buffers are needed after all.
@@ -154,6 +166,17 @@ mod tests {
     fn a_process_that_never_declined_is_left_as_it_is() {
         let pages = Pages::new();
         assert!(!pages.must_take(usize::try_from(MANY_BYTES).unwrap()));
+        assert!(!pages.must_decline(at(10_000)));
+    }
+
+    #[test]
+    fn a_process_that_leaves_it_to_the_system_takes_them_once_and_is_not_asked_again() {
+        let pages = Pages::new();
+        assert!(!pages.ends_managing(), "it never declined");
+        pages.begin_declined();
+        assert!(pages.ends_managing());
+        assert!(!pages.ends_managing());
+        assert_eq!((0..1_000).filter(|_| pages.must_take(1)).count(), 0);
         assert!(!pages.must_decline(at(10_000)));
     }
 }
