@@ -327,7 +327,7 @@ fn salvage(
 }
 
 /// A path in `salvage/` that is not taken: an earlier start may have put the same aside, which stays.
-fn aside(disk: &dyn Disk, name: &str) -> io::Result<String> {
+pub(super) fn aside(disk: &dyn Disk, name: &str) -> io::Result<String> {
     let taken = disk.list(paths::SALVAGE)?;
     let is_free = |name: &String| taken.iter().all(|entry| entry.name != *name);
     let mut free = name.to_owned();

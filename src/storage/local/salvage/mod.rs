@@ -11,6 +11,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+pub(super) use copies::{LEFT_BYTES, read_what_can_be};
 pub use way::Way;
 
 use super::checkpoint::Pair;
