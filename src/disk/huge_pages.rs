@@ -14,7 +14,8 @@ const LARGE_BYTES: usize = 64 << 10;
 /// if so many bytes of such buffers are needed
 const MANY_BYTES: u64 = 32 << 20;
 
-/// in so long. A single one is not: after a stall small records come in large groups, too.
+/// in so long, from look to look: a window ends with the first look behind that, so it may be longer. A single one is not: after
+/// a stall small records come in large groups, too.
 const WINDOW: Duration = Duration::from_secs(1);
 
 /// A process that never called [`decline`] is left as it is.
