@@ -257,6 +257,10 @@ fn no_checkpoint(pair: &Pair) -> OpenError {
 /// Of what is refused for want of a checkpoint that is perhaps there: that a read failed comes first.
 fn read_first(pair: &Pair, why: String) -> String {
     match pair.unread() {
+        // Once is enough.
+        Some((file, error)) if why.contains(BEFORE_GIVING_UP) => {
+            format!("{file} cannot be read ({error}), and {why}")
+        }
         Some((file, error)) => format!("{file} cannot be read ({error}); {BEFORE_GIVING_UP}: {why}"),
         None => why,
     }
