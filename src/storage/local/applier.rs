@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::behind;
 use super::checkpoint::{CheckpointFiles, Retired};
 use super::engine::Engine;
 use super::group::{Group, WrittenBatch, key_of};
@@ -14,7 +15,7 @@ use super::partial::{Partial, Partials};
 use super::paths;
 use super::segment::{LARGE_PIECE_BYTES, PIECE_BYTES, Pieces, RunBatch, SegmentWriter};
 use super::trash::Trash;
-use crate::disk::{AlignedBuf, BLOCK_BYTES, DiskFile, Mode, huge_pages, read_exact_at};
+use crate::disk::{AlignedBuf, huge_pages};
 use crate::model::{Lsn, Offset, PartitionKey, Timestamp, TopicId};
 use crate::planted::{self, Bug};
 use crate::storage::SnapshotSource;
@@ -239,25 +240,28 @@ impl Segments {
         Ok(())
     }
 
-    /// Cuts every open active segment to its end.
+    /// Cuts every open active segment to its end; what stands behind it is put aside.
     pub(super) fn cut_all(&mut self) -> io::Result<()> {
         self.recovering = false;
-        self.writers.values_mut().try_for_each(|(_, writer)| writer.cut())
+        for (key, (_, writer)) in &mut self.writers {
+            behind::put_aside(&*self.disk, *key, writer.base(), writer.bytes())?;
+            writer.cut()?;
+        }
+        Ok(())
     }
 
-    /// Cuts the active segment of a partition to its end if anything stands behind that: what a life applied whose groups are
-    /// lost. Its offsets are given again, and if the disk loses the write that replaces it, it would be taken for that.
+    /// Cuts the active segment of a partition to its end if anything stands behind that, and puts it aside: what a life applied
+    /// whose groups are lost. Its offsets are given again, and if the disk loses the write that replaces it, it would be taken
+    /// for that.
     pub(super) fn cut_what_is_left(&mut self, log: &LocalLog) -> io::Result<()> {
         let key = log.partition();
         let last = log.state().segments.last().copied();
         let Some(last) = last.filter(|last| !last.sealed) else {
             return Ok(());
         };
-        let path = paths::segment(key, last.base);
-        if ends_in_zeros(&*self.disk.open(&path, Mode::Buffered)?, last.bytes)? {
+        if !behind::put_aside(&*self.disk, key, last.base, last.bytes)? {
             return Ok(());
         }
-        tracing::warn!(event = "segment_cut", file = %path, bytes = last.bytes, "what stood behind the end of a segment is cut off: no group has it");
         self.active(log)?.map_or(Ok(()), SegmentWriter::cut)
     }
 
@@ -303,17 +307,6 @@ impl Segments {
         self.known_dirs.retain(|d| !d.starts_with(&dir));
         self.dirty_dirs.retain(|d| !d.starts_with(&dir));
     }
-}
-
-/// Whether nothing but zeros stands behind the last batch, up to the end of its block. What cannot be read is none.
-fn ends_in_zeros(file: &dyn DiskFile, end: u64) -> io::Result<bool> {
-    let behind = file.len()?.saturating_sub(end);
-    if behind > end.next_multiple_of(BLOCK_BYTES as u64) - end {
-        return Ok(false);
-    }
-    let mut rest = vec![0; usize::try_from(behind).unwrap_or_default()];
-    let read = read_exact_at(file, &mut rest, end);
-    Ok(read.is_ok() && rest.iter().all(|byte| *byte == 0))
 }
 
 /// The batches of one partition in a round, and where new segments begin.

@@ -11,6 +11,7 @@
 
 mod append_time;
 mod applier;
+mod behind;
 mod blocks;
 mod budget;
 mod buffers;

@@ -257,6 +257,10 @@ fn no_checkpoint(pair: &Pair) -> OpenError {
 /// Of what is refused for want of a checkpoint that is perhaps there: that a read failed comes first.
 fn read_first(pair: &Pair, why: String) -> String {
     match pair.unread() {
+        // Once is enough.
+        Some((file, error)) if why.contains(BEFORE_GIVING_UP) => {
+            format!("{file} cannot be read ({error}), and {why}")
+        }
         Some((file, error)) => format!("{file} cannot be read ({error}); {BEFORE_GIVING_UP}: {why}"),
         None => why,
     }
@@ -327,7 +331,7 @@ fn salvage(
 }
 
 /// A path in `salvage/` that is not taken: an earlier start may have put the same aside, which stays.
-fn aside(disk: &dyn Disk, name: &str) -> io::Result<String> {
+pub(super) fn aside(disk: &dyn Disk, name: &str) -> io::Result<String> {
     let taken = disk.list(paths::SALVAGE)?;
     let is_free = |name: &String| taken.iter().all(|entry| entry.name != *name);
     let mut free = name.to_owned();

@@ -109,7 +109,12 @@ pub(super) fn open_files(disk: &dyn Disk, directory: DirectoryId) -> io::Result<
             );
         }
         let header = copies.into_iter().max_by_key(|h| h.generation);
-        let unread = window.unreadable.into_iter().next().filter(|_| header.is_none());
+        // The window reads on behind the two copies, and a block there says nothing of them.
+        let unread = window
+            .unreadable
+            .into_iter()
+            .find(|unread| unread.at < GROUPS_START);
+        let unread = unread.filter(|_| header.is_none());
         let illegible = header.is_none() && !zeros;
         // What a file has grown by since it was made holds no group.
         let made_with = header.map_or(bytes, |header| header.file_bytes / BLOCK as u64 * BLOCK as u64);

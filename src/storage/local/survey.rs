@@ -294,12 +294,6 @@ impl Survey {
         let lost_end = covered.into_iter().find(|(key, _)| not_reached(key));
         problems.extend(lost_end.map(|(key, covers)| end_lost(files, newest.seq, (key, covers), end)));
         let tail = tail_of(&problems, files, end, newest.lsn);
-        let unread_inside = groups.iter().any(|group| {
-            let inside = |at: u64| (group.position..group.end()).contains(&at);
-            unreadable
-                .iter()
-                .any(|(file, unread)| *file == group.file && inside(unread.at))
-        });
         Ok(Self {
             deleted,
             end,
@@ -310,7 +304,7 @@ impl Survey {
             chain_breaks,
             unfinished,
             tail,
-            unread_inside,
+            unread_inside: unread_inside(&groups, &unreadable),
             problems,
             groups,
         })
@@ -334,6 +328,15 @@ impl Survey {
             self.problems.insert(0, problem);
         }
     }
+}
+
+/// Whether a block that could not be read stands in one of these groups.
+fn unread_inside(groups: &[FoundGroup], unreadable: &[(usize, Unread)]) -> bool {
+    groups.iter().any(|group| {
+        let inside = |at: u64| (group.position..group.end()).contains(&at);
+        let mut of_file = unreadable.iter().filter(|(file, _)| *file == group.file);
+        of_file.any(|(_, unread)| inside(unread.at))
+    })
 }
 
 /// What the headers say, and what says that there should be one.

@@ -22,7 +22,9 @@ use crate::storage::local::survey::Survey;
 use crate::storage::{Replay, Snapshot};
 
 /// What of the broker's own partitions is damaged in the groups above a checkpoint, or of any the disk does not give, and has no
-/// second copy: found before the second pass writes anything, so that a refusal leaves everything as it was.
+/// second copy: found before the second pass writes anything, so that a refusal leaves everything as it was. Of users' batches
+/// that is what the first pass has met: it reads in pieces from header to header, and where a group reaches out of the piece
+/// with its header, the second pass is the first to read the rest, and refuses late.
 pub(in crate::storage::local) fn damage_that_refuses(
     disk: &dyn Disk,
     files: &[ScannedFile],

@@ -307,7 +307,11 @@ fn report_checkpoints(records: &[Raw; 2], pair: &Pair, files: &[ScannedFile], re
             None => (Effect::Refusal, "no record says where to begin"),
             // A directory that was just made has one.
             Some(newest) if newest.seq == 1 && matches!(raw, Raw::Missing) => continue,
-            Some(newest) if named > Some(newest.seq) || matches!(raw, Raw::Missing | Raw::Unreadable(_)) => (
+            Some(_) if matches!(raw, Raw::Unreadable(_)) => (
+                Effect::Harmless,
+                "the other record is enough if nothing behind it is missing or unfinished, at the price of a longer replay",
+            ),
+            Some(newest) if named > Some(newest.seq) || matches!(raw, Raw::Missing) => (
                 Effect::Harmless,
                 "the other record is enough, at the price of a longer replay",
             ),

@@ -14,7 +14,7 @@ use crate::storage::local::{paths, scan};
 
 const PIECE_BYTES: usize = 1 << 20;
 /// What must be left beside the copies for the change itself.
-const LEFT_BYTES: u64 = 32 << 20;
+pub(in crate::storage::local) const LEFT_BYTES: u64 = 32 << 20;
 
 /// Where copies of this name lie.
 pub(super) fn place(name: &str) -> String {
@@ -144,14 +144,17 @@ fn copy(disk: &dyn Disk, from: &str, to: &str) -> io::Result<()> {
     target.sync_data()
 }
 
-/// What the disk does not give is zeros in the copy.
-fn read_what_can_be(file: &dyn DiskFile, buf: &mut [u8], at: u64) {
+/// What the disk does not give is zeros in the copy. Returns whether it gives all.
+pub(in crate::storage::local) fn read_what_can_be(file: &dyn DiskFile, buf: &mut [u8], at: u64) -> bool {
     if read_exact_at(file, buf, at).is_ok() {
-        return;
+        return true;
     }
+    let mut all = true;
     for (index, block) in buf.chunks_mut(BLOCK_BYTES).enumerate() {
         if read_exact_at(file, block, at + (index * BLOCK_BYTES) as u64).is_err() {
             block.fill(0);
+            all = false;
         }
     }
+    all
 }

@@ -11,6 +11,8 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+pub(super) use copies::{LEFT_BYTES, read_what_can_be};
+use restore::CanBeMade;
 pub use way::Way;
 
 use super::checkpoint::Pair;
@@ -175,10 +177,10 @@ pub fn plan(disk: &dyn Disk, watch: &mut dyn Watch, replay: &mut dyn Replay) -> 
     refusals.sort_by_key(|finding| finding.kind != Kind::Unreadable);
     let mut obstacles = Vec::new();
     for finding in refusals {
-        let way = way_past(disk, directory, finding)?;
+        let mut finding = finding.clone();
+        let way = way_past(disk, directory, &mut finding)?;
         let known = way.is_some() && obstacles.iter().any(|o: &Obstacle| o.way == way);
         if !known {
-            let finding = finding.clone();
             obstacles.push(Obstacle { finding, way });
         }
     }
@@ -195,10 +197,11 @@ pub fn plan(disk: &dyn Disk, watch: &mut dyn Watch, replay: &mut dyn Replay) -> 
     })
 }
 
+/// The way past a finding. Where there is none for the moment, the finding says so.
 fn way_past(
     disk: &dyn Disk,
     directory: Option<DirectoryId>,
-    finding: &Finding,
+    finding: &mut Finding,
 ) -> Result<Option<Way>, InspectError> {
     let records = || {
         let (key, (first, last)) = finding.partition.zip(finding.offsets)?;
@@ -208,8 +211,17 @@ fn way_past(
         Kind::Format => directory.map(|_| Way::Format),
         Kind::Checkpoint | Kind::JournalGroup | Kind::JournalFile | Kind::Unreadable => {
             match (finding.way, directory) {
-                (Some(Way::Header(number)), Some(directory)) => {
-                    restore::can_be_made(disk, directory, number)?.then_some(Way::Header(number))
+                (Some(way @ Way::Header(number)), Some(directory)) => {
+                    match restore::can_be_made(disk, directory, number)? {
+                        CanBeMade::Yes => Some(way),
+                        CanBeMade::No => None,
+                        CanBeMade::NotNow(why) => {
+                            finding.kind = Kind::Unreadable;
+                            finding.what.push_str("; it cannot be now: ");
+                            finding.what.push_str(&why);
+                            None
+                        }
+                    }
                 }
                 (way, _) => way,
             }

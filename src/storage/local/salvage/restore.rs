@@ -9,17 +9,54 @@ use crate::storage::local::format::DirectoryId;
 use crate::storage::local::format::checkpoint::Checkpoint;
 use crate::storage::local::format::journal::{BLOCK, FileHeader, GROUPS_START, GroupHeader};
 use crate::storage::local::journal_files::write_header;
-use crate::storage::local::scan::{self, ScannedFile};
+use crate::storage::local::paths;
+use crate::storage::local::scan::{self, AROUND_BAD_BLOCKS, BEFORE_GIVING_UP, ScannedFile};
 use crate::storage::local::settings::Settings;
 
+/// Why no header is made again from groups that would say what was in it.
+#[derive(Debug)]
+enum NotNow {
+    /// The disk does not give this block of a file, which another try may read.
+    Unread(String),
+    Io(io::Error),
+}
+
+impl From<io::Error> for NotNow {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<NotNow> for io::Error {
+    fn from(why: NotNow) -> Self {
+        match why {
+            NotNow::Unread(unread) => Self::other(format!("{unread}; {BEFORE_GIVING_UP}")),
+            NotNow::Io(error) => error,
+        }
+    }
+}
+
 /// Whether the header of a file can be made again.
-pub(super) fn can_be_made(disk: &dyn Disk, directory: DirectoryId, number: u64) -> io::Result<bool> {
+#[derive(Debug)]
+pub(super) enum CanBeMade {
+    Yes,
+    No,
+    /// Not as long as the disk does not give a block, in words.
+    NotNow(String),
+}
+
+/// Looks whether the header of a file can be made again.
+pub(super) fn can_be_made(disk: &dyn Disk, directory: DirectoryId, number: u64) -> io::Result<CanBeMade> {
     let files = scan::open_files(disk, directory)?;
-    let file = files.iter().find(|file| file.number == number);
-    Ok(match file {
-        Some(file) => made_again(&files, file, directory, None)?.is_some(),
-        None => false,
-    })
+    let Some(file) = files.iter().find(|file| file.number == number) else {
+        return Ok(CanBeMade::No);
+    };
+    match made_again(&files, file, directory, None) {
+        Ok(Some(_)) => Ok(CanBeMade::Yes),
+        Ok(None) => Ok(CanBeMade::No),
+        Err(NotNow::Unread(unread)) => Ok(CanBeMade::NotNow(format!("{unread}; {AROUND_BAD_BLOCKS}"))),
+        Err(NotNow::Io(error)) => Err(error),
+    }
 }
 
 /// Writes both copies of a header again, one after the other: the first makes the file whole.
@@ -87,7 +124,7 @@ fn made_again(
     file: &ScannedFile,
     directory: DirectoryId,
     newest: Option<&Checkpoint>,
-) -> io::Result<Option<FileHeader>> {
+) -> Result<Option<FileHeader>, NotNow> {
     let own = file.header.map(|header| header.generation);
     let known = files.iter().filter_map(|f| f.header).map(|h| h.generation);
     let mut candidates: Vec<_> = scan::generations_ahead(files).collect();
@@ -139,7 +176,7 @@ fn first_of(
     found: Lsn,
     directory: DirectoryId,
     newest: Option<&Checkpoint>,
-) -> io::Result<Lsn> {
+) -> Result<Lsn, NotNow> {
     let mut behind = None;
     for (index, file) in files.iter().enumerate() {
         if file.header.is_none_or(|h| h.generation >= generation) {
@@ -151,7 +188,8 @@ fn first_of(
         if let Some(last) = groups.last() {
             let read = scan::read_group(files, last)?;
             if let Some(unread) = read.first_unread() {
-                return Err(scan::unread_error(&files[last.file], unread));
+                let path = paths::journal(files[last.file].number);
+                return Err(NotNow::Unread(unread.told_of(&path)));
             }
             if !scan::payload_holds(&read.bytes, &last.header) {
                 groups.pop();

@@ -136,6 +136,29 @@ fn damage_at_the_end_of_a_log_keeps_its_offsets_over_further_starts() {
     }
 }
 
+/// What was cut off segments.
+fn put_aside(disk: &SimDisk) -> Vec<Vec<u8>> {
+    let files = disk.files().into_iter().map(|(path, _)| path);
+    let cut = files.filter(|path| path.starts_with("salvage/") && path.contains(".log.from-"));
+    cut.map(|path| disk.read_file(&path).unwrap()).collect()
+}
+
+/// Whether it cannot be put aside, or cannot be read.
+fn what_is_cut_off_stops_no_start(disk: &SimDisk, bytes: usize) {
+    let image = disk.after_kill();
+    image.inject(Fault::next(FaultKind::WriteFails, "salvage/"));
+    drop(Rig::open(&image, &small()).unwrap());
+    assert!(!image.take_strikes().is_empty());
+    assert_eq!(put_aside(&image), Vec::<Vec<u8>>::new(), "half a copy is none");
+    let image = disk.after_kill();
+    let path = paths::segment(key(1, 0), Offset::ZERO);
+    let len = u64::try_from(disk.read_file(&path).unwrap().len()).unwrap();
+    image.make_unreadable(&path, len - 1, 1).unwrap();
+    drop(Rig::open(&image, &small()).unwrap());
+    let kept = put_aside(&image);
+    assert!(kept.iter().all(|kept| kept.len() <= bytes), "{kept:?}");
+}
+
 /// Nothing tells that the end of the journal was lost, but what was applied of it stands in a segment, whole and with an offset
 /// that is given again. `replayed` partitions are written to by the start, of which the first one is that segment's.
 fn batch_of_a_lost_end_is_cut_off(replayed: u32) {
@@ -152,6 +175,9 @@ fn batch_of_a_lost_end_is_cut_off(replayed: u32) {
     rig.inline.applier_round(true).unwrap();
 
     let mut again = Rig::open(&rig.disk.after_kill(), &small()).unwrap();
+    assert_eq!(put_aside(&again.disk).len(), 1);
+    assert_eq!(put_aside(&again.disk)[0][..before.len()], before[..]);
+    what_is_cut_off_stops_no_start(&rig.disk, before.len());
     let end = again
         .store
         .open(key(1, 0), CONFIG)
@@ -173,6 +199,11 @@ fn batch_of_a_lost_end_is_cut_off(replayed: u32) {
 #[test]
 fn batch_of_a_lost_end_does_not_stand_in_for_the_one_with_its_offset() {
     batch_of_a_lost_end_is_cut_off(0);
+}
+
+#[test]
+fn batch_of_a_lost_end_is_cut_off_also_where_the_start_has_written_in_front_of_it() {
+    batch_of_a_lost_end_is_cut_off(1);
 }
 
 #[test]

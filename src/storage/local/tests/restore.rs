@@ -126,6 +126,38 @@ fn unfinished_group_does_not_say_where_the_next_file_began() {
     assert_eq!(planned(&disk.after_kill()).ways(), Some(vec![group]));
 }
 
+/// A header tells which group was the first of its file: if that is gone, the last one of the file before says.
+#[test]
+fn header_whose_first_group_cannot_be_told_now_has_no_way_out_and_is_told() {
+    let mut rig = Rig::new(&small());
+    let last = rig.produce(key(1, 0), 1, 9000, 1);
+    let mut rig = Rig::open(&rig.disk.after_kill(), &small()).unwrap();
+    rig.produce(key(1, 0), 1, 2000, 10);
+    let second = rig.produce(key(1, 0), 1, 2000, 11);
+    rig.inline.seal();
+    let disk = rig.disk.after_kill();
+    let path = journal_of(&disk, &second);
+    let earlier = journal_of(&disk, &last);
+    assert_ne!(path, earlier);
+    overwrite(&disk, &path, &[0; HEADERS + 4096]);
+    let disk = disk.after_kill();
+    let image = disk.after_kill();
+    let at = super::rot::position_in(&disk, &earlier, &last);
+    image.make_unreadable(&earlier, at + 6000, 1).unwrap();
+    let found = planned(&image);
+    assert_eq!(found.ways(), None, "{:#?}", found.obstacles);
+    let told = &found.obstacles[0].finding.what;
+    assert!(
+        told.contains(&path) && told.contains(&format!("{earlier} cannot be read at")),
+        "{told}"
+    );
+    assert!(told.contains("ddrescue"), "{told}");
+    // When the disk gives it again, the header is made again.
+    let way = Way::Header(number_of(&path));
+    assert_eq!(planned(&disk).ways(), Some(vec![way]));
+    take(&disk, &[way], "one").unwrap();
+}
+
 #[test]
 fn headers_of_all_files_are_made_again_one_after_the_other() {
     let (rig, stored) = long_life();

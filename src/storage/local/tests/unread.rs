@@ -231,3 +231,38 @@ fn a_start_does_not_take_the_older_checkpoint_where_that_may_not_be_enough() {
     let rig = Rig::open(&image.after_kill(), &small()).unwrap();
     assert_eq!(rig.read(key(A, 0), Offset::ZERO, 200).unwrap().0, first);
 }
+
+/// The header is read together with what stands behind it.
+#[test]
+fn a_block_behind_the_header_of_a_file_that_was_never_used_keeps_no_broker_from_starting() {
+    let settings = Settings {
+        journal_file_bytes: 1 << 20,
+        ..small()
+    };
+    let mut rig = Rig::open(&new_disk(), &settings).unwrap();
+    let stored = rig.produce(key(A, 0), 2, 100, 1);
+    rig.inline.make_journal_file().unwrap();
+    rig.inline.seal();
+    let disk = rig.disk.after_kill();
+    let names = crate::disk::Disk::list(&disk, "journal").unwrap();
+    let paths = names.into_iter().map(|entry| format!("journal/{}", entry.name));
+    let unused = |path: &String| disk.read_file(path).unwrap().iter().all(|byte| *byte == 0);
+    let path = paths.max().filter(unused).expect("a file that was never used");
+    let refused = |at: u64| {
+        let image = disk.after_kill();
+        image.make_unreadable(&path, at, 1).unwrap();
+        match Rig::open(&image, &settings) {
+            Ok(rig) => {
+                assert_eq!(rig.read_all(key(A, 0)), stored, "{at}");
+                None
+            }
+            Err(error) => Some(error.to_string()),
+        }
+    };
+    for at in [8192, 500 << 10] {
+        assert_eq!(refused(at), None, "{at}");
+    }
+    for at in [0, 4096] {
+        is_told(&refused(at).expect("a start"), &path, "its header");
+    }
+}
