@@ -142,8 +142,9 @@ async fn strike(target: Target, call: &'static str, when: &'static str, errno: &
     let tracer = Tracer::attach(broker.pid(), &strike);
     let refused = work(&client, &told).await;
     if let Err(error) = &refused {
+        // Between two records it may have been the seal that failed: then nobody is there to be sent the next one.
         assert!(
-            error.may_have_taken_effect(),
+            error.may_have_taken_effect() || matches!(error, Error::Connect { .. }),
             "{what}: nobody knows what the disk did: {error}"
         );
         // Nothing is acknowledged any more.
